@@ -1,0 +1,46 @@
+# Every target sets up what it needs: `make demo` and `make test` work on a fresh machine with Python 3.11.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(CURDIR)/$(VENV)/bin
+export DAGSTER_HOME ?= $(CURDIR)
+SHELL  := /bin/bash
+
+.DEFAULT_GOAL := help
+.PHONY: help demo ui test test-slow check format install clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## Create .venv with the tested versions
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install  ## Build the embedded recipe end to end: prompts to released reward model, about two minutes
+	@$(BIN)/rm-assets run embedded
+
+ui: install  ## Start the web UI and the daemon on http://127.0.0.1:3000
+	@echo "Web UI: http://127.0.0.1:3000  (assets: http://127.0.0.1:3000/asset-groups)   stop with Ctrl-C"
+	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
+
+test: install  ## Run the tests
+	@$(BIN)/python -m pytest
+
+test-slow: install  ## Run the tests that need a browser, servers or much time
+	@$(BIN)/python -m pytest -m slow
+
+check: install  ## Lint, types, import contracts
+	@$(BIN)/ruff check rm_assets rm_assets_tests
+	@$(BIN)/ruff format --check rm_assets rm_assets_tests
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: install  ## Format the code
+	@$(BIN)/ruff check --fix rm_assets rm_assets_tests
+	@$(BIN)/ruff format rm_assets rm_assets_tests
+
+clean:  ## Remove results and caches (not .venv)
+	rm -rf .rm_assets history schedules storage logs .logs_queue .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The seven assets, one file each, in the order of the graph."""

@@ -1,0 +1,25 @@
+"""evaluation_report: how far the model agrees with gold on test prompts, with intervals, baselines and its worst mistakes."""
+
+from typing import Any
+
+import dagster as dg
+
+from rm_assets.assets.materialization import DEVICE_POOL, OWNERS, materialize_result
+from rm_assets.core.stages import STAGES
+from rm_assets.resources.compute import Compute
+from rm_assets.resources.recipes import RECIPES
+
+
+@dg.asset(
+    deps=["gold_rewards", "implicit_pairs", "reward_model"],
+    partitions_def=RECIPES,
+    code_version=str(STAGES["evaluation_report"].version),
+    group_name="model",
+    kinds={"torch", "markdown"},
+    owners=OWNERS,
+    pool=DEVICE_POOL,
+    description="How far the model agrees with gold on test prompts, with intervals, baselines and its worst mistakes.",
+)
+def evaluation_report(context: dg.AssetExecutionContext, compute: Compute) -> dg.MaterializeResult[Any]:
+    """How far the model agrees with gold on test prompts, with intervals, baselines and its worst mistakes."""
+    return materialize_result(compute.make(context))

@@ -1,0 +1,25 @@
+"""reward_model: the trained reward model: a checkpoint that AutoModelForSequenceClassification loads."""
+
+from typing import Any
+
+import dagster as dg
+
+from rm_assets.assets.materialization import DEVICE_POOL, OWNERS, materialize_result
+from rm_assets.core.stages import STAGES
+from rm_assets.resources.compute import Compute
+from rm_assets.resources.recipes import RECIPES
+
+
+@dg.asset(
+    deps=["implicit_pairs"],
+    partitions_def=RECIPES,
+    code_version=str(STAGES["reward_model"].version),
+    group_name="model",
+    kinds={"torch", "huggingface"},
+    owners=OWNERS,
+    pool=DEVICE_POOL,
+    description="The trained reward model: a checkpoint that AutoModelForSequenceClassification loads.",
+)
+def reward_model(context: dg.AssetExecutionContext, compute: Compute) -> dg.MaterializeResult[Any]:
+    """The trained reward model: a checkpoint that AutoModelForSequenceClassification loads."""
+    return materialize_result(compute.make(context))

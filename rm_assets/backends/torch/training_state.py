@@ -1,0 +1,71 @@
+"""Resumable states of a training, under its `work` folder.
+
+A state is a folder `checkpoint-STEP`. It counts only with its marker, which is written last and lists the size of every
+file, so a state that was half written when the machine stopped is never resumed from. `training.json` names the
+training that the states are of.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+MARKER = "complete.json"
+TRAINING = "training.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """A complete state to resume from."""
+
+    folder: Path
+    step: int
+    num_tokens: int
+
+
+def prepare(work: Path, training: str) -> State | None:
+    """The newest complete state of this very training; everything else under `work` that is a state is removed."""
+    work.mkdir(parents=True, exist_ok=True)
+    same = _read(work / TRAINING) == {"training": training}
+    complete: list[State] = []
+    for folder in work.glob("checkpoint-*"):
+        state = _complete_state(folder) if same else None
+        if state is None:
+            shutil.rmtree(folder)
+        else:
+            complete.append(state)
+    _write(work / TRAINING, {"training": training})
+    return max(complete, key=lambda state: state.step, default=None)
+
+
+def mark_complete(folder: Path, *, num_tokens: int) -> None:
+    """Says that every file of the state is there."""
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    _write(folder / MARKER, {"num_tokens": num_tokens, "sizes": sizes})
+
+
+def _complete_state(folder: Path) -> State | None:
+    marker = _read(folder / MARKER)
+    sizes, num_tokens = (marker or {}).get("sizes"), (marker or {}).get("num_tokens")
+    if not isinstance(sizes, dict) or not isinstance(num_tokens, int):
+        return None
+    for name, size in sizes.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            return None
+    return State(folder, int(folder.name.removeprefix("checkpoint-")), num_tokens)
+
+
+def _read(path: Path) -> dict[str, object] | None:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _write(path: Path, value: dict[str, object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value), "utf-8")
+    temporary.replace(path)

@@ -1,0 +1,64 @@
+"""What a recipe's asset holds, read from the store."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from rm_assets.core.errors import StoreError
+from rm_assets.core.stages import STAGES
+from rm_assets.resources.recipes import recipe_book
+from rm_assets.storage.home import find_home
+from rm_assets.storage.lineage import wanted
+from rm_assets.storage.store import Manifest, Store
+
+
+@dataclass(frozen=True)
+class Found:
+    """A committed asset."""
+
+    asset: str
+    manifest: Manifest
+    folder: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """report.json for evaluation_report, else manifest and path."""
+        if self.asset == "evaluation_report":
+            report: dict[str, Any] = json.loads((self.folder / "report.json").read_text("utf-8"))
+            return report
+        return {"path": str(self.path), **asdict(self.manifest)}
+
+    @property
+    def path(self) -> Path:
+        """The folder that a user wants: the release or checkpoint itself where there is one."""
+        inner = {"hub_release": "release", "reward_model": "checkpoint"}.get(self.asset)
+        return self.folder / inner if inner else self.folder
+
+    def print(self, console: Console) -> None:
+        """For people."""
+        if self.asset == "evaluation_report":
+            console.print(Markdown((self.folder / "report.md").read_text("utf-8")))
+            return
+        table = Table("", self.asset, show_header=True)
+        table.add_row("path", str(self.path))
+        for name, value in {**self.manifest.counts, **self.manifest.facts}.items():
+            table.add_row(name.replace("_", " "), str(value))
+        console.print(table)
+        for row in self.manifest.examples[:3]:
+            console.print("\n".join(f"[bold]{name}[/bold] {value}" for name, value in row.items()), highlight=False)
+            console.print()
+
+
+def find(recipe: str, asset: str) -> Found:
+    """The asset as the recipe wants it now. Raises: StoreError STORE_002 if it has not been made, RecipeError RECIPE_001."""
+    if asset not in STAGES:
+        raise StoreError("STORE_002", f"there is no asset '{asset}'", fix=f"one of {', '.join(STAGES)}")
+    store = Store(find_home())
+    want = wanted(store, recipe_book().load(recipe), asset)
+    if want.manifest is None:
+        raise StoreError("STORE_002", f"{asset} of recipe '{recipe}' has not been made as the recipe wants it now (store: {store.home})", fix=f"run `rm-assets run {recipe}`")
+    return Found(asset, want.manifest, store.folder(asset, want.digest))

@@ -1,0 +1,114 @@
+"""Every error that a user can meet, with a stable code.
+
+RmAssetsError
+├── RecipeError    RECIPE_*   a recipe cannot be found, read, extended or validated
+├── DataError      DATA_*     rows that nothing sound can be built on
+├── ModelError     MODEL_*    a checkpoint that cannot do what the recipe asks of it
+├── StoreError     STORE_*    results that cannot be found, written or read
+├── TaskError      TASK_*     a task process that ended without its manifest
+└── ReleaseError   RELEASE_*  a release folder that must not leave the house
+
+A message says what happened, why, and how to mend it. `ERROR_CODES` is the catalogue; docs/errors.md is made from it.
+"""
+
+from typing import Any, ClassVar
+
+ERROR_CODES: dict[str, str] = {
+    "RECIPE_001": "No recipe of that name.",
+    "RECIPE_002": "The recipe file is not readable YAML or not a mapping.",
+    "RECIPE_003": "A key, type or value of the recipe is not valid.",
+    "RECIPE_004": "`extends` names an unknown recipe or forms a cycle.",
+    "RECIPE_005": "Two recipe files have the same name.",
+    "DATA_001": "A source file does not exist, or a pattern matches nothing.",
+    "DATA_002": "A source file is malformed.",
+    "DATA_003": "A row lacks a required field, or the field is empty or of another type.",
+    "DATA_004": "A split is empty.",
+    "DATA_005": "No pair is left, for example because every pair is tied.",
+    "DATA_006": "Some prompts have no response.",
+    "DATA_007": "Recorded rewards do not line up with the responses.",
+    "DATA_008": "A gold reward is not a finite number.",
+    "DATA_009": "A reference that the verifier needs is missing or has no final answer.",
+    "DATA_010": "Two rows contradict each other, for example the same prompt with two references.",
+    "MODEL_001": "The checkpoint cannot be found or reached.",
+    "MODEL_002": "The model type is unknown or cannot do this work.",
+    "MODEL_003": "The checkpoint has no chat template.",
+    "MODEL_004": "The checkpoint has no pad token, or its pad token is its end-of-sequence token.",
+    "MODEL_005": "The context is too short.",
+    "MODEL_006": "The model gave a reward that is not a finite number.",
+    "STORE_001": "The disk is full or the store is not writable.",
+    "STORE_002": "A result that is needed has not been made yet.",
+    "STORE_003": "A stored result is damaged.",
+    "TASK_001": "The task process ended without its manifest.",
+    "TASK_002": "The task failed with an unexpected error.",
+    "TASK_003": "The task ran longer than its time limit.",
+    "RELEASE_001": "The release folder lacks a required file, or a file has no sound size.",
+    "RELEASE_002": "The released model does not give the canary rewards of the report.",
+    "RELEASE_003": "The release cannot be pushed to the Hub.",
+}
+
+
+class RmAssetsError(Exception):
+    """What happened, why, and how to mend it.
+
+    Raises: KeyError if `code` is not in the catalogue.
+    """
+
+    family: ClassVar[str] = ""
+
+    def __init__(self, code: str, what: str, *, why: str = "", fix: str = "") -> None:
+        if code not in ERROR_CODES or not code.startswith(self.family):
+            raise KeyError(f"{code} is not a catalogued {self.family or 'error'} code")
+        self.code, self.what, self.why, self.fix = code, what, why, fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        parts = [f"[{self.code}] {self.what.rstrip('.')}."]
+        parts += [f"Why: {self.why.rstrip('.')}."] if self.why else []
+        parts += [f"Fix: {self.fix.rstrip('.')}."] if self.fix else []
+        return "\n  ".join(parts)
+
+    def to_dict(self) -> dict[str, str]:
+        """The error as plain data, so that it can cross a process border."""
+        return {"code": self.code, "what": self.what, "why": self.why, "fix": self.fix}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> "RmAssetsError":
+        """The inverse of `to_dict`, of the class that owns the code."""
+        owner = next(c for c in RmAssetsError.__subclasses__() if data["code"].startswith(c.family))
+        return owner(data["code"], data["what"], why=data["why"], fix=data["fix"])
+
+
+class RecipeError(RmAssetsError):
+    """A recipe cannot be found, read, extended or validated."""
+
+    family = "RECIPE_"
+
+
+class DataError(RmAssetsError):
+    """Rows that nothing sound can be built on."""
+
+    family = "DATA_"
+
+
+class ModelError(RmAssetsError):
+    """A checkpoint that cannot do what the recipe asks of it."""
+
+    family = "MODEL_"
+
+
+class StoreError(RmAssetsError):
+    """Results that cannot be found, written or read."""
+
+    family = "STORE_"
+
+
+class TaskError(RmAssetsError):
+    """A task process that ended without its manifest."""
+
+    family = "TASK_"
+
+
+class ReleaseError(RmAssetsError):
+    """A release folder that must not leave the house."""
+
+    family = "RELEASE_"

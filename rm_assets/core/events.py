@@ -1,0 +1,26 @@
+"""What a task says while it works: one line on standard output each, EVENT_MARK and a JSON object with the key "event".
+
+log {message} · progress {done, total, unit} · metrics {step, values} · error {error}; every other line is output {message}.
+"""
+
+import json
+from typing import Any
+
+EVENT_MARK = "@rm "
+
+
+def event_line(**event: Any) -> str:
+    """The line of an event, without its line end."""
+    return EVENT_MARK + json.dumps(event)
+
+
+def parse_line(line: str) -> dict[str, Any]:
+    """The event of a line; a line cut by a dying process is output like any other."""
+    if line.startswith(EVENT_MARK):
+        try:
+            event = json.loads(line.removeprefix(EVENT_MARK))
+        except ValueError:
+            event = None
+        if isinstance(event, dict) and "event" in event:
+            return event
+    return {"event": "output", "message": line.rstrip("\n")}

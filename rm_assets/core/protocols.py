@@ -1,0 +1,106 @@
+"""What a backend is: a sampler, a scorer, a trainer. Backends yield records; tasks write them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from rm_assets.core.recipe import ExecutionSection, TrainingSection
+from rm_assets.core.records import Messages, Pair
+
+
+class Reporter(Protocol):
+    """Where a backend tells what it is doing while it does it."""
+
+    def log(self, message: str) -> None:
+        """One line for people."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """`done` of `total` units are finished."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Figures of one optimizer step."""
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One prompt (messages up to and including the user's) and the seed of each response wanted."""
+
+    prompt_id: str
+    messages: Messages
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sampled response. `index` is its place in the request's seeds; `num_tokens` counts its end token if it has one."""
+
+    prompt_id: str
+    index: int
+    response: str
+    num_tokens: int
+    finished: bool
+
+
+class Sampler(Protocol):
+    """Prompts to responses."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """All that decides a response besides prompt, seed and the recipe's sampling parameters: rendered template, backend, versions."""
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+        """Responses to all requests, in the order of requests and their seeds. A response depends on its own request alone."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The reward of one conversation, the tokens the model read, and whether the end was cut off."""
+
+    reward: float
+    num_tokens: int
+    truncated: bool
+
+
+class Scorer(Protocol):
+    """Conversations to rewards."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """All that decides a reward besides the conversation and the checkpoint's weights."""
+
+    def score(self, conversations: Sequence[Messages]) -> Iterator[Score]:
+        """One score a conversation, in the order given.
+
+        Raises: ModelError MODEL_006 if a reward is not finite, MODEL_005 if a prompt leaves no room for its response.
+        """
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What training did. Pairs in = trained + over_length + identical + set_aside, counted by `num_pairs`."""
+
+    num_pairs: dict[str, int]
+    num_optimizer_steps: int
+    num_tokens: int
+    final_loss: float
+    validation_accuracy: float | None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer(Protocol):
+    """Pairs to a checkpoint folder that AutoModelForSequenceClassification loads."""
+
+    def train(
+        self,
+        pairs: Sequence[Pair],
+        validation_pairs: Sequence[Pair],
+        *,
+        settings: TrainingSection,
+        execution: ExecutionSection,
+        seed: int,
+        checkpoint: Path,
+        work: Path,
+        reporter: Reporter,
+    ) -> TrainingResult:
+        """Trains, resuming from `work` if it holds a state of this very training, and writes the model into `checkpoint`."""

@@ -1,0 +1,78 @@
+"""The rows that flow through the graph, one frozen dataclass a table.
+
+A later row repeats the columns of the earlier ones it is made from, so that each asset reads only the asset before it
+and a row can be understood alone.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Messages = list[dict[str, str]]
+"""A conversation: [{"role": "system" | "user" | "assistant", "content": text}, ...]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One prompt. `prompt_id` is the hash of system message and prompt; `row` its position in its source."""
+
+    prompt_id: str
+    prompt: str
+    system: str | None
+    reference: str | None
+    source: str
+    split: str
+    external_id: str | None
+    row: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response(Prompt):
+    """One response to a prompt. `sample_index` counts a prompt's responses from 0; `finished` is False where the length limit cut it."""
+
+    response_id: str
+    sample_index: int
+    response: str
+    model: str
+    seed: int | None
+    num_tokens: int | None
+    finished: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldReward(Response):
+    """A response with its label. `components` are the parts of a verifier's reward; `truncated` says that the gold model saw only the beginning."""
+
+    gold_reward: float
+    components: dict[str, float] = field(default_factory=dict)
+    truncated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """An implicit pair: two responses to one prompt, ordered by gold reward and not by a person (see pairing.py).
+
+    `chosen` and `rejected` are whole conversations in TRL's conversational format. `gold_margin` is above 0.
+    """
+
+    pair_id: str
+    prompt_id: str
+    source: str
+    split: str
+    chosen: Messages
+    rejected: Messages
+    chosen_id: str
+    rejected_id: str
+    chosen_gold_reward: float
+    rejected_gold_reward: float
+    gold_margin: float
+
+
+def conversation(prompt: str, system: str | None, response: str | None = None) -> Messages:
+    """The messages of a prompt, and of its response if given. A system message of None is left out; an empty one is kept."""
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    messages.append({"role": "user", "content": prompt})
+    if response is not None:
+        messages.append({"role": "assistant", "content": response})
+    return messages

@@ -1,0 +1,29 @@
+"""The same recipe in a minute: a few prompts, ten optimizer steps. Shows that every part works, not that the model is good."""
+
+from typing import Any
+
+from rm_assets.core.recipe import PolicySampling, Recipe, SplitFractions
+
+NUM_PROMPTS = 64
+NUM_STEPS = 10
+
+
+def smoke_recipe(recipe: Recipe) -> Recipe:
+    """`recipe` cut down. Its digests differ, so its results never stand in for the real ones."""
+    prompts: dict[str, Any] = {"max_prompts": min(NUM_PROMPTS, recipe.prompts.max_prompts or NUM_PROMPTS)}
+    if recipe.prompts.test is None:
+        prompts["split"] = SplitFractions(train=0.6, validation=0.1, test=0.3)
+    sampling = recipe.sampling
+    if isinstance(sampling, PolicySampling):
+        sampling = sampling.model_copy(
+            update={"num_responses": min(sampling.num_responses, 2), "num_test_responses": 2, "max_new_tokens": min(sampling.max_new_tokens, 64)}
+        )
+    training = {"max_optimizer_steps": NUM_STEPS, "pairs_per_step": min(recipe.training.pairs_per_step, 4)}
+    return recipe.model_copy(
+        update={
+            "prompts": recipe.prompts.model_copy(update=prompts),
+            "sampling": sampling,
+            "training": recipe.training.model_copy(update=training),
+            "release": recipe.release.model_copy(update={"validate_only": True}),
+        }
+    )

@@ -1,0 +1,56 @@
+"""The seven stages: what each reads, which task makes it, and the number to raise when its output changes.
+
+Raising a version rebuilds that asset everywhere; a golden-output test fails when output changes without a new number.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rm_assets.core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One asset: its task, recipe section and inputs."""
+
+    asset: str
+    task: str
+    section: str
+    inputs: tuple[str, ...]
+    version: int
+
+    def settings(self, recipe: Recipe, fingerprint: Callable[[str], str]) -> dict[str, Any]:
+        """What of the recipe decides this asset's content, as plain data.
+
+        Local files and folders are replaced by their fingerprints: their content counts, not where they lie.
+        """
+        settings: dict[str, Any] = _by_content(getattr(recipe, self.section).model_dump(mode="json"), fingerprint)
+        return settings | ({"run_seed": recipe.seed} if self.asset == "reward_model" else {})
+
+
+def _by_content(value: Any, fingerprint: Callable[[str], str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: fingerprint(inner)
+        if key == "path" and inner is not None
+        else [fingerprint(pattern) for pattern in inner]
+        if key == "files"
+        else _by_content(inner, fingerprint)
+        for key, inner in value.items()
+    }
+
+
+STAGES: dict[str, Stage] = {
+    stage.asset: stage
+    for stage in (
+        Stage("prompts", "ingest", "prompts", (), version=1),
+        Stage("sampled_responses", "sample", "sampling", ("prompts",), version=1),
+        Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=1),
+        Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=1),
+        Stage("reward_model", "train", "training", ("implicit_pairs",), version=1),
+        Stage("evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=1),
+        Stage("hub_release", "release", "release", ("reward_model", "evaluation_report"), version=1),
+    )
+}

@@ -1,0 +1,77 @@
+"""Tasks as processes on this machine, each in its own process group."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rm_assets.core.events import parse_line
+
+TAIL_LINES = 30
+
+
+@dataclass(frozen=True)
+class TaskEnd:
+    """How a task process ended: exit status (minus the signal's number), whether it ran out of time, its last words."""
+
+    status: int
+    timed_out: bool
+    tail: str
+
+
+def run_local(task: str, request: Path, on_event: Callable[[dict[str, Any]], None], *, timeout_seconds: float | None = None) -> TaskEnd:
+    """Runs `python -m rm_assets.tasks.<task> <request>` to its end.
+
+    Every event goes to `on_event` when it happens; other output is an event "output". If the caller is interrupted, or this
+    process dies, the task's whole process group ends.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"rm_assets.tasks.{task}", str(request)],
+        stdin=subprocess.PIPE,  # closes when this process dies, by which the task knows
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+    timed_out = threading.Event()
+
+    def end_late() -> None:
+        timed_out.set()
+        _end_group(process)
+
+    timer = threading.Timer(timeout_seconds, end_late) if timeout_seconds else None
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    try:
+        if timer:
+            timer.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = parse_line(line)
+            if event["event"] == "output":
+                tail.append(event["message"])
+            on_event(event)
+        status = process.wait()
+    finally:
+        if timer:
+            timer.cancel()
+        _end_group(process)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+    return TaskEnd(status, timed_out.is_set(), "\n".join(tail))
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()

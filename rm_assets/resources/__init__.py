@@ -1,0 +1,1 @@
+"""What assets are handed: the recipes, and compute, which makes an asset or finds it made."""

@@ -1,0 +1,135 @@
+"""Compute: makes an asset for a recipe, in a task where the executor runs it, or finds it made already."""
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from rm_assets.core.errors import RmAssetsError, TaskError
+from rm_assets.core.recipe import Recipe
+from rm_assets.core.smoke import smoke_recipe
+from rm_assets.core.stages import STAGES
+from rm_assets.executors.local import TaskEnd, run_local
+from rm_assets.resources.recipes import recipe_book
+from rm_assets.storage.files import write_json
+from rm_assets.storage.home import find_home
+from rm_assets.storage.lineage import Wanted, wanted
+from rm_assets.storage.store import Manifest, Store
+
+SECONDS_BETWEEN_PROGRESS = 5.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A committed asset, and whether it had been made before."""
+
+    manifest: Manifest
+    folder: Path
+    was_there: bool
+
+
+class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Makes assets by their input digests: what is committed is never made again."""
+
+    home: str = Field(default="", description="Folder of the store; empty: RM_ASSETS_HOME, else .rm_assets beside workspace.yaml, else the user's data folder.")
+    smoke: bool = Field(default=False, description="Cut every recipe down to a few prompts and ten optimizer steps.")
+
+    def store(self) -> Store:
+        """The store that this resource writes to."""
+        return Store(Path(self.home) if self.home else find_home())
+
+    def recipe(self, key: str) -> Recipe:
+        """The recipe of a partition key. Raises: RecipeError."""
+        recipe = recipe_book().load(key)
+        return smoke_recipe(recipe) if self.smoke else recipe
+
+    def make(self, context: dg.AssetExecutionContext) -> Made:
+        """Makes the asset of `context` for its partition, or finds it.
+
+        Raises: dagster.Failure with the error's code and message.
+        """
+        asset = context.asset_key.to_user_string()
+        try:
+            return self.make_asset(self.recipe(context.partition_key), asset, say=context.log.info, debug=context.log.debug, run_id=context.run_id)
+        except RmAssetsError as error:
+            raise dg.Failure(f"{asset} of recipe '{context.partition_key}': {error}", metadata={"rm/error_code": error.code}, allow_retries=False) from None
+
+    def make_asset(self, recipe: Recipe, asset: str, *, say: Say, debug: Say, run_id: str = "") -> Made:
+        """As `make`, outside Dagster. Raises: RmAssetsError."""
+        store = self.store()
+        want = wanted(store, recipe, asset)
+        folder = store.folder(asset, want.digest)
+        if want.manifest:
+            say(f"{asset}: nothing to do, made before as {want.digest[:12]}")
+            return Made(want.manifest, folder, was_there=True)
+        request = folder / "request.json"
+        write_json(
+            request,
+            {
+                "asset": asset,
+                "digest": want.digest,
+                "home": str(store.home),
+                "inputs": {name: manifest.digest for name, manifest in want.inputs.items()},
+                "settings": want.settings,
+                "recipe": recipe.model_dump(mode="json"),
+                "run_id": run_id,
+            },
+        )
+        task = STAGES[asset].task
+        listener = _Listener(asset, say, debug)
+        say(f"{asset}: task {task} starts")
+        end = run_local(task, request, listener, timeout_seconds=recipe.execution.timeout_seconds)
+        manifest = store.manifest(asset, want.digest)
+        if listener.error:
+            raise listener.error
+        if manifest is None or end.status != 0:
+            raise _no_manifest(task, end, want, recipe.execution.timeout_seconds)
+        say(f"{asset}: made in {manifest.made['seconds']} s; " + ", ".join(f"{n:,} {what}" for what, n in manifest.work.items()))
+        return Made(manifest, folder, was_there=False)
+
+
+class _Listener:
+    """Passes on a task's events: progress at most every few seconds, metrics as one line, output for those who debug."""
+
+    def __init__(self, asset: str, say: Say, debug: Say) -> None:
+        self._asset, self._say, self._debug = asset, say, debug
+        self._started = self._said = time.monotonic()
+        self.error: RmAssetsError | None = None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "error":
+            self.error = RmAssetsError.from_dict(event["error"])
+        elif kind == "log":
+            self._say(f"{self._asset}: {event['message']}")
+        elif kind == "output":
+            self._debug(f"{self._asset}: {event['message']}")
+        elif time.monotonic() - self._said >= SECONDS_BETWEEN_PROGRESS:
+            self._said = time.monotonic()
+            self._say(f"{self._asset}: " + (self._progress(event) if kind == "progress" else _metrics(event)))
+
+    def _progress(self, event: dict[str, Any]) -> str:
+        done, total = event["done"], event["total"]
+        left = (time.monotonic() - self._started) * (total - done) / max(done, 1)
+        return f"{done:,} of {total:,} {event['unit']}, about {left:.0f} s left"
+
+
+def _metrics(event: dict[str, Any]) -> str:
+    values = {k: v for k, v in event["values"].items() if v is not None}
+    return f"step {event['step']}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
+
+
+def _no_manifest(task: str, end: TaskEnd, want: Wanted, timeout_seconds: float | None) -> TaskError:
+    if end.timed_out:
+        return TaskError("TASK_003", f"task {task} was ended after {timeout_seconds} s", fix="raise execution.timeout_seconds; committed shards and training state are kept")
+    if end.status < 0:
+        name = signal.Signals(-end.status).name
+        why = "out of memory, or somebody ended it" if name == "SIGKILL" else f"the process got {name}"
+        return TaskError("TASK_001", f"task {task} was killed ({name}) before it committed {want.asset}", why=why, fix="run again: it resumes from its committed shards or training state")
+    return TaskError("TASK_002", f"task {task} failed with exit status {end.status}", why=f"its last words were:\n{end.tail}", fix="if this is no fault of the machine, report it with these lines")

@@ -1,0 +1,57 @@
+"""Whole files or none: everything is written to a temporary name beside its place and renamed."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rm_assets.core.errors import StoreError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; becomes `path` when the block ends well and vanishes when it does not.
+
+    Raises: StoreError STORE_001 when the disk is full or not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise full_or_denied(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def full_or_denied(error: OSError, path: Path) -> StoreError | OSError:
+    """STORE_001 for a full, read-only or denied disk; any other error as it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError("STORE_001", f"no space left for {path}", why=str(error), fix="free some space, or set RM_ASSETS_HOME to a larger disk; what is committed stays")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreError("STORE_001", f"cannot write {path}", why=str(error), fix="make the folder writable, or set RM_ASSETS_HOME to one that is")
+    return error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

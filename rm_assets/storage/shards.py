@@ -1,0 +1,55 @@
+"""Rows by content key, committed a shard at a time: the unit of resume, and what makes one new prompt cost only itself.
+
+A log belongs to one identity (a sampler or scorer with its weights, template, parameters and versions). Within it a row is
+found by the hash of what it was computed from.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from rm_assets.core.digests import digest
+from rm_assets.storage.tables import read_table, write_table
+
+
+class Keyed(Protocol):
+    """A row that knows the hash of what it was computed from."""
+
+    @property
+    def key(self) -> str:
+        """The content key."""
+
+
+Row = TypeVar("Row", bound=Keyed)
+Item = TypeVar("Item")
+
+
+class ShardLog(Generic[Row]):
+    """Committed rows of one kind and identity."""
+
+    def __init__(self, home: Path, kind: str, identity: Mapping[str, Any], row_type: type[Row]) -> None:
+        self._folder = home / "shards" / kind / digest(dict(identity))
+        self._row_type = row_type
+
+    def committed(self, keys: Iterable[str]) -> dict[str, Row]:
+        """The rows of those `keys` that are committed."""
+        wanted = set(keys)
+        return {row.key: row for shard in sorted(self._folder.glob("*.parquet")) for row in read_table(shard, self._row_type) if row.key in wanted}
+
+    def commit(self, rows: Sequence[Row]) -> None:
+        """Commits `rows` whole. Writing the same rows twice leaves one shard."""
+        write_table(self._folder / f"{digest([row.key for row in rows])}.parquet", self._row_type, rows)
+
+    def complete(self, items: Mapping[str, Item], compute: Callable[[list[Item]], list[Row]], shard_size: int) -> tuple[dict[str, Row], int]:
+        """Rows for all `items` (by key), computing what is missing in shards of `shard_size`; and the number of rows computed.
+
+        Shards are cut from the missing items in their given order, so that after a kill the remaining shards are the ones
+        an uninterrupted run would have made.
+        """
+        rows = self.committed(items)
+        missing = [key for key in items if key not in rows]
+        for start in range(0, len(missing), shard_size):
+            shard = compute([items[key] for key in missing[start : start + shard_size]])
+            self.commit(shard)
+            rows |= {row.key: row for row in shard}
+        return rows, len(missing)

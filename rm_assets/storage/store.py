@@ -1,0 +1,98 @@
+"""The store: one folder for each (asset, digest), visible only once its manifest is there.
+
+    HOME/<asset>/<digest>/manifest.json     written last of all; without it the folder does not count
+    HOME/<asset>/<digest>/...               the files that the manifest names
+    HOME/<asset>/<digest>/work/             state to resume from; removed when the manifest is written
+    HOME/<asset>/<digest>.lock              lease: one process at a time makes a digest
+    HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rm_assets.core.digests import digest
+from rm_assets.core.errors import StoreError
+from rm_assets.storage.files import file_sha256, full_or_denied, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What was made, from what, and how. `data_version` is the hash of the files, so equal content is equal downstream.
+
+    `counts` says what is in the result, `work` what was computed to make it (and not taken from earlier shards).
+    `facts`, `examples`, `columns` and `plots` are what a person sees of it.
+    """
+
+    asset: str
+    digest: str
+    recipe: str
+    stage_version: int
+    settings: dict[str, Any]
+    inputs: dict[str, dict[str, str]]
+    files: dict[str, dict[str, Any]]
+    data_version: str
+    counts: dict[str, int]
+    work: dict[str, int]
+    facts: dict[str, Any] = field(default_factory=dict)
+    examples: list[dict[str, str]] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    plots: list[str] = field(default_factory=list)
+    made: dict[str, Any] = field(default_factory=dict)
+
+
+class Store:
+    """Reads and commits results below one folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def folder(self, asset: str, of_digest: str) -> Path:
+        """Where the files of this digest lie, committed or not."""
+        return self.home / asset / of_digest
+
+    def manifest(self, asset: str, of_digest: str) -> Manifest | None:
+        """The committed manifest, or None.
+
+        Raises: StoreError STORE_003 if a file that it names is missing or of another size.
+        """
+        folder = self.folder(asset, of_digest)
+        file = folder / "manifest.json"
+        if not file.is_file():
+            return None
+        try:
+            manifest = Manifest(**json.loads(file.read_text("utf-8")))
+        except (ValueError, TypeError) as error:
+            raise StoreError("STORE_003", f"{file} is not a manifest", why=str(error), fix=f"remove {folder} and run again") from None
+        for name, entry in manifest.files.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                raise StoreError("STORE_003", f"{path} is missing or has another size than its manifest says", fix=f"remove {folder} and run again")
+        return manifest
+
+    def commit(self, manifest_without_files: dict[str, Any], folder: Path, files: list[str]) -> Manifest:
+        """Hashes `files`, writes the manifest, removes the working state. From here on the result exists."""
+        entries = {name: {"sha256": file_sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(files)}
+        data_version = digest({name: entry["sha256"] for name, entry in entries.items()})
+        manifest = Manifest(**manifest_without_files, files=entries, data_version=data_version)
+        write_json(folder / "manifest.json", asdict(manifest))
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        return manifest
+
+    @contextmanager
+    def lease(self, asset: str, of_digest: str) -> Iterator[None]:
+        """Held by the one process that makes this digest; a second one waits here. A dead process holds nothing."""
+        path = self.home / asset / f"{of_digest}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = open(path, "w")
+        except OSError as error:
+            raise full_or_denied(error, path) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,75 @@
+"""Records as Parquet, in batches: a table is never in memory as a whole unless its reader asks for that."""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rm_assets.core.errors import StoreError
+from rm_assets.core.records import Messages
+from rm_assets.storage.files import whole_file
+
+Record = TypeVar("Record")
+BATCH_ROWS = 8_192
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def arrow_schema(record: type[Any]) -> pa.Schema:
+    """The Parquet schema of a record class."""
+    return pa.schema([_field(name, hint) for name, hint in typing.get_type_hints(record).items()])
+
+
+def _field(name: str, hint: Any) -> pa.Field:
+    if hint == Messages:
+        return pa.field(name, _MESSAGES, nullable=False)
+    if typing.get_origin(hint) is dict:
+        return pa.field(name, pa.map_(pa.string(), pa.float64()), nullable=False)
+    if isinstance(hint, types.UnionType):
+        return pa.field(name, _ARROW[next(h for h in typing.get_args(hint) if h is not type(None))], nullable=True)
+    return pa.field(name, _ARROW[hint], nullable=False)
+
+
+def write_table(path: Path, record: type[Record], rows: Iterable[Record]) -> int:
+    """Writes `rows` as one Parquet file, whole or not at all, and returns their number."""
+    schema, names, num_rows, stream = arrow_schema(record), [f.name for f in dataclasses.fields(record)], 0, iter(rows)  # type: ignore[arg-type]
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        while batch := list(islice(stream, BATCH_ROWS)):
+            columns = [[getattr(row, name) for row in batch] for name in names]
+            arrays = [pa.array([list(v.items()) for v in c] if pa.types.is_map(f.type) else c, f.type) for c, f in zip(columns, schema, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            num_rows += len(batch)
+    return num_rows
+
+
+def read_table(path: Path, record: type[Record]) -> Iterator[Record]:
+    """The records of a Parquet file, in their order.
+
+    Raises: StoreError STORE_003 if the file is not readable or has other columns.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            if file.schema_arrow.names != arrow_schema(record).names:
+                raise StoreError("STORE_003", f"{path} has other columns than {record.__name__}", fix="remove its folder and run again")
+            for batch in file.iter_batches(BATCH_ROWS):
+                for row in batch.to_pylist(maps_as_pydicts="strict"):
+                    yield record(**row)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError("STORE_003", f"{path} is not a readable table", why=str(error), fix="remove its folder and run again") from None
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Writes one JSON object a line, whole or not at all, and returns their number."""
+    num_rows = 0
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            num_rows += 1
+    return num_rows

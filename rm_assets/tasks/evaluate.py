@@ -1,0 +1,99 @@
+"""evaluation_report: scores the test responses with the trained model and judges it against gold."""
+
+import json
+from typing import Any
+
+from rm_assets.core.digests import unit_interval
+from rm_assets.core.evaluation import ScoredPair, ScoredResponse, build_report, compare_pairs
+from rm_assets.core.plots import gold_scatter, score_plot, training_curve
+from rm_assets.core.recipe import ModelRef
+from rm_assets.core.records import GoldReward, Messages, Pair, conversation
+from rm_assets.core.report import render_html, render_markdown
+from rm_assets.storage.files import write_json, write_text
+from rm_assets.storage.tables import read_table
+from rm_assets.tasks.preview import excerpt
+from rm_assets.tasks.session import Product, Task, run_task
+from rm_assets.tasks.train import TRAINING_FILE
+
+
+def evaluate(task: Task) -> Product:
+    """Scores test responses, a sample of the training pairs and the canaries; writes the report in three forms."""
+    from rm_assets.backends.torch.checkpoints import pick_device
+    from rm_assets.backends.torch.scorer import TorchScorer
+
+    settings, execution = task.recipe.evaluation, task.recipe.execution
+    checkpoint = task.input("reward_model", "checkpoint")
+    training: dict[str, Any] = json.loads((checkpoint / TRAINING_FILE).read_text("utf-8"))
+    gold = [r for r in read_table(task.input("gold_rewards", "gold_rewards.parquet"), GoldReward) if r.split == "test"]
+    train_pairs = [p for p in read_table(task.input("implicit_pairs", "pairs.parquet"), Pair) if p.split == "train"]
+    drawn = sorted(train_pairs, key=lambda p: unit_interval("train pair", settings.seed, p.pair_id))[: settings.max_train_pairs]
+
+    scorer = TorchScorer(
+        ModelRef(path=str(checkpoint)),
+        max_length=training["max_length"],
+        dtype="float32",
+        device=pick_device(execution.device),
+        token_budget=execution.token_budget,
+        reporter=task.reporter,
+    )
+    test_scores = list(scorer.score([conversation(r.prompt, r.system, r.response) for r in gold]))
+    test = [ScoredResponse(gold=r, reward=s.reward, num_tokens=s.num_tokens) for r, s in zip(gold, test_scores, strict=True)]
+    pair_rewards = [s.reward for s in scorer.score([side for p in drawn for side in (p.chosen, p.rejected)])]
+    scored_pairs: list[ScoredPair] = list(zip(drawn, pair_rewards[::2], pair_rewards[1::2], strict=True))
+    report = build_report(
+        test=test,
+        scored_train_pairs=scored_pairs,
+        train_pairs=train_pairs,
+        settings=settings,
+        canaries=[_canary(scorer, messages) for messages in _canary_conversations(gold, settings.num_canaries)],
+        training=training,
+    )
+    pairs, _ = compare_pairs(test, settings)
+    plots = {"score_plot": score_plot(test, pairs), "gold_scatter": gold_scatter(test), "training_curve": training_curve(training["history"])}
+    return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn), num_truncated=sum(s.truncated for s in test_scores))
+
+
+def _canary_conversations(gold: list[GoldReward], num_canaries: int) -> list[Messages]:
+    """The first responses of the first test prompts, then their second ones, and so on."""
+    rows = sorted(enumerate(gold), key=lambda row: (row[1].sample_index, row[0]))[:num_canaries]
+    return [conversation(r.prompt, r.system, r.response) for _, r in rows]
+
+
+def _canary(scorer: Any, messages: Messages) -> dict[str, Any]:
+    """One row at a time, so that no padding enters the reward that a release has to reproduce."""
+    return {"messages": messages, "text": scorer.text(messages), "reward": next(iter(scorer.score([messages]))).reward}
+
+
+def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_scored: int, num_truncated: int) -> Product:
+    folder, name = task.folder, task.recipe.name
+    lineage = {asset: manifest.data_version for asset, manifest in task.inputs.items()}
+    for plot, png in plots.items():
+        (folder / f"{plot}.png").write_bytes(png)
+    write_json(folder / "report.json", report)
+    write_text(folder / "report.md", render_markdown(report, recipe_name=name, lineage=lineage))
+    write_text(folder / "report.html", render_html(report, recipe_name=name, lineage=lineage, plots=plots))
+    match = report["match_rate"]
+    return Product(
+        files=["report.json", "report.md", "report.html"],
+        counts={"test_pairs": match["n"], "test_ties": match["num_ties"], "test_responses": report["num_test_responses"], "test_responses_truncated": num_truncated},
+        work={"responses scored by the reward model": num_scored},
+        facts={
+            "verdict": report["verdict"],
+            "match_rate": match["value"],
+            "match_rate_low": match["low"],
+            "match_rate_high": match["high"],
+            "tie_rate": match["tie_rate"],
+            "length_baseline": report["length_baseline"]["value"],
+            "format_baseline": (report["format_baseline"] or {}).get("value"),
+            "train_accuracy": report["train_accuracy"]["value"],
+            "spearman": report["rank_correlation"]["spearman"]["value"],
+            "match_rate_by_difference": {k: f"{v['value']:.3f} (n = {v['n']})" for k, v in report["by_difference"].items()},
+            "diagnosis": [f"{sign['sign']}: {sign['evidence']} {sign['remedy']}" for sign in report["diagnosis"]],
+        },
+        examples=[{"prompt": excerpt(m["prompt"], 120), "chosen": excerpt(m["chosen"]), "rejected": excerpt(m["rejected"]), "reward_margin": f"{m['reward_margin']:.2f}"} for m in report["worst_mistakes"][:5]],
+        plots=[f"{plot}.png" for plot in plots],
+    )
+
+
+if __name__ == "__main__":
+    run_task(evaluate)

@@ -1,0 +1,155 @@
+"""sampled_responses: K responses to each prompt from the policy, or the responses that were recorded."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import groupby
+
+from rm_assets.core.digests import digest, response_id, sample_seed
+from rm_assets.core.errors import DataError
+from rm_assets.core.protocols import SampleRequest
+from rm_assets.core.recipe import PolicySampling, RecordedResponses
+from rm_assets.core.records import Prompt, Response, conversation
+from rm_assets.storage.shards import ShardLog
+from rm_assets.storage.tables import read_table, write_table
+from rm_assets.tasks.preview import columns_of, excerpt
+from rm_assets.tasks.recorded import align_rows
+from rm_assets.tasks.session import Product, QuietReporter, Task, run_task
+
+
+@dataclass(frozen=True)
+class SampledRow:
+    """A sampled response by its content key: the hash of prompt and seed, within the log of one sampler."""
+
+    key: str
+    response: str
+    num_tokens: int
+    finished: bool
+
+
+def sample_from_policy(task: Task, section: PolicySampling, prompts: list[Prompt]) -> tuple[list[Response], Counter[str]]:
+    """Samples what no earlier run has sampled with this very sampler; the rest comes from committed shards."""
+    from rm_assets.backends.torch.checkpoints import pick_device
+    from rm_assets.backends.torch.sampler import TorchSampler
+
+    execution, reporter = task.recipe.execution, task.reporter
+    sampler = TorchSampler(
+        section.policy,
+        temperature=section.temperature,
+        top_p=section.top_p,
+        max_new_tokens=section.max_new_tokens,
+        dtype=section.dtype,
+        device=pick_device(execution.device),
+        token_budget=execution.token_budget,
+        reporter=QuietReporter(),
+    )
+    parameters = {k: v for k, v in task.settings.items() if k not in ("num_responses", "num_test_responses", "seed")}
+    log = ShardLog(task.store.home, "responses", {**parameters, **sampler.identity}, SampledRow)
+
+    wanted: dict[str, tuple[Prompt, int]] = {}
+    for prompt in prompts:
+        num_responses = section.num_responses if prompt.split == "train" else section.num_test_responses or section.num_responses
+        for index in range(num_responses):
+            wanted[_key(prompt, section.seed, index)] = (prompt, index)
+
+    def sample_shard(items: list[tuple[Prompt, int]]) -> list[SampledRow]:
+        requests, keys = [], []
+        for prompt, group in groupby(items, key=lambda item: item[0]):
+            indices = [index for _, index in group]
+            keys += [_key(prompt, section.seed, i) for i in indices]
+            seeds = tuple(sample_seed(section.seed, prompt.prompt_id, i) for i in indices)
+            requests.append(SampleRequest(prompt.prompt_id, conversation(prompt.prompt, prompt.system), seeds))
+        samples = sampler.sample(requests)
+        done["responses"] += len(samples)
+        reporter.progress(done["responses"], len(wanted), "responses")
+        return [SampledRow(key, s.response, s.num_tokens, s.finished) for key, s in zip(keys, samples, strict=True)]
+
+    done = Counter(responses=len(log.committed(wanted)))
+    if done["responses"]:
+        reporter.log(f"{done['responses']} of {len(wanted)} responses were sampled before")
+    rows, num_sampled = log.complete(wanted, sample_shard, execution.shard_prompts * section.num_responses)
+    model = section.policy.location if section.policy.hub_id else "policy"
+    responses = [
+        _response(prompt, index, rows[key].response, model=model, seed=sample_seed(section.seed, prompt.prompt_id, index), sampled=rows[key])
+        for key, (prompt, index) in wanted.items()
+    ]
+    return responses, Counter({"responses sampled": num_sampled})
+
+
+def _key(prompt: Prompt, seed: int, index: int) -> str:
+    return digest([prompt.prompt_id, sample_seed(seed, prompt.prompt_id, index)])
+
+
+def _response(prompt: Prompt, index: int, text: str, *, model: str, seed: int | None = None, sampled: SampledRow | None = None) -> Response:
+    return Response(
+        **asdict(prompt),
+        response_id=response_id(prompt.prompt_id, index, text),
+        sample_index=index,
+        response=text,
+        model=model,
+        seed=seed,
+        num_tokens=sampled.num_tokens if sampled else None,
+        finished=sampled.finished if sampled else None,
+    )
+
+
+def read_recorded(task: Task, section: RecordedResponses, prompts: list[Prompt]) -> tuple[list[Response], Counter[str]]:
+    """The recorded responses in order of the prompts, each prompt's in order of the file.
+
+    Raises: DataError DATA_006 if prompts have none and the recipe does not drop those.
+    """
+    if section.align == "row" and task.recipe.prompts.test is not None:
+        raise DataError("DATA_010", "recorded responses cannot be aligned by row", why="prompts come from two sources", fix="align by prompt or prompt_id")
+    found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    num_unknown = 0
+    for row, of_prompt in align_rows(section, prompts):
+        if of_prompt is None:
+            num_unknown += 1
+            continue
+        model = row.optional_text(section.model_field) or "recorded"
+        found[of_prompt] += [(row.text(field), model) for field in section.response_fields]
+    without = [p for p in prompts if p.prompt_id not in found]
+    if without and (section.missing == "error" or len(without) == len(prompts)):
+        raise DataError(
+            "DATA_006",
+            f"{len(without)} of {len(prompts)} prompts have no recorded response, the first is {without[0].prompt!r:.80}",
+            fix="record them, correct sampling.align and sampling.prompt_field, or set sampling.missing to 'drop'",
+        )
+    responses = [_response(p, i, text, model=model) for p in prompts for i, (text, model) in enumerate(found[p.prompt_id])]
+    return responses, Counter({"prompts_without_response_dropped": len(without), "rows_of_unknown_prompts": num_unknown})
+
+
+def sample(task: Task) -> Product:
+    """Makes or reads the responses and writes them in order of prompt and sample index."""
+    prompts = list(read_table(task.input("prompts", "prompts.parquet"), Prompt))
+    section = task.recipe.sampling
+    if isinstance(section, PolicySampling):
+        responses, work = sample_from_policy(task, section, prompts)
+        counts: Counter[str] = Counter()
+    else:
+        responses, counts = read_recorded(task, section, prompts)
+        work = Counter({"responses sampled": 0})
+    write_table(task.folder / "responses.parquet", Response, responses)
+    return Product(
+        files=["responses.parquet"],
+        counts={"responses": len(responses), "prompts": len({r.prompt_id for r in responses}), **counts},
+        work=dict(work),
+        facts=dict(_facts(responses)),
+        examples=[{"split": r.split, "prompt": excerpt(r.prompt), "model": r.model, "response": excerpt(r.response)} for r in responses[:8]],
+        columns=columns_of(Response),
+    )
+
+
+def _facts(responses: list[Response]) -> Iterator[tuple[str, float]]:
+    yield "mean_response_characters", round(sum(len(r.response) for r in responses) / len(responses), 1)
+    yield "empty_responses", sum(not r.response.strip() for r in responses)
+    cut = [r.finished for r in responses if r.finished is not None]
+    if cut:
+        yield "share_cut_by_length_limit", round(cut.count(False) / len(cut), 4)
+    tokens = [r.num_tokens for r in responses if r.num_tokens is not None]
+    if tokens:
+        yield "mean_response_tokens", round(sum(tokens) / len(tokens), 1)
+
+
+if __name__ == "__main__":
+    run_task(sample)

@@ -1,0 +1,164 @@
+"""gold_rewards: a label for each response, from a gold model, a verifier or a record."""
+
+import math
+import statistics
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, fields
+
+from rm_assets.core.digests import digest
+from rm_assets.core.errors import DataError
+from rm_assets.core.recipe import ClassifierGold, RecordedGold, VerifierGold
+from rm_assets.core.records import GoldReward, Response, conversation
+from rm_assets.core.verifier import VerifierRule, verify
+from rm_assets.storage.shards import ShardLog
+from rm_assets.storage.sources import SourceRow
+from rm_assets.storage.tables import read_table, write_table
+from rm_assets.tasks.preview import columns_of, excerpt
+from rm_assets.tasks.recorded import align_rows
+from rm_assets.tasks.session import Product, QuietReporter, Task, run_task
+
+COMPONENTS = ("exact", "partial", "numerical", "lines", "format")
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """A gold reward by its content key: the hash of the conversation, within the log of one gold model."""
+
+    key: str
+    reward: float
+    truncated: bool
+
+
+def score_with_classifier(task: Task, section: ClassifierGold, responses: list[Response]) -> tuple[list[GoldReward], int]:
+    """Scores what no earlier run has scored with this very gold model."""
+    from rm_assets.backends.torch.checkpoints import pick_device
+    from rm_assets.backends.torch.scorer import TorchScorer
+
+    execution, reporter = task.recipe.execution, task.reporter
+    scorer = TorchScorer(
+        section.model,
+        max_length=section.max_length,
+        dtype=section.dtype,
+        device=pick_device(execution.device),
+        token_budget=execution.token_budget,
+        reporter=QuietReporter(),
+    )
+    log = ShardLog(task.store.home, "gold", {**task.settings, **scorer.identity}, ScoredRow)
+    conversations = [conversation(r.prompt, r.system, r.response) for r in responses]
+    keys = [digest(c) for c in conversations]
+    wanted = dict(zip(keys, zip(keys, conversations, strict=True), strict=True))
+    done = Counter(rewards=len(log.committed(wanted)))
+
+    def score_shard(items: list[tuple[str, list[dict[str, str]]]]) -> list[ScoredRow]:
+        scores = list(scorer.score([messages for _, messages in items]))
+        done["rewards"] += len(scores)
+        reporter.progress(done["rewards"], len(wanted), "rewards")
+        return [ScoredRow(key, s.reward, s.truncated) for (key, _), s in zip(items, scores, strict=True)]
+
+    num_responses = max(Counter(r.prompt_id for r in responses).values())
+    rows, num_scored = log.complete(wanted, score_shard, execution.shard_prompts * num_responses)
+    rewards = [
+        GoldReward(**asdict(r), gold_reward=rows[key].reward, truncated=rows[key].truncated) for r, key in zip(responses, keys, strict=True)
+    ]
+    return rewards, num_scored
+
+
+def verify_all(section: VerifierGold, responses: list[Response]) -> list[GoldReward]:
+    """Scores by rules. Raises: DataError DATA_009 if a prompt's reference is missing or has no final answer."""
+    rule = VerifierRule(**{f.name: getattr(section, f.name) for f in fields(VerifierRule)})
+    rewards = []
+    for r in responses:
+        if r.reference is None:
+            raise DataError("DATA_009", f"prompt {r.prompt!r:.80} has no reference answer", fix="name its column in prompts.reference_field")
+        try:
+            verdict = verify(r.response, r.reference, rule)
+        except ValueError as error:
+            raise DataError("DATA_009", f"the reference of prompt {r.prompt!r:.80} has no final answer", why=str(error), fix="correct the reference, or gold.answer_pattern") from None
+        rewards.append(GoldReward(**asdict(r), gold_reward=verdict.reward, components={c: getattr(verdict, c) for c in COMPONENTS}))
+    return rewards
+
+
+def read_recorded(section: RecordedGold, responses: list[Response]) -> list[GoldReward]:
+    """Recorded rewards, each checked to be of its response.
+
+    Raises: DataError DATA_007 if number or order do not agree, DATA_008 if a reward is not finite.
+    """
+    of_prompt: defaultdict[str, list[Response]] = defaultdict(list)
+    for r in responses:
+        of_prompt[r.prompt_id].append(r)
+    recorded: defaultdict[str, list[tuple[SourceRow, float]]] = defaultdict(list)
+    for row, prompt in align_rows(section, responses):
+        if prompt is not None:
+            recorded[prompt] += [(row, _finite(row, field)) for field in section.reward_fields]
+    rewards = []
+    for prompt, its_responses in of_prompt.items():
+        values = _of_responses(section, its_responses, recorded[prompt])
+        rewards += [GoldReward(**asdict(r), gold_reward=-v if section.ranks else v) for r, v in zip(its_responses, values, strict=True)]
+    return rewards
+
+
+def _finite(row: SourceRow, field: str) -> float:
+    value = row.number(field)
+    if not math.isfinite(value):
+        raise DataError("DATA_008", f"{row.where}: gold reward '{field}' is {value}", fix="remove the row, or label the response again")
+    return value
+
+
+def _of_responses(section: RecordedGold, responses: list[Response], recorded: list[tuple[SourceRow, float]]) -> list[float]:
+    shown = f"prompt {responses[0].prompt!r:.80}"
+    if section.response_field is None:
+        if len(recorded) != len(responses):
+            raise DataError(
+                "DATA_007", f"{shown} has {len(responses)} responses and {len(recorded)} recorded rewards", fix="record one reward for each response, or name gold.response_field so that rewards find theirs"
+            )
+        return [value for _, value in recorded]
+    by_text: defaultdict[str, list[float]] = defaultdict(list)
+    for row, value in recorded:
+        by_text[row.text(section.response_field)].append(value)
+    values = []
+    for r in responses:
+        found = by_text[r.response]
+        if not found:
+            raise DataError("DATA_007", f"{shown}: no recorded reward for the response {r.response!r:.60}", fix="label it, or correct gold.response_field")
+        # The same text recorded twice has its rewards used up in order, so that duplicates keep theirs.
+        values.append(found.pop(0) if len(found) > 1 else found[0])
+    return values
+
+
+def score(task: Task) -> Product:
+    """Labels every response, in the order of sampled_responses."""
+    responses = list(read_table(task.input("sampled_responses", "responses.parquet"), Response))
+    section = task.recipe.gold
+    num_scored = len(responses)
+    if isinstance(section, ClassifierGold):
+        rewards, num_scored = score_with_classifier(task, section, responses)
+    elif isinstance(section, VerifierGold):
+        rewards = verify_all(section, responses)
+    else:
+        rewards, num_scored = read_recorded(section, responses), 0
+    order = {r.response_id: i for i, r in enumerate(responses)}
+    rewards.sort(key=lambda r: order[r.response_id])
+    broken = next((r for r in rewards if not math.isfinite(r.gold_reward)), None)
+    if broken:
+        raise DataError("DATA_008", f"response {broken.response!r:.60} got the gold reward {broken.gold_reward}", fix="use another dtype for the gold model, or correct the label")
+    write_table(task.folder / "gold_rewards.parquet", GoldReward, rewards)
+    values = [r.gold_reward for r in rewards]
+    facts = {
+        "gold_reward_mean": round(statistics.fmean(values), 4),
+        "gold_reward_sd": round(statistics.pstdev(values), 4),
+        "gold_reward_min": min(values),
+        "gold_reward_max": max(values),
+        **{f"mean_{c}": round(statistics.fmean(r.components[c] for r in rewards), 4) for c in COMPONENTS if rewards[0].components},
+    }
+    return Product(
+        files=["gold_rewards.parquet"],
+        counts={"gold_rewards": len(rewards), "truncated": sum(r.truncated for r in rewards)},
+        work={"responses scored": num_scored},
+        facts=facts,
+        examples=[{"prompt": excerpt(r.prompt, 120), "response": excerpt(r.response), "gold_reward": f"{r.gold_reward:.3f}"} for r in rewards[:8]],
+        columns=columns_of(GoldReward),
+    )
+
+
+if __name__ == "__main__":
+    run_task(score)

@@ -1,0 +1,161 @@
+"""The frame of every task: reads the request, holds the lease, reports while it works, and writes the manifest last of all.
+
+A task speaks to its executor in lines on standard output (core/events.py). It ends with exit status 0 only if its manifest is committed. Its standard input is a pipe from the
+parent: when that closes, the parent is gone and the task ends too.
+"""
+
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rm_assets.core.events import event_line
+from rm_assets.core.errors import RmAssetsError, TaskError
+from rm_assets.core.recipe import Recipe
+from rm_assets.core.stages import STAGES
+from rm_assets.storage.files import full_or_denied
+from rm_assets.storage.store import Manifest, Store
+
+
+
+class LineReporter:
+    """The Reporter of a task: each call is one line on standard output."""
+
+    def emit(self, **event: Any) -> None:
+        """Writes one event at once."""
+        print(event_line(**event), flush=True)
+
+    def log(self, message: str) -> None:
+        """One line for people."""
+        self.emit(event="log", message=message)
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """`done` of `total` units are finished."""
+        self.emit(event="progress", done=done, total=total, unit=unit)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Figures of one optimizer step."""
+        self.emit(event="metrics", step=step, values=dict(values))
+
+
+class QuietReporter:
+    """Tells nothing: for a backend whose caller counts whole shards itself."""
+
+    def log(self, message: str) -> None:
+        """Drops the line."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Drops the count."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Drops the figures."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a task is asked to do. `folder` is where its files go, `folder / "work"` where it may keep state to resume from."""
+
+    asset: str
+    digest: str
+    recipe: Recipe
+    store: Store
+    inputs: dict[str, Manifest]
+    settings: dict[str, Any]
+    reporter: LineReporter
+
+    @property
+    def folder(self) -> Path:
+        """The output folder of this digest."""
+        return self.store.folder(self.asset, self.digest)
+
+    def input(self, asset: str, file: str) -> Path:
+        """A file of an asset that this one reads."""
+        return self.store.folder(asset, self.inputs[asset].digest) / file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """What a task made: the files that count as content, and what a person sees of them (see storage.store.Manifest)."""
+
+    files: list[str]
+    counts: dict[str, int]
+    work: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    examples: list[dict[str, str]] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    plots: list[str] = field(default_factory=list)
+
+
+def run_task(work: Callable[[Task], Product]) -> None:
+    """Runs `work` for the request file named on the command line, and ends the process."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    reporter = LineReporter()
+    try:
+        request = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+        threads = request["recipe"]["execution"]["num_threads"] or os.cpu_count() or 1
+        # Read by OpenMP, MKL and PyTorch when they load, so it is set before any of them is imported.
+        os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
+        _run(work, request, reporter)
+    except RmAssetsError as error:
+        reporter.emit(event="error", error=error.to_dict())
+        sys.exit(1)
+    except OSError as error:
+        known = full_or_denied(error, Path(error.filename or "a file"))
+        if not isinstance(known, RmAssetsError):
+            raise
+        reporter.emit(event="error", error=known.to_dict())
+        sys.exit(1)
+
+
+def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: LineReporter) -> None:
+    recipe = Recipe.model_validate(request["recipe"])
+    asset, of_digest, store = request["asset"], request["digest"], Store(Path(request["home"]))
+    with store.lease(asset, of_digest):
+        if store.manifest(asset, of_digest):
+            reporter.log("another run has made this in the meantime")
+            return
+        inputs = {name: store.manifest(name, digest) for name, digest in request["inputs"].items()}
+        known = {name: manifest for name, manifest in inputs.items() if manifest}
+        if len(known) != len(inputs):
+            raise TaskError("TASK_002", f"inputs of {asset} vanished from {store.home}", fix="run again")
+        task = Task(asset, of_digest, recipe, store, known, request["settings"], reporter)
+        started = time.monotonic()
+        task.folder.mkdir(parents=True, exist_ok=True)
+        product = work(task)
+        record = {f.name: getattr(product, f.name) for f in fields(product) if f.name != "files"} | {
+            "asset": asset,
+            "digest": of_digest,
+            "recipe": recipe.name,
+            "stage_version": STAGES[asset].version,
+            "settings": request["settings"],
+            "inputs": {name: {"digest": m.digest, "data_version": m.data_version} for name, m in known.items()},
+            "made": _circumstances(time.monotonic() - started, request.get("run_id", "")),
+        }
+        store.commit(record, task.folder, product.files)
+
+
+def _circumstances(seconds: float, run_id: str) -> dict[str, Any]:
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 2),
+        "run_id": run_id,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "rm_assets": version("rm-assets"),
+    }
+
+
+def _end_with_parent() -> None:
+    """Waits until the parent's end of the pipe closes, then ends this process group."""
+    while os.read(0, 4096):
+        pass
+    os.killpg(os.getpgrp(), signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(1)

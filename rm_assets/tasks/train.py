@@ -1,0 +1,76 @@
+"""reward_model: Bradley-Terry training of a sequence classifier on the training pairs."""
+
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+
+from rm_assets.core.records import Pair
+from rm_assets.storage.files import write_json
+from rm_assets.storage.tables import read_table
+from rm_assets.tasks.session import Product, Task, run_task
+
+TRAINING_FILE = "rm_assets.json"
+ENGINE_PACKAGES = ("torch", "transformers", "trl", "accelerate", "tokenizers")
+TIMINGS = ("tokens_per_second", "eta_seconds")
+
+
+def train(task: Task) -> Product:
+    """Trains in this process; the checkpoint carries what it was trained on and how in rm_assets.json."""
+    from rm_assets.backends.torch.trl_trainer import TrlTrainer
+
+    pairs: dict[str, list[Pair]] = {"train": [], "validation": []}
+    for pair in read_table(task.input("implicit_pairs", "pairs.parquet"), Pair):
+        if pair.split in pairs:
+            pairs[pair.split].append(pair)
+    recipe, checkpoint = task.recipe, task.folder / "checkpoint"
+    task.reporter.log(f"training on {len(pairs['train'])} pairs with {recipe.training.engine}")
+    started = time.monotonic()
+    result = TrlTrainer().train(
+        pairs["train"],
+        pairs["validation"],
+        settings=recipe.training,
+        execution=recipe.execution,
+        seed=recipe.seed,
+        checkpoint=checkpoint,
+        work=task.folder / "work",
+        reporter=task.reporter,
+    )
+    seconds = time.monotonic() - started
+    summary = {
+        "settings": task.settings,
+        "max_length": recipe.training.max_length,
+        "num_pairs": result.num_pairs,
+        "num_validation_pairs": len(pairs["validation"]),
+        "num_optimizer_steps": result.num_optimizer_steps,
+        "num_tokens": result.num_tokens,
+        "final_loss": result.final_loss,
+        "validation_accuracy": result.validation_accuracy,
+        "history": [{k: v for k, v in step.items() if k not in TIMINGS} for step in result.history],
+        "pairs_data_version": task.inputs["implicit_pairs"].data_version,
+        "versions": {package: version(package) for package in ENGINE_PACKAGES},
+    }
+    write_json(checkpoint / TRAINING_FILE, summary)
+    plots = _plots(task, result.history)
+    return Product(
+        files=[f"checkpoint/{file.name}" for file in sorted(checkpoint.iterdir())],
+        counts={"optimizer_steps": result.num_optimizer_steps, "tokens": result.num_tokens, **{f"pairs_{k}": v for k, v in result.num_pairs.items()}},
+        work={"pairs trained on": result.num_pairs["trained"]},
+        facts={
+            "final_loss": result.final_loss,
+            "validation_accuracy": result.validation_accuracy,
+            "training_seconds": round(seconds, 1),
+            **{k: round(v, 5) for k, v in asdict(result)["history"][-1].items() if k in ("accuracy", "margin", "grad_norm")},
+        },
+        plots=plots,
+    )
+
+
+def _plots(task: Task, history: list[dict[str, float]]) -> list[str]:
+    from rm_assets.core.plots import training_curve
+
+    (task.folder / "training_curve.png").write_bytes(training_curve(history))
+    return ["training_curve.png"]
+
+
+if __name__ == "__main__":
+    run_task(train)

@@ -1,0 +1,194 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from rm_assets.backends.torch.checkpoints import load_renderer
+from rm_assets.backends.torch.scorer import TorchScorer
+from rm_assets.backends.torch.trl_trainer import TrlTrainer, make_plan
+from rm_assets.core.errors import DataError, ModelError
+from rm_assets.core.protocols import TrainingResult
+from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
+from rm_assets.core.records import conversation
+from rm_assets_tests.fakes import ListReporter, save_causal, save_encoder, toy_pairs
+
+torch.set_num_threads(1)
+EXECUTION = ExecutionSection(device="cpu", pairs_per_forward=4, save_every_steps=3)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_causal(tmp_path_factory.mktemp("base"))
+
+
+def settings(base: Path, **changes: Any) -> TrainingSection:
+    values = {"base": ModelRef(path=str(base)), "max_length": 100, "pairs_per_step": 8, "learning_rate": 0.01}
+    return TrainingSection(**{**values, **changes})
+
+
+def train(folder: Path, section: TrainingSection, **changes: Any) -> TrainingResult:
+    options: dict[str, Any] = {
+        "pairs": toy_pairs(40), "validation_pairs": toy_pairs(10, "validation"), "execution": EXECUTION, "seed": 1,
+        "checkpoint": folder / "model", "work": folder / "work", "reporter": ListReporter(), **changes,
+    }  # fmt: skip
+    return TrlTrainer().train(options.pop("pairs"), options.pop("validation_pairs"), settings=section, **options)
+
+
+class StopAfter(ListReporter):
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def metrics(self, step: int, values: Any) -> None:
+        if step > self.step:
+            raise KeyboardInterrupt
+        super().metrics(step, values)
+
+
+def test_training_learns_a_separable_toy_set_and_writes_a_loadable_checkpoint(base: Path, tmp_path: Path) -> None:
+    reporter = ListReporter()
+    result = train(tmp_path, settings(base, num_epochs=6), reporter=reporter)
+    assert result.history[0]["loss"] > 0.3 > 0.1 > result.final_loss
+    assert result.validation_accuracy == 1.0
+    assert result.num_optimizer_steps == 30 and reporter.steps[-1][0] == 30
+    assert set(reporter.steps[0][1]) == {
+        "loss", "accuracy", "margin", "grad_norm", "learning_rate", "tokens_per_second", "eta_seconds",
+    }  # fmt: skip
+    assert reporter.progresses[-1] == (30, 30, "steps")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert model.dtype == torch.float32 and model.config.pad_token_id == 0 and model.config.id2label == {0: "reward"}
+    assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
+
+
+@pytest.mark.parametrize(("kind", "options"), [("qwen3", {}), ("llama", {"add_special_tokens": False})])
+def test_the_trained_checkpoint_scores_in_a_plain_pipeline_as_in_the_scorer(
+    tmp_path: Path, kind: str, options: dict[str, Any]
+) -> None:
+    """A tokenizer that adds BOS by itself must be told that the chat template has written it."""
+    train(tmp_path, settings(save_causal(tmp_path / "base", kind), max_optimizer_steps=2))
+    ref = ModelRef(path=str(tmp_path / "model"))
+    scorer = TorchScorer(
+        ref, max_length=100, dtype="float32", device=torch.device("cpu"), token_budget=200, reporter=ListReporter()
+    )
+    rows = [pair.chosen for pair in toy_pairs(6)]
+    classify = pipeline("text-classification", model=str(tmp_path / "model"), device="cpu")
+    renderer = load_renderer(ref)
+    for messages, score in zip(rows, scorer.score(rows), strict=True):
+        assert classify(renderer.text(messages), **options)[0]["score"] == pytest.approx(score.reward, abs=1e-5)
+
+
+def test_every_pair_is_accounted_for(base: Path, tmp_path: Path) -> None:
+    pairs = toy_pairs(12)
+    pairs[3] = replace(pairs[3], rejected=pairs[3].chosen)
+    pairs[5] = replace(pairs[5], chosen=conversation("a", None, "good " * 200))
+    result = train(tmp_path, settings(base, max_train_pairs=7), pairs=pairs)
+    assert result.num_pairs == {
+        "in": 12, "trained": 7, "over_length": 1, "identical_after_tokenization": 1, "set_aside": 3,
+    }  # fmt: skip
+
+
+def test_tokens_are_counted_without_padding(base: Path, tmp_path: Path) -> None:
+    pairs = toy_pairs(9)
+    encode = load_renderer(ModelRef(path=str(base))).encode
+    expected = sum(len(row.ids) for pair in pairs for row in encode([pair.chosen, pair.rejected]))
+    assert train(tmp_path, settings(base, num_epochs=2), pairs=pairs).num_tokens == 2 * expected
+
+
+def test_an_over_length_pair_can_be_an_error(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"MODEL_005.*Pair train0"):
+        train(tmp_path, settings(base, max_length=5, over_length="error"))
+
+
+def test_no_pair_left_is_an_error(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="DATA_005"):
+        train(tmp_path, settings(base, max_length=5))
+
+
+def test_a_context_below_max_length_is_an_error(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="MODEL_005"):
+        train(tmp_path, settings(base, max_length=4096))
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    base = save_causal(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"][0] = torch.nan
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"MODEL_006.*optimizer step 1 is nan"):
+        train(tmp_path, settings(base))
+
+
+@pytest.mark.parametrize("stop", [2, 4, 8])
+def test_a_resumed_training_gives_the_same_weights(base: Path, tmp_path: Path, stop: int) -> None:
+    section = settings(base, num_epochs=2, pairs_per_step=8)
+    pairs = toy_pairs(37)
+    whole = train(tmp_path / "whole", section, pairs=pairs)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", section, pairs=pairs, reporter=StopAfter(stop))
+    again = ListReporter()
+    resumed = train(tmp_path / "cut", section, pairs=pairs, reporter=again)
+    assert again.steps[0][0] == stop // 3 * 3 + 1
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+    assert resumed.num_tokens == whole.num_tokens
+    assert [entry["loss"] for entry in resumed.history] == [entry["loss"] for entry in whole.history]
+
+
+def test_a_finished_training_is_not_trained_further(base: Path, tmp_path: Path) -> None:
+    section = settings(base, max_optimizer_steps=3, schedule="constant")
+    first = train(tmp_path, section)
+    weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+    again = ListReporter()
+    assert train(tmp_path, section, reporter=again).final_loss == first.final_loss
+    assert not again.steps and (tmp_path / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_half_written_state_is_skipped(base: Path, tmp_path: Path) -> None:
+    section = settings(base, num_epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, section, reporter=StopAfter(7))
+    state = tmp_path / "work" / "checkpoint-6" / "optimizer.pt"
+    state.write_bytes(state.read_bytes()[:100])
+    again = ListReporter()
+    train(tmp_path, section, reporter=again)
+    assert again.steps[0][0] == 4
+
+
+def test_a_state_of_another_training_is_not_resumed(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, settings(base), reporter=StopAfter(4))
+    again = ListReporter()
+    train(tmp_path, settings(base), reporter=again, seed=2)
+    assert again.steps[0][0] == 1
+
+
+def test_pairs_of_a_last_step_that_is_not_full_weigh_the_same(base: Path, tmp_path: Path) -> None:
+    section = settings(base, pairs_per_step=16)
+    logs = []
+    for size in (16, 4):  # 13 pairs are one forward pass, or three of 4 and one of 1
+        execution = EXECUTION.model_copy(update={"pairs_per_forward": size})
+        (log,) = train(tmp_path / str(size), section, pairs=toy_pairs(13), execution=execution).history
+        logs.append([log[name] for name in ("loss", "accuracy", "margin", "grad_norm")])
+    assert logs[0] == pytest.approx(logs[1], rel=1e-4)
+
+
+def test_a_micro_batch_divides_the_optimizer_step(base: Path) -> None:
+    execution = EXECUTION.model_copy(update={"pairs_per_forward": 16})
+    plan = make_plan(100, settings(base, pairs_per_step=24, num_epochs=1.5, warmup_ratio=0.1), execution)
+    assert (plan.pairs_per_forward, plan.num_accumulated) == (12, 2)
+    assert (plan.num_optimizer_steps, plan.num_warmup_steps) == (8, 1)
+
+
+@pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"gradient_checkpointing": True}])
+def test_other_precisions_and_checkpointing_train(base: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert train(tmp_path, settings(base, num_epochs=4, **changes)).final_loss < 0.4
+
+
+def test_an_encoder_trains_on_text_pairs(tmp_path: Path) -> None:
+    base = save_encoder(tmp_path / "base")
+    result = train(tmp_path, settings(base, num_epochs=6, max_length=64))
+    assert result.final_loss < 0.2 and result.validation_accuracy == 1.0
