@@ -56,7 +56,9 @@ def _examples(manifest: Manifest) -> dict[str, Any]:
 def _schema(manifest: Manifest) -> dict[str, Any]:
     if not manifest.columns:
         return {}
-    return {"dagster/column_schema": dg.TableSchema([dg.TableColumn(name, kind) for name, kind in manifest.columns.items()])}
+    return {
+        "dagster/column_schema": dg.TableSchema([dg.TableColumn(name, kind) for name, kind in manifest.columns.items()])
+    }
 
 
 def _picture(made: Made, plot: str) -> Any:

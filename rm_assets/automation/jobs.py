@@ -2,12 +2,10 @@
 
 import dagster as dg
 
-from rm_assets.resources.recipes import RECIPES
 
 build_reward_model = dg.define_asset_job(
     "build_reward_model",
     selection=dg.AssetSelection.all(),
-    partitions_def=RECIPES,
     executor_def=dg.in_process_executor,
     description="All seven assets and their checks for one recipe. What is up to date takes no time.",
 )

@@ -2,20 +2,15 @@
 
 import dagster as dg
 
-from rm_assets.core.data_checks import Finding, account_of_pairs, order_of_rewards, overlap_of_splits
+from rm_assets.checks.recipe_check import check_result, recipe_check
+from rm_assets.core.data_checks import account_of_pairs, order_of_rewards, overlap_of_splits
 from rm_assets.core.records import GoldReward, Prompt, Response
 from rm_assets.resources.compute import Compute
-from rm_assets.resources.recipes import RECIPES
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.tables import read_table
 
 
-def check_result(finding: Finding) -> dg.AssetCheckResult:
-    """A finding of the core as Dagster's result."""
-    return dg.AssetCheckResult(passed=finding.passed, description=finding.sentence, metadata=finding.numbers)
-
-
-@dg.asset_check(asset="prompts", partitions_def=RECIPES, blocking=True, description="No prompt is in two splits, in any spelling.")
+@recipe_check("prompts", blocking=True, description="No prompt is in two splits, in any spelling.")
 def splits_are_disjoint(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
     """Compares the normal forms of the prompts of all splits."""
     store = compute.store()
@@ -23,7 +18,11 @@ def splits_are_disjoint(context: dg.AssetCheckExecutionContext, compute: Compute
     return check_result(overlap_of_splits(read_table(store.folder("prompts", want.digest) / "prompts.parquet", Prompt)))
 
 
-@dg.asset_check(asset="gold_rewards", partitions_def=RECIPES, blocking=True, description="One finite reward for each response, in the order of the responses.")
+@recipe_check(
+    "gold_rewards",
+    blocking=True,
+    description="One finite reward for each response, in the order of the responses.",
+)
 def rewards_follow_responses(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
     """Compares both tables row by row."""
     store = compute.store()
@@ -33,7 +32,11 @@ def rewards_follow_responses(context: dg.AssetCheckExecutionContext, compute: Co
     return check_result(order_of_rewards(read_table(responses, Response), read_table(rewards, GoldReward)))
 
 
-@dg.asset_check(asset="implicit_pairs", partitions_def=RECIPES, blocking=True, description="Candidates = pairs kept + each reason for loss.")
+@recipe_check(
+    "implicit_pairs",
+    blocking=True,
+    description="Candidates = pairs kept + each reason for loss.",
+)
 def pairs_add_up(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
     """Adds up the account of the pairs."""
     want = wanted(compute.store(), compute.recipe(context.partition_key), "implicit_pairs")

@@ -4,29 +4,38 @@ import json
 
 import dagster as dg
 
-from rm_assets.checks.data import check_result
+from rm_assets.checks.recipe_check import check_result, recipe_check
 from rm_assets.core.data_checks import Finding, advantage_over_length
 from rm_assets.resources.compute import Compute
-from rm_assets.resources.recipes import RECIPES
 from rm_assets.storage.lineage import wanted
 
 
-@dg.asset_check(asset="evaluation_report", partitions_def=RECIPES, description="The model agrees with gold more often than the length of the responses does.")
+@recipe_check(
+    "evaluation_report",
+    description="The model agrees with gold more often than the length of the responses does.",
+)
 def better_than_length(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
     """Passes where the lower end of the advantage's interval is above 0; warns otherwise."""
     store = compute.store()
     want = wanted(store, compute.recipe(context.partition_key), "evaluation_report")
     report = json.loads((store.folder("evaluation_report", want.digest) / "report.json").read_text("utf-8"))
-    result = check_result(advantage_over_length(report))
-    return result._replace(severity=dg.AssetCheckSeverity.WARN)
+    return check_result(advantage_over_length(report), dg.AssetCheckSeverity.WARN)
 
 
-@dg.asset_check(asset="hub_release", partitions_def=RECIPES, blocking=True, description="The released files score the canaries as the report does.")
+@recipe_check(
+    "hub_release",
+    blocking=True,
+    description="The released files score the canaries as the report does.",
+)
 def release_gives_the_reported_rewards(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
     """Reads what the release task saw when it loaded the release folder."""
     want = wanted(compute.store(), compute.recipe(context.partition_key), "hub_release")
     facts = want.manifest.facts if want.manifest else {}
     difference = facts.get("largest_canary_difference")
     return check_result(
-        Finding(difference is not None, f"largest difference of a canary's reward: {difference}", {"rm/largest_canary_difference": difference if difference is not None else -1.0})
+        Finding(
+            difference is not None,
+            f"largest difference of a canary's reward: {difference}",
+            {"rm/largest_canary_difference": difference if difference is not None else -1.0},
+        )
     )

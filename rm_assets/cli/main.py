@@ -11,13 +11,20 @@ from rm_assets import __version__
 from rm_assets.cli import recipes, results
 from rm_assets.core.errors import RmAssetsError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Reward-model development as a graph of versioned assets.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Reward-model development as a graph of versioned assets.",
+)
 app.add_typer(recipes.app, name="recipes")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @app.callback()
-def common(context: typer.Context, log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info") -> None:
+def common(
+    context: typer.Context, log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info"
+) -> None:
     """Options of all commands."""
     if log_level.lower() not in LOG_LEVELS:
         raise typer.BadParameter(f"'{log_level}' is none of {', '.join(LOG_LEVELS)}", param_hint="--log-level")
@@ -28,8 +35,15 @@ def common(context: typer.Context, log_level: Annotated[str, typer.Option(help="
 def run(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="Name of the recipe, as `rm-assets recipes list` shows it.")],
-    select: Annotated[str, typer.Option(help="Assets to make, in Dagster's selection syntax, for example `+implicit_pairs`.")] = "*",
-    smoke: Annotated[bool, typer.Option("--smoke", help="A few prompts and ten steps: shows that every part works.")] = False,
+    select: Annotated[
+        str,
+        typer.Option(
+            help="Assets to make, in Dagster's selection syntax, for example `*implicit_pairs`: it and all before it."
+        ),
+    ] = "*",
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="A few prompts and ten steps: shows that every part works.")
+    ] = False,
 ) -> None:
     """Make what is out of date of a recipe: prompts to released reward model."""
     from rm_assets.cli.run import build
@@ -42,7 +56,9 @@ def run(
 def show(
     asset: Annotated[str, typer.Argument(help="One of the seven assets.")],
     recipe: Annotated[str, typer.Option(help="Name of the recipe.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: report.json for evaluation_report, else manifest and path.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: report.json for evaluation_report, else manifest and path.")
+    ] = False,
 ) -> None:
     """What a recipe's asset holds, as it is now."""
     found = results.find(recipe, asset)

@@ -31,11 +31,15 @@ def list_recipes() -> None:
 @app.command()
 def show(recipe: Annotated[str, typer.Argument(help="Name of the recipe.")]) -> None:
     """A recipe as it is used: with what it extends and every default filled in."""
-    print(yaml.safe_dump(recipe_book().load(recipe).model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    print(
+        yaml.safe_dump(recipe_book().load(recipe).model_dump(mode="json"), sort_keys=False, allow_unicode=True), end=""
+    )
 
 
 @app.command()
-def validate(names: Annotated[list[str] | None, typer.Argument(help="Recipes to check; all when none is named.")] = None) -> None:
+def validate(
+    names: Annotated[list[str] | None, typer.Argument(help="Recipes to check; all when none is named.")] = None,
+) -> None:
     """Check recipes without running them; exit status 1 if one is not valid."""
     book = recipe_book()
     broken = 0

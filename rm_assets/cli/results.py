@@ -60,5 +60,9 @@ def find(recipe: str, asset: str) -> Found:
     store = Store(find_home())
     want = wanted(store, recipe_book().load(recipe), asset)
     if want.manifest is None:
-        raise StoreError("STORE_002", f"{asset} of recipe '{recipe}' has not been made as the recipe wants it now (store: {store.home})", fix=f"run `rm-assets run {recipe}`")
+        raise StoreError(
+            "STORE_002",
+            f"{asset} of recipe '{recipe}' has not been made as the recipe wants it now (store: {store.home})",
+            fix=f"run `rm-assets run {recipe}`",
+        )
     return Found(asset, want.manifest, store.folder(asset, want.digest))

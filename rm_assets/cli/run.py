@@ -5,13 +5,13 @@ import os
 import shutil
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from rm_assets.core.errors import RecipeError
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import write_text
@@ -27,14 +27,17 @@ def build(recipe: str, *, select: str, smoke: bool, log_level: str) -> bool:
     result = _execute(recipe, select=select, smoke=smoke, log_level=log_level, console=console)
     for event in result.filter_events(lambda e: e.is_step_failure):
         cause = event.step_failure_data
-        text = (cause.user_failure_data and cause.user_failure_data.description) or (cause.error and cause.error.message) or "failed"
+        text = (
+            (cause.user_failure_data and cause.user_failure_data.description)
+            or (cause.error and cause.error.message)
+            or "failed"
+        )
         print(f"error: {text}", file=sys.stderr)
     print_results(result, Console(), time.monotonic() - started)
     return bool(result.success)
 
 
 def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: Console) -> Any:
-    warnings.filterwarnings("ignore", message=".*is currently in (beta|preview).*")
     import dagster as dg
 
     from rm_assets.definitions import defs
@@ -44,12 +47,19 @@ def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: 
     else:
         _point_dagster_home(console)
         instance = dg.DagsterInstance.get()
-    selection = dg.AssetSelection.from_string(select)
-    keys = selection.resolve(defs.resolve_asset_graph())
+    try:
+        keys = dg.AssetSelection.from_string(select).resolve(defs.resolve_asset_graph())
+    except dg.DagsterError as error:
+        raise RecipeError(
+            "RECIPE_003", f"--select: {select!r} selects nothing", why=str(error), fix=f"assets are {', '.join(STAGES)}"
+        ) from None
     job = defs.resolve_job_def("build_reward_model")
     with instance:
         return job.execute_in_process(
-            run_config={"loggers": {"plain": {"config": {"log_level": log_level}}}, "resources": {"compute": {"config": {"smoke": smoke}}}},
+            run_config={
+                "loggers": {"plain": {"config": {"log_level": log_level}}},
+                "resources": {"compute": {"config": {"smoke": smoke}}},
+            },
             instance=instance,
             partition_key=recipe,
             asset_selection=sorted(keys),
@@ -71,16 +81,27 @@ def _point_dagster_home(console: Console) -> None:
 def print_results(result: Any, console: Console, seconds: float) -> None:
     """One line an asset, the verdict on the model, and where to look next."""
     made = {
-        e.asset_key.to_user_string(): e.materialization.metadata for e in result.get_asset_materialization_events() if e.asset_key and e.materialization
+        e.asset_key.to_user_string(): e.materialization.metadata
+        for e in result.get_asset_materialization_events()
+        if e.asset_key and e.materialization
     }
     table = Table("asset", "rows", "computed in this run", "seconds")
     for asset in STAGES:
         if asset in made:
             metadata = {key: value.value for key, value in made[asset].items()}
-            work = [f"{value:,} {key.removeprefix('work/').replace('_', ' ')}" for key, value in metadata.items() if key.startswith("work/")]
+            work = [
+                f"{value:,} {key.removeprefix('work/').replace('_', ' ')}"
+                for key, value in metadata.items()
+                if key.startswith("work/")
+            ]
             rows = metadata.get("dagster/row_count")
             was_made = metadata["rm/was_made_before"]
-            table.add_row(asset, f"{rows:,}" if rows is not None else "", "; ".join(work), "made before" if was_made else str(metadata["rm/seconds"]))
+            table.add_row(
+                asset,
+                f"{rows:,}" if rows is not None else "",
+                "; ".join(work),
+                "made before" if was_made else str(metadata["rm/seconds"]),
+            )
     console.print(table)
     if "evaluation_report" in made:
         _print_verdict(Path(str(made["evaluation_report"]["rm/folder"].value)), console)
@@ -88,21 +109,34 @@ def print_results(result: Any, console: Console, seconds: float) -> None:
         console.print(f"release:      {made['hub_release']['rm/path'].value}", soft_wrap=True)
     console.print(f"{'done' if result.success else 'failed'} after {seconds:.0f} s")
     if result.success and shutil.which("make") and find_workspace():
-        console.print("next: `make ui` shows the graph; `rm-assets show evaluation_report --recipe NAME` prints the report")
+        console.print(
+            "next: `make ui` shows the graph; `rm-assets show evaluation_report --recipe NAME` prints the report"
+        )
 
 
 def _print_verdict(folder: Path, console: Console) -> None:
     report = json.loads((folder / "report.json").read_text("utf-8"))
     match, length, form = report["match_rate"], report["length_baseline"], report["format_baseline"]
     table = Table("match rate with gold on test prompts", "value", "95 % interval", "n")
-    table.add_row("[bold]reward model[/bold]", f"[bold]{match['value']:.3f}[/bold]", f"{match['low']:.3f} to {match['high']:.3f}", str(match["n"]))
+    table.add_row(
+        "[bold]reward model[/bold]",
+        f"[bold]{match['value']:.3f}[/bold]",
+        f"{match['low']:.3f} to {match['high']:.3f}",
+        str(match["n"]),
+    )
     for name, baseline in ((f"length only ({length['rule']})", length), ("format only", form)):
         if baseline:
-            table.add_row(name, f"{baseline['value']:.3f}", f"{baseline['low']:.3f} to {baseline['high']:.3f}", str(baseline["n"]))
+            table.add_row(
+                name, f"{baseline['value']:.3f}", f"{baseline['low']:.3f} to {baseline['high']:.3f}", str(baseline["n"])
+            )
     for name, rate in report["by_difference"].items():
-        table.add_row(f"  differ in {name}", f"{rate['value']:.3f}", f"{rate['low']:.3f} to {rate['high']:.3f}", str(rate["n"]))
+        table.add_row(
+            f"  differ in {name}", f"{rate['value']:.3f}", f"{rate['low']:.3f} to {rate['high']:.3f}", str(rate["n"])
+        )
     train = report["train_accuracy"]
-    table.add_row("training pairs", f"{train['value']:.3f}", f"{train['low']:.3f} to {train['high']:.3f}", str(train["n"]))
+    table.add_row(
+        "training pairs", f"{train['value']:.3f}", f"{train['low']:.3f} to {train['high']:.3f}", str(train["n"])
+    )
     console.print(table)
     console.print(f"tie rate {match['tie_rate']:.3f} ({match['num_ties']} pairs with equal gold left out)")
     console.print(report["verdict"])

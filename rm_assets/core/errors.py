@@ -62,9 +62,9 @@ class RmAssetsError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        parts = [f"[{self.code}] {self.what.rstrip('.')}."]
-        parts += [f"Why: {self.why.rstrip('.')}."] if self.why else []
-        parts += [f"Fix: {self.fix.rstrip('.')}."] if self.fix else []
+        parts = [f"[{self.code}] {_sentence(self.what)}"]
+        parts += [f"Why: {_sentence(self.why)}"] if self.why else []
+        parts += [f"Fix: {_sentence(self.fix)}"] if self.fix else []
         return "\n  ".join(parts)
 
     def to_dict(self) -> dict[str, str]:
@@ -76,6 +76,10 @@ class RmAssetsError(Exception):
         """The inverse of `to_dict`, of the class that owns the code."""
         owner = next(c for c in RmAssetsError.__subclasses__() if data["code"].startswith(c.family))
         return owner(data["code"], data["what"], why=data["why"], fix=data["fix"])
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(("?", "!")) else text.rstrip(".") + "."
 
 
 class RecipeError(RmAssetsError):

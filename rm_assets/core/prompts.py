@@ -27,7 +27,11 @@ def deduplicate(prompts: Iterable[Prompt]) -> tuple[list[Prompt], int]:
         if known is not prompt:
             num_dropped += 1
             if known.reference != prompt.reference:
-                raise DataError("DATA_010", f"rows {known.row + 1} and {prompt.row + 1} have the same prompt and different references", fix="correct or remove one of them")
+                raise DataError(
+                    "DATA_010",
+                    f"rows {known.row + 1} and {prompt.row + 1} have the same prompt and different references",
+                    fix="correct or remove one of them",
+                )
     return list(first.values()), num_dropped
 
 

@@ -24,7 +24,9 @@ class Section(BaseModel):
         # YAML reads yes, no, on and off as truth values, which pydantic would take for 1 and 0.
         for key, value in values.items() if isinstance(values, dict) else ():
             if isinstance(value, bool) and key in cls.model_fields and cls.model_fields[key].annotation is not bool:
-                raise ValueError(f"'{key}' is a truth value ({value}) here; write a number, or quote it if a text is meant")
+                raise ValueError(
+                    f"'{key}' is a truth value ({value}) here; write a number, or quote it if a text is meant"
+                )
         return values
 
 
@@ -32,20 +34,32 @@ class ModelRef(Section):
     """A checkpoint: a local folder or a Hugging Face Hub id."""
 
     path: str | None = Field(
-        None, description="Local checkpoint folder: absolute, relative to the recipe file, or package://PATH inside rm_assets. ${VAR} is read from the environment."
+        None,
+        description="Local checkpoint folder: absolute, relative to the recipe file, or package://PATH inside rm_assets. ${VAR} is read from the environment.",
     )
     hub_id: str | None = Field(None, description="Model id on the Hugging Face Hub.")
-    revision: str | None = Field(None, description="Commit, tag or branch on the Hub. Pin a commit: a branch can move under you.")
-    trust_remote_code: bool = Field(False, description="Run Python code that comes with the checkpoint. Leave off unless you have read it.")
-    chat_template: str | None = Field(None, description="Jinja chat template to use instead of the checkpoint's own, or where it has none.")
-    pad_token: str | None = Field(None, description="Pad token where the checkpoint has none or pads with its end token; must be in the vocabulary.")
+    revision: str | None = Field(
+        None, description="Commit, tag or branch on the Hub. Pin a commit: a branch can move under you."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that comes with the checkpoint. Leave off unless you have read it."
+    )
+    chat_template: str | None = Field(
+        None, description="Jinja chat template to use instead of the checkpoint's own, or where it has none."
+    )
+    pad_token: str | None = Field(
+        None,
+        description="Pad token where the checkpoint has none or pads with its end token; must be in the vocabulary.",
+    )
 
     @model_validator(mode="after")
     def _one_location(self) -> "ModelRef":
         if (self.path is None) == (self.hub_id is None):
             raise ValueError("give exactly one of 'path' and 'hub_id'")
         if self.path is not None and self.revision is not None:
-            raise ValueError("'revision' belongs to 'hub_id'; the revision of a local checkpoint is the hash of its files")
+            raise ValueError(
+                "'revision' belongs to 'hub_id'; the revision of a local checkpoint is the hash of its files"
+            )
         return self
 
     @property
@@ -91,7 +105,9 @@ class SplitFractions(Section):
 
     train: float = Field(0.8, gt=0, le=1, description="Share for training.")
     validation: float = Field(0.1, ge=0, lt=1, description="Share for validation while training.")
-    test: float = Field(0.1, ge=0, lt=1, description="Share for evaluation. Must be 0 where `test` names a source of its own.")
+    test: float = Field(
+        0.1, ge=0, lt=1, description="Share for evaluation. Must be 0 where `test` names a source of its own."
+    )
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> "SplitFractions":
@@ -104,21 +120,34 @@ class PromptsSection(Section):
     """Where prompts come from and how they are split."""
 
     source: PromptSource = Field(description="Where the prompts lie.")
-    test: PromptSource | None = Field(None, description="A source of test prompts of its own; prompts of `source` that are also here are left out of training.")
+    test: PromptSource | None = Field(
+        None,
+        description="A source of test prompts of its own; prompts of `source` that are also here are left out of training.",
+    )
     prompt_field: str = Field("prompt", description="Column with the prompt's text.")
-    id_field: str | None = Field(None, description="Column with your own id, by which recorded responses can refer to the prompt.")
+    id_field: str | None = Field(
+        None, description="Column with your own id, by which recorded responses can refer to the prompt."
+    )
     system_field: str | None = Field(None, description="Column with a system message per prompt.")
     reference_field: str | None = Field(None, description="Column with the reference answer, for a verifier.")
-    source_field: str | None = Field(None, description="Column that names where a prompt is from, for tables by source.")
-    system: str | None = Field(None, description="System message of every prompt; an empty text is rendered as an empty system message.")
+    source_field: str | None = Field(
+        None, description="Column that names where a prompt is from, for tables by source."
+    )
+    system: str | None = Field(
+        None, description="System message of every prompt; an empty text is rendered as an empty system message."
+    )
     split: SplitFractions = Field(default=SplitFractions(), description="Shares of train, validation and test.")
     split_seed: int = Field(0, ge=0, description="Changes which prompts fall on which side.")
-    max_prompts: int | None = Field(None, gt=0, description="Keep at most so many prompts of each source, in order of the source.")
+    max_prompts: int | None = Field(
+        None, gt=0, description="Keep at most so many prompts of each source, in order of the source."
+    )
 
     @model_validator(mode="after")
     def _one_test_set(self) -> "PromptsSection":
         if (self.test is None) == (self.split.test == 0):
-            raise ValueError("give test prompts once: either 'test' (then split.test must be 0) or a split.test above 0")
+            raise ValueError(
+                "give test prompts once: either 'test' (then split.test must be 0) or a split.test above 0"
+            )
         return self
 
 
@@ -128,7 +157,9 @@ class PolicySampling(Section):
     kind: Literal["policy"] = Field(description="Sample from a model.")
     policy: ModelRef = Field(description="The policy's checkpoint.")
     num_responses: int = Field(2, ge=1, description="Responses for each training prompt (K).")
-    num_test_responses: int | None = Field(None, ge=1, description="Responses for each validation and test prompt; as `num_responses` when not given.")
+    num_test_responses: int | None = Field(
+        None, ge=1, description="Responses for each validation and test prompt; as `num_responses` when not given."
+    )
     temperature: float = Field(1.0, ge=0, le=10, description="Softmax temperature; 0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus: smallest set of tokens with this probability.")
     max_new_tokens: int = Field(1024, gt=0, description="Longest response, in tokens.")
@@ -145,10 +176,15 @@ class RecordedResponses(Section):
     kind: Literal["recorded"] = Field(description="Responses that already exist.")
     source: RowSource = Field(description="Where the responses lie.")
     align: Alignment = Field(
-        "prompt", description="How a row finds its prompt: `prompt_id` (prompts.id_field), `prompt` (its text), or `row` (same position in the prompts' source)."
+        "prompt",
+        description="How a row finds its prompt: `prompt_id` (prompts.id_field), `prompt` (its text), or `row` (same position in the prompts' source).",
     )
     prompt_field: str = Field("prompt", description="Column with the prompt's id or text; unused with align `row`.")
-    response_fields: list[str] = Field(default=["response"], min_length=1, description="Column with the response, or several for rows that hold several.")
+    response_fields: list[str] = Field(
+        default=["response"],
+        min_length=1,
+        description="Column with the response, or several for rows that hold several.",
+    )
     model_field: str | None = Field(None, description="Column that names the model that wrote the response.")
     missing: Literal["error", "drop"] = Field("error", description="What to do with prompts that have no response.")
 
@@ -161,7 +197,11 @@ class ClassifierGold(Section):
 
     kind: Literal["classifier"] = Field(description="A gold model.")
     model: ModelRef = Field(description="The gold model's checkpoint.")
-    max_length: int = Field(2048, gt=1, description="Longest prompt and response together, in tokens; longer ones are cut at the end and counted.")
+    max_length: int = Field(
+        2048,
+        gt=1,
+        description="Longest prompt and response together, in tokens; longer ones are cut at the end and counted.",
+    )
     dtype: Dtype = Field("float32", description="Precision of the gold model's weights.")
 
 
@@ -169,10 +209,20 @@ class VerifierGold(Section):
     """Gold rewards from rules: the weighted sum of five components, each in [0, 1], each reported."""
 
     kind: Literal["verifier"] = Field(description="Rules and a reference answer.")
-    answer_pattern: str = Field(r"####\s*(-?[\d,\.]+)", description="Regular expression whose group 1 is the final answer; the last match counts.")
-    format_pattern: str = Field(r".*####\s*-?[\d,\.]+", description="Regular expression that the whole response must match to be in format ('.' matches line ends).")
-    numeric_tolerance: float = Field(0.0, ge=0, description="Answers this near to the reference count as equal (absolute).")
-    partial_tolerance: float = Field(1.0, gt=0, description="Distance at which the credit for a near answer has fallen to 0 (absolute).")
+    answer_pattern: str = Field(
+        r"####\s*(-?[\d,\.]+)",
+        description="Regular expression whose group 1 is the final answer; the last match counts.",
+    )
+    format_pattern: str = Field(
+        r".*####\s*-?[\d,\.]+",
+        description="Regular expression that the whole response must match to be in format ('.' matches line ends).",
+    )
+    numeric_tolerance: float = Field(
+        0.0, ge=0, description="Answers this near to the reference count as equal (absolute)."
+    )
+    partial_tolerance: float = Field(
+        1.0, gt=0, description="Distance at which the credit for a near answer has fallen to 0 (absolute)."
+    )
     exact: float = Field(1.0, ge=0, description="Weight: the final answer equals the reference's.")
     partial: float = Field(0.0, ge=0, description="Weight: nearness of the final answer.")
     numerical: float = Field(0.0, ge=0, description="Weight: agreement of the numbers before the final answer (F1).")
@@ -195,9 +245,14 @@ class RecordedGold(Section):
     align: Alignment = Field("prompt", description="How a row finds its prompt, as for recorded responses.")
     prompt_field: str = Field("prompt", description="Column with the prompt's id or text; unused with align `row`.")
     response_field: str | None = Field(
-        None, description="Column with the response that the reward is of. Without it, rewards are taken in the order of the responses and their number must agree."
+        None,
+        description="Column with the response that the reward is of. Without it, rewards are taken in the order of the responses and their number must agree.",
     )
-    reward_fields: list[str] = Field(default=["gold_reward"], min_length=1, description="Column with the reward (or rank), or several; a row that is a plain list has columns '0', '1', ...")
+    reward_fields: list[str] = Field(
+        default=["gold_reward"],
+        min_length=1,
+        description="Column with the reward (or rank), or several; a row that is a plain list has columns '0', '1', ...",
+    )
     ranks: bool = Field(False, description="The numbers are ranks (1 is best): the gold reward is minus the rank.")
 
 
@@ -208,9 +263,12 @@ class PairsSection(Section):
     """How gold rewards become chosen and rejected."""
 
     policy: Literal["best_worst", "all", "adjacent"] = Field(
-        "all", description="Which two of a prompt's K responses make a pair: best against worst, every two, or neighbours in rank."
+        "all",
+        description="Which two of a prompt's K responses make a pair: best against worst, every two, or neighbours in rank.",
     )
-    min_margin: float = Field(0.0, ge=0, description="Least gold margin of a pair, in units of the gold reward. Ties are dropped in any case.")
+    min_margin: float = Field(
+        0.0, ge=0, description="Least gold margin of a pair, in units of the gold reward. Ties are dropped in any case."
+    )
 
 
 class TrainingSection(Section):
@@ -219,26 +277,41 @@ class TrainingSection(Section):
     base: ModelRef = Field(description="Checkpoint to start from: a causal LM or an encoder.")
     engine: Literal["trl"] = Field("trl", description="Training engine: TRL's RewardTrainer.")
     max_length: int = Field(2048, gt=1, description="Longest prompt and response together, in tokens.")
-    over_length: Literal["drop", "error"] = Field("drop", description="What to do with a pair of which one side is longer: leave it out and count it, or stop.")
+    over_length: Literal["drop", "error"] = Field(
+        "drop", description="What to do with a pair of which one side is longer: leave it out and count it, or stop."
+    )
     pairs_per_step: int = Field(64, gt=0, description="Pairs in one optimizer step.")
     num_epochs: float = Field(1.0, gt=0, description="Passes over the training pairs.")
-    max_optimizer_steps: int | None = Field(None, gt=0, description="Stop after so many optimizer steps; the schedule then ends there.")
+    max_optimizer_steps: int | None = Field(
+        None, gt=0, description="Stop after so many optimizer steps; the schedule then ends there."
+    )
     max_train_pairs: int | None = Field(None, gt=0, description="Train on a random subset of so many pairs.")
     learning_rate: float = Field(gt=0, lt=1, description="Peak learning rate.")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="Learning-rate schedule after the warm-up.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Learning-rate schedule after the warm-up."
+    )
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the optimizer steps with rising learning rate.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    dtype: Dtype = Field("float32", description="Precision of the forward and backward pass; weights are kept in float32.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass: less memory, about a third more time.")
+    dtype: Dtype = Field(
+        "float32", description="Precision of the forward and backward pass; weights are kept in float32."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, about a third more time."
+    )
 
 
 class EvaluationSection(Section):
     """How the trained model is judged."""
 
-    pairs: Literal["one_random", "all"] = Field("one_random", description="Test pairs: one drawn at random for each prompt before its gold is looked at, or every pair.")
+    pairs: Literal["one_random", "all"] = Field(
+        "one_random",
+        description="Test pairs: one drawn at random for each prompt before its gold is looked at, or every pair.",
+    )
     seed: int = Field(0, ge=0, description="Seed of the drawn pairs.")
-    max_train_pairs: int = Field(500, gt=0, description="Training pairs that are scored for the accuracy on training data.")
+    max_train_pairs: int = Field(
+        500, gt=0, description="Training pairs that are scored for the accuracy on training data."
+    )
     num_worst_mistakes: int = Field(20, ge=0, description="Confident mistakes shown as text.")
     num_canaries: int = Field(8, gt=0, description="Conversations whose rewards a release must reproduce.")
 
@@ -246,7 +319,9 @@ class EvaluationSection(Section):
 class ReleaseSection(Section):
     """Where the model goes."""
 
-    hub_id: str | None = Field(None, description="Repository on the Hub to push to; without it the release stays a local folder.")
+    hub_id: str | None = Field(
+        None, description="Repository on the Hub to push to; without it the release stays a local folder."
+    )
     private: bool = Field(True, description="Create the repository as private.")
     validate_only: bool = Field(False, description="Build and validate the release folder, push nothing.")
     license: str = Field("other", description="License identifier for the model card.")
@@ -257,13 +332,17 @@ class ReleaseSection(Section):
 class ExecutionSection(Section):
     """How work is carried out. Changes no result and enters no digest."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run; `auto` takes a GPU if there is one.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Where models run; `auto` takes a GPU if there is one."
+    )
     num_threads: int | None = Field(None, gt=0, description="CPU threads of a task; all cores when not given.")
     shard_prompts: int = Field(256, gt=0, description="Prompts in one committed shard: the unit of resume.")
     token_budget: int = Field(16_384, gt=0, description="Tokens in one forward pass while sampling and scoring.")
     pairs_per_forward: int = Field(16, gt=0, description="Pairs in one forward pass while training.")
     save_every_steps: int = Field(200, gt=0, description="Optimizer steps between two resumable checkpoints.")
-    timeout_seconds: float | None = Field(None, gt=0, description="Longest time for one task; without it there is no limit.")
+    timeout_seconds: float | None = Field(
+        None, gt=0, description="Longest time for one task; without it there is no limit."
+    )
 
 
 class Recipe(Section):
@@ -279,4 +358,6 @@ class Recipe(Section):
     training: TrainingSection = Field(description="Training of the reward model.")
     evaluation: EvaluationSection = Field(default=EvaluationSection(), description="How the trained model is judged.")
     release: ReleaseSection = Field(default=ReleaseSection(), description="Where the model goes.")
-    execution: ExecutionSection = Field(default=ExecutionSection(), description="How work is carried out; changes no result.")
+    execution: ExecutionSection = Field(
+        default=ExecutionSection(), description="How work is carried out; changes no result."
+    )

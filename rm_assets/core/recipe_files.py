@@ -34,13 +34,27 @@ class RecipeBook:
         found: dict[str, Path] = {}
         for folder in self._folders:
             if not folder.is_dir():
-                raise RecipeError("RECIPE_001", f"the recipe folder {folder} does not exist", fix="create it, or correct RM_ASSETS_RECIPES")
-            for file in sorted(f for pattern in ("*.yaml", "*.yml") for f in folder.glob(pattern) if not f.name.startswith(".")):
+                raise RecipeError(
+                    "RECIPE_001",
+                    f"the recipe folder {folder} does not exist",
+                    fix="create it, or correct RM_ASSETS_RECIPES",
+                )
+            for file in sorted(
+                f for pattern in ("*.yaml", "*.yml") for f in folder.glob(pattern) if not f.name.startswith(".")
+            ):
                 if re.search(r"[@,]|\.\.\.", file.stem):
-                    raise RecipeError("RECIPE_003", f"{file}: a recipe's name cannot hold '@', ',' or '...'", why="the name is the partition key", fix="rename the file")
+                    raise RecipeError(
+                        "RECIPE_003",
+                        f"{file}: a recipe's name cannot hold '@', ',' or '...'",
+                        why="the name is the partition key",
+                        fix="rename the file",
+                    )
                 if file.stem in found:
                     raise RecipeError(
-                        "RECIPE_005", f"two recipes are named '{file.stem}': {found[file.stem]} and {file}", why="the name is the partition key", fix="rename one of the files"
+                        "RECIPE_005",
+                        f"two recipes are named '{file.stem}': {found[file.stem]} and {file}",
+                        why="the name is the partition key",
+                        fix="rename one of the files",
                     )
                 found[file.stem] = file
         return found
@@ -66,7 +80,11 @@ class RecipeBook:
         file = self.files()[name]
         seeds = raw.pop("seeds", None)
         if seeds is not None and not _are_seeds(seeds):
-            raise RecipeError("RECIPE_003", f"{file}: seeds: {seeds!r} is not a list of distinct whole numbers of at least 0", fix="write for example `seeds: [1, 2, 3]`")
+            raise RecipeError(
+                "RECIPE_003",
+                f"{file}: seeds: {seeds!r} is not a list of distinct whole numbers of at least 0",
+                fix="write for example `seeds: [1, 2, 3]`",
+            )
         if (seed and seed not in [str(s) for s in seeds or []]) or (not seed and seeds):
             raise _unknown_recipe(key, self.partition_keys())
         if seed:
@@ -74,22 +92,38 @@ class RecipeBook:
         try:
             return Recipe.model_validate({**raw, "name": key})
         except ValidationError as error:
-            raise RecipeError("RECIPE_003", "\n  ".join([f"{file} is not a valid recipe:", *_sentences(error)]), fix="`rm-assets recipes schema` lists every key") from None
+            raise RecipeError(
+                "RECIPE_003",
+                "\n  ".join([f"{file} is not a valid recipe:", *_sentences(error)]),
+                fix="`rm-assets recipes schema` lists every key",
+            ) from None
 
     def _raw(self, name: str, chain: tuple[str, ...]) -> dict[str, Any]:
         files = self.files()
         if name not in files:
             if chain:
-                raise RecipeError("RECIPE_004", f"{files[chain[-1]]}: extends: there is no recipe '{name}'", fix=_suggestion(name, files) or f"one of {', '.join(files)}")
+                raise RecipeError(
+                    "RECIPE_004",
+                    f"{files[chain[-1]]}: extends: there is no recipe '{name}'",
+                    fix=_suggestion(name, files) or f"one of {', '.join(files)}",
+                )
             raise _unknown_recipe(name, self.partition_keys())
         if name in chain:
-            raise RecipeError("RECIPE_004", f"recipes extend each other in a circle: {' -> '.join([*chain, name])}", fix="remove one `extends`")
+            raise RecipeError(
+                "RECIPE_004",
+                f"recipes extend each other in a circle: {' -> '.join([*chain, name])}",
+                fix="remove one `extends`",
+            )
         own = self._read(files[name])
         base_name = own.pop("extends", None)
         if base_name is None:
             return own
         if not isinstance(base_name, str):
-            raise RecipeError("RECIPE_004", f"{files[name]}: extends: {base_name!r} is not the name of a recipe", fix="write for example `extends: embedded`")
+            raise RecipeError(
+                "RECIPE_004",
+                f"{files[name]}: extends: {base_name!r} is not the name of a recipe",
+                fix="write for example `extends: embedded`",
+            )
         return _merge(self._raw(base_name, (*chain, name)), own)
 
     def _read(self, file: Path) -> dict[str, Any]:
@@ -97,11 +131,25 @@ class RecipeBook:
             raw = yaml.load(file.read_text("utf-8"), _StrictLoader)
             resolved = self._resolve(raw, file)
         except (yaml.YAMLError, OSError, RecursionError, ValueError) as error:
-            raise RecipeError("RECIPE_002", f"{file} is not readable YAML", why=" ".join(str(error).split())[:500], fix="mind indentation, colons and repeated keys") from None
+            raise RecipeError(
+                "RECIPE_002",
+                f"{file} is not readable YAML",
+                why=" ".join(str(error).split())[:500],
+                fix="mind indentation, colons and repeated keys",
+            ) from None
         if not isinstance(resolved, dict) or not all(isinstance(key, str) for key in resolved):
-            raise RecipeError("RECIPE_002", f"{file} does not hold a mapping of sections", fix="start from `rm-assets recipes show embedded`")
+            raise RecipeError(
+                "RECIPE_002",
+                f"{file} does not hold a mapping of sections",
+                fix="start from `rm-assets recipes show embedded`",
+            )
         if "name" in resolved:
-            raise RecipeError("RECIPE_003", f"{file}: name: {resolved['name']!r} cannot be set", why="a recipe is named as its file", fix="remove the line")
+            raise RecipeError(
+                "RECIPE_003",
+                f"{file}: name: {resolved['name']!r} cannot be set",
+                why="a recipe is named as its file",
+                fix="remove the line",
+            )
         return resolved
 
     def _resolve(self, value: Any, file: Path, key: str = "") -> Any:
@@ -122,15 +170,17 @@ class RecipeBook:
         return os.path.normpath(file.parent / Path(value).expanduser())
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """SafeLoader that refuses a key given twice (YAML would silently keep the last)."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+        nodes = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in nodes]
         for i, key in enumerate(keys):
             if key in keys[:i]:
-                raise yaml.YAMLError(f"key {key!r} is given twice, line {node.value[i][0].start_mark.line + 1}")
-        return super().construct_mapping(node, deep)
+                raise yaml.YAMLError(f"key {key!r} is given twice, line {nodes[i].start_mark.line + 1}")
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +199,12 @@ def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _are_seeds(seeds: Any) -> bool:
-    return isinstance(seeds, list) and bool(seeds) and all(type(s) is int and s >= 0 for s in seeds) and len(set(seeds)) == len(seeds)
+    return (
+        isinstance(seeds, list)
+        and bool(seeds)
+        and all(type(s) is int and s >= 0 for s in seeds)
+        and len(set(seeds)) == len(seeds)
+    )
 
 
 def _suggestion(word: str, known: Any) -> str:
@@ -158,41 +213,55 @@ def _suggestion(word: str, known: Any) -> str:
 
 
 def _unknown_recipe(key: str, known: list[str]) -> RecipeError:
-    return RecipeError("RECIPE_001", f"there is no recipe '{key}'", fix=_suggestion(key, known) or f"one of {', '.join(known)}; your own lie in the folder RM_ASSETS_RECIPES")
+    return RecipeError(
+        "RECIPE_001",
+        f"there is no recipe '{key}'",
+        fix=_suggestion(key, known) or f"one of {', '.join(known)}; your own lie in the folder RM_ASSETS_RECIPES",
+    )
 
 
 def _sentences(error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False):
-        keys, known = _walk(fault["loc"])
+        keys, known, models = _walk(fault["loc"])
         where = ".".join(keys) or "the recipe"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            yield f"{where}: {fault['input']!r:.80}: unknown key; " + (_suggestion(keys[-1], known) or f"known here: {', '.join(sorted(known))}")
+            yield f"{where}: {fault['input']!r:.80}: unknown key; " + (
+                _suggestion(keys[-1], known) or f"known here: {', '.join(sorted(known))}"
+            )
         elif fault["type"] == "missing":
             yield f"{where}: is missing; it is required"
         elif fault["type"].startswith("union_tag"):
-            expected = str(fault["ctx"].get("expected_tags", "")) or "the known kinds"
+            kinds = [get_args(model.model_fields["kind"].annotation)[0] for model in models]
             kind = fault["input"].get("kind") if isinstance(fault["input"], dict) else None
-            hint = _suggestion(str(kind), re.findall(r"\w+", expected))
-            yield f"{where}.kind: " + ("is missing" if kind is None else f"{kind!r:.80}") + f"; it must be one of {expected}" + (f"; {hint}" if hint else "")
+            hint = _suggestion(str(kind), kinds)
+            given = "is missing" if kind is None else f"{kind!r:.80}"
+            yield f"{where}.kind: {given}; it must be one of {', '.join(kinds)}" + (f"; {hint}" if hint else "")
         else:
-            yield f"{where}: {fault['input']!r:.80}: {message[:1].lower()}{message[1:]}"
+            shown = "" if isinstance(fault["input"], dict) else f"{fault['input']!r:.80}: "
+            yield f"{where}: {shown}{message[:1].lower()}{message[1:]}"
 
 
-def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], set[str]]:
-    """The key path as the user wrote it (pydantic adds the tag of a union), and the keys known beside its last."""
+def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], set[str], list[type[BaseModel]]]:
+    """The key path as the user wrote it (pydantic adds the tag of a union), the keys known beside its last, and the models it may hold."""
     models: list[type[BaseModel]] = [Recipe]
     keys: list[str] = []
     known: set[str] = set()
     for part in loc:
-        tagged = [m for m in models if part in get_args(m.model_fields["kind"].annotation if "kind" in m.model_fields else None)]
+        tagged = [
+            m
+            for m in models
+            if part in get_args(m.model_fields["kind"].annotation if "kind" in m.model_fields else None)
+        ]
         if tagged and len(models) > 1:
             models = tagged
             continue
-        known = {name for m in models for name in m.model_fields} - {"name"} | (set(FILE_ONLY_KEYS) if models == [Recipe] else set())
+        known = {name for m in models for name in m.model_fields} - {"name"} | (
+            set(FILE_ONLY_KEYS) if models == [Recipe] else set()
+        )
         keys.append(str(part))
         models = [n for m in models if part in m.model_fields for n in _models_in(m.model_fields[str(part)].annotation)]
-    return keys, known
+    return keys, known, models
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -222,4 +291,8 @@ def _without_required(schema: Any) -> Any:
         return [_without_required(inner) for inner in schema]
     if not isinstance(schema, dict):
         return schema
-    return {"anyOf" if key == "oneOf" else key: _without_required(inner) for key, inner in schema.items() if key not in ("required", "discriminator")}
+    return {
+        "anyOf" if key == "oneOf" else key: _without_required(inner)
+        for key, inner in schema.items()
+        if key not in ("required", "discriminator")
+    }

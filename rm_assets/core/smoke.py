@@ -16,7 +16,11 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     sampling = recipe.sampling
     if isinstance(sampling, PolicySampling):
         sampling = sampling.model_copy(
-            update={"num_responses": min(sampling.num_responses, 2), "num_test_responses": 2, "max_new_tokens": min(sampling.max_new_tokens, 64)}
+            update={
+                "num_responses": min(sampling.num_responses, 2),
+                "num_test_responses": 2,
+                "max_new_tokens": min(sampling.max_new_tokens, 64),
+            }
         )
     training = {"max_optimizer_steps": NUM_STEPS, "pairs_per_step": min(recipe.training.pairs_per_step, 4)}
     return recipe.model_copy(

@@ -50,7 +50,9 @@ STAGES: dict[str, Stage] = {
         Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=1),
         Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=1),
         Stage("reward_model", "train", "training", ("implicit_pairs",), version=1),
-        Stage("evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=1),
+        Stage(
+            "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=1
+        ),
         Stage("hub_release", "release", "release", ("reward_model", "evaluation_report"), version=1),
     )
 }

@@ -1,5 +1,6 @@
 """Tasks as processes on this machine, each in its own process group."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,7 +26,9 @@ class TaskEnd:
     tail: str
 
 
-def run_local(task: str, request: Path, on_event: Callable[[dict[str, Any]], None], *, timeout_seconds: float | None = None) -> TaskEnd:
+def run_local(
+    task: str, request: Path, on_event: Callable[[dict[str, Any]], None], *, timeout_seconds: float | None = None
+) -> TaskEnd:
     """Runs `python -m rm_assets.tasks.<task> <request>` to its end.
 
     Every event goes to `on_event` when it happens; other output is an event "output". If the caller is interrupted, or this
@@ -70,8 +73,6 @@ def run_local(task: str, request: Path, on_event: Callable[[dict[str, Any]], Non
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

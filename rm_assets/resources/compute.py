@@ -37,7 +37,10 @@ class Made:
 class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Makes assets by their input digests: what is committed is never made again."""
 
-    home: str = Field(default="", description="Folder of the store; empty: RM_ASSETS_HOME, else .rm_assets beside workspace.yaml, else the user's data folder.")
+    home: str = Field(
+        default="",
+        description="Folder of the store; empty: RM_ASSETS_HOME, else .rm_assets beside workspace.yaml, else the user's data folder.",
+    )
     smoke: bool = Field(default=False, description="Cut every recipe down to a few prompts and ten optimizer steps.")
 
     def store(self) -> Store:
@@ -56,9 +59,19 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         asset = context.asset_key.to_user_string()
         try:
-            return self.make_asset(self.recipe(context.partition_key), asset, say=context.log.info, debug=context.log.debug, run_id=context.run_id)
+            return self.make_asset(
+                self.recipe(context.partition_key),
+                asset,
+                say=context.log.info,
+                debug=context.log.debug,
+                run_id=context.run_id,
+            )
         except RmAssetsError as error:
-            raise dg.Failure(f"{asset} of recipe '{context.partition_key}': {error}", metadata={"rm/error_code": error.code}, allow_retries=False) from None
+            raise dg.Failure(
+                f"{asset} of recipe '{context.partition_key}': {error}",
+                metadata={"rm/error_code": error.code},
+                allow_retries=False,
+            ) from None
 
     def make_asset(self, recipe: Recipe, asset: str, *, say: Say, debug: Say, run_id: str = "") -> Made:
         """As `make`, outside Dagster. Raises: RmAssetsError."""
@@ -90,7 +103,10 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise listener.error
         if manifest is None or end.status != 0:
             raise _no_manifest(task, end, want, recipe.execution.timeout_seconds)
-        say(f"{asset}: made in {manifest.made['seconds']} s; " + ", ".join(f"{n:,} {what}" for what, n in manifest.work.items()))
+        say(
+            f"{asset}: made in {manifest.made['seconds']} s; "
+            + ", ".join(f"{n:,} {what}" for what, n in manifest.work.items())
+        )
         return Made(manifest, folder, was_there=False)
 
 
@@ -122,14 +138,30 @@ class _Listener:
 
 def _metrics(event: dict[str, Any]) -> str:
     values = {k: v for k, v in event["values"].items() if v is not None}
-    return f"step {event['step']}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
+    return f"step {event['step']}: " + ", ".join(
+        f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items()
+    )
 
 
 def _no_manifest(task: str, end: TaskEnd, want: Wanted, timeout_seconds: float | None) -> TaskError:
     if end.timed_out:
-        return TaskError("TASK_003", f"task {task} was ended after {timeout_seconds} s", fix="raise execution.timeout_seconds; committed shards and training state are kept")
+        return TaskError(
+            "TASK_003",
+            f"task {task} was ended after {timeout_seconds} s",
+            fix="raise execution.timeout_seconds; committed shards and training state are kept",
+        )
     if end.status < 0:
         name = signal.Signals(-end.status).name
         why = "out of memory, or somebody ended it" if name == "SIGKILL" else f"the process got {name}"
-        return TaskError("TASK_001", f"task {task} was killed ({name}) before it committed {want.asset}", why=why, fix="run again: it resumes from its committed shards or training state")
-    return TaskError("TASK_002", f"task {task} failed with exit status {end.status}", why=f"its last words were:\n{end.tail}", fix="if this is no fault of the machine, report it with these lines")
+        return TaskError(
+            "TASK_001",
+            f"task {task} was killed ({name}) before it committed {want.asset}",
+            why=why,
+            fix="run again: it resumes from its committed shards or training state",
+        )
+    return TaskError(
+        "TASK_002",
+        f"task {task} failed with exit status {end.status}",
+        why=f"its last words were:\n{end.tail}",
+        fix="if this is no fault of the machine, report it with these lines",
+    )

@@ -20,7 +20,10 @@ class _Line(logging.Formatter):
         return f"{self.formatTime(record, '%H:%M:%S')}  {message}"
 
 
-@dg.logger({"log_level": dg.Field(str, default_value="INFO", is_required=False)}, description="One line for each message of a task.")
+@dg.logger(
+    {"log_level": dg.Field(str, default_value="INFO", is_required=False)},
+    description="One line for each message of a task.",
+)
 def plain(context: dg.InitLoggerContext) -> logging.Logger:
     """Writes to standard error."""
     logger = logging.Logger("rm_assets", level=context.logger_config["log_level"].upper())

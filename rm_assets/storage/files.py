@@ -34,9 +34,19 @@ def whole_file(path: Path) -> Iterator[Path]:
 def full_or_denied(error: OSError, path: Path) -> StoreError | OSError:
     """STORE_001 for a full, read-only or denied disk; any other error as it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreError("STORE_001", f"no space left for {path}", why=str(error), fix="free some space, or set RM_ASSETS_HOME to a larger disk; what is committed stays")
+        return StoreError(
+            "STORE_001",
+            f"no space left for {path}",
+            why=str(error),
+            fix="free some space, or set RM_ASSETS_HOME to a larger disk; what is committed stays",
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreError("STORE_001", f"cannot write {path}", why=str(error), fix="make the folder writable, or set RM_ASSETS_HOME to one that is")
+        return StoreError(
+            "STORE_001",
+            f"cannot write {path}",
+            why=str(error),
+            fix="make the folder writable, or set RM_ASSETS_HOME to one that is",
+        )
     return error
 
 

@@ -41,12 +41,22 @@ def matching_files(location: str) -> list[Path]:
     """The files of a path, folder or glob pattern, sorted by name; hidden files of a folder are left out."""
     if "${" in location:
         variable = location.split("${", 1)[1].split("}", 1)[0]
-        raise RecipeError("RECIPE_003", f"{location}: the environment variable {variable} is not set", fix=f"export {variable}=...")
+        raise RecipeError(
+            "RECIPE_003", f"{location}: the environment variable {variable} is not set", fix=f"export {variable}=..."
+        )
     path = Path(location)
     if path.is_dir():
-        files = [f for f in path.rglob("*") if f.is_file() and not any(p.startswith(".") for p in f.relative_to(path).parts)]
+        files = [
+            f for f in path.rglob("*") if f.is_file() and not any(p.startswith(".") for p in f.relative_to(path).parts)
+        ]
     else:
-        files = [Path(f) for f in glob.glob(location, recursive=True) if Path(f).is_file()] or ([path] if path.is_file() else [])
+        files = [Path(f) for f in glob.glob(location, recursive=True) if Path(f).is_file()] or (
+            [path] if path.is_file() else []
+        )
     if not files:
-        raise DataError("DATA_001", f"{location} does not exist or matches no file", fix="correct the path in the recipe; relative paths start at the recipe file")
+        raise DataError(
+            "DATA_001",
+            f"{location} does not exist or matches no file",
+            fix="correct the path in the recipe; relative paths start at the recipe file",
+        )
     return sorted(files)

@@ -34,13 +34,20 @@ class ShardLog(Generic[Row]):
     def committed(self, keys: Iterable[str]) -> dict[str, Row]:
         """The rows of those `keys` that are committed."""
         wanted = set(keys)
-        return {row.key: row for shard in sorted(self._folder.glob("*.parquet")) for row in read_table(shard, self._row_type) if row.key in wanted}
+        return {
+            row.key: row
+            for shard in sorted(self._folder.glob("*.parquet"))
+            for row in read_table(shard, self._row_type)
+            if row.key in wanted
+        }
 
     def commit(self, rows: Sequence[Row]) -> None:
         """Commits `rows` whole. Writing the same rows twice leaves one shard."""
         write_table(self._folder / f"{digest([row.key for row in rows])}.parquet", self._row_type, rows)
 
-    def complete(self, items: Mapping[str, Item], compute: Callable[[list[Item]], list[Row]], shard_size: int) -> tuple[dict[str, Row], int]:
+    def complete(
+        self, items: Mapping[str, Item], compute: Callable[[list[Item]], list[Row]], shard_size: int
+    ) -> tuple[dict[str, Row], int]:
         """Rows for all `items` (by key), computing what is missing in shards of `shard_size`; and the number of rows computed.
 
         Shards are cut from the missing items in their given order, so that after a kill the remaining shards are the ones

@@ -53,7 +53,12 @@ class SourceRow(NamedTuple):
     def fault(self, field: str, what: str, value: Any) -> DataError:
         """DATA_003 for a column of this row."""
         shown = f" ({value!r:.60})" if value is not None else ""
-        return DataError("DATA_003", f"{self.where}: column '{field}' {what}{shown}", why=f"columns here: {', '.join(self.columns) or 'none'}", fix="correct the row, or name the right column in the recipe")
+        return DataError(
+            "DATA_003",
+            f"{self.where}: column '{field}' {what}{shown}",
+            why=f"columns here: {', '.join(self.columns) or 'none'}",
+            fix="correct the row, or name the right column in the recipe",
+        )
 
 
 def read_rows(source: FileSource | DatasetSource) -> Iterator[SourceRow]:
@@ -73,7 +78,11 @@ def _file_rows(file: Path) -> Iterator[SourceRow]:
     packed = file.suffix in (".gz", ".zst")
     suffix = Path(file.stem).suffix if packed else file.suffix
     if suffix not in SUFFIXES or (packed and suffix == ".parquet"):
-        raise DataError("DATA_002", f"{file} is of no known format", fix=f"use {', '.join(SUFFIXES)}, each but Parquet also as .gz or .zst")
+        raise DataError(
+            "DATA_002",
+            f"{file} is of no known format",
+            fix=f"use {', '.join(SUFFIXES)}, each but Parquet also as .gz or .zst",
+        )
     try:
         if suffix == ".parquet":
             yield from _parquet_rows(file)
@@ -83,7 +92,9 @@ def _file_rows(file: Path) -> Iterator[SourceRow]:
     except UnicodeDecodeError as error:
         raise DataError("DATA_002", f"{file} is not UTF-8 text", why=str(error), fix="convert it to UTF-8") from None
     except (EOFError, OSError) as error:  # a cut or damaged archive, an unreadable file
-        raise DataError("DATA_002", f"{file} cannot be read to its end", why=str(error), fix="check that it was copied whole") from None
+        raise DataError(
+            "DATA_002", f"{file} cannot be read to its end", why=str(error), fix="check that it was copied whole"
+        ) from None
 
 
 def _open_text(file: Path) -> TextIO:
@@ -92,7 +103,9 @@ def _open_text(file: Path) -> TextIO:
     if file.suffix == ".zst":
         import pyarrow as pa
 
-        return io.TextIOWrapper(pa.CompressedInputStream(pa.OSFile(str(file)), "zstd"), encoding="utf-8-sig", newline="")
+        return io.TextIOWrapper(
+            pa.CompressedInputStream(pa.OSFile(str(file)), "zstd"), encoding="utf-8-sig", newline=""
+        )
     return open(file, encoding="utf-8-sig", newline="")
 
 
@@ -100,7 +113,9 @@ def _row(where: str, value: Any) -> SourceRow:
     if isinstance(value, list):
         value = {str(i): item for i, item in enumerate(value)}
     if not isinstance(value, dict):
-        raise DataError("DATA_002", f"{where}: {value!r:.60} is neither an object nor a list", fix="give one object for each row")
+        raise DataError(
+            "DATA_002", f"{where}: {value!r:.60} is neither an object nor a list", fix="give one object for each row"
+        )
     return SourceRow(where, value)
 
 
@@ -108,7 +123,9 @@ def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError("DATA_002", f"{where} is not JSON", why=str(error)[:200], fix="correct or remove the line") from None
+        raise DataError(
+            "DATA_002", f"{where} is not JSON", why=str(error)[:200], fix="correct or remove the line"
+        ) from None
 
 
 def _jsonl_rows(file: Path, text: TextIO) -> Iterator[SourceRow]:
@@ -120,7 +137,9 @@ def _jsonl_rows(file: Path, text: TextIO) -> Iterator[SourceRow]:
 def _json_rows(file: Path, text: TextIO) -> Iterator[SourceRow]:
     rows = _parse(text.read(), str(file))
     if not isinstance(rows, list):
-        raise DataError("DATA_002", f"{file} holds no list of rows", fix="use a JSON list, or .jsonl with one object a line")
+        raise DataError(
+            "DATA_002", f"{file} holds no list of rows", fix="use a JSON list, or .jsonl with one object a line"
+        )
     for number, row in enumerate(rows, 1):
         yield _row(f"{file}, row {number}", row)
 
@@ -131,15 +150,26 @@ def _csv_rows(file: Path, text: TextIO) -> Iterator[SourceRow]:
     try:
         header = next(reader, [])
         if not header or len(set(header)) != len(header):
-            raise DataError("DATA_002", f"{file} has no header of distinct column names", fix="name each column in the first line")
+            raise DataError(
+                "DATA_002", f"{file} has no header of distinct column names", fix="name each column in the first line"
+            )
         for cells in reader:
             if not cells:
                 continue
             if len(cells) != len(header):
-                raise DataError("DATA_002", f"{file}, line {reader.line_num} has {len(cells)} cells, the header {len(header)}", fix="quote cells that contain commas")
+                raise DataError(
+                    "DATA_002",
+                    f"{file}, line {reader.line_num} has {len(cells)} cells, the header {len(header)}",
+                    fix="quote cells that contain commas",
+                )
             yield SourceRow(f"{file}, line {reader.line_num}", dict(zip(header, cells, strict=True)))
     except csv.Error as error:
-        raise DataError("DATA_002", f"{file}, line {reader.line_num} is not CSV", why=str(error), fix="quote cells that contain commas, quotes or line ends") from None
+        raise DataError(
+            "DATA_002",
+            f"{file}, line {reader.line_num} is not CSV",
+            why=str(error),
+            fix="quote cells that contain commas, quotes or line ends",
+        ) from None
 
 
 def _parquet_rows(file: Path) -> Iterator[SourceRow]:
@@ -154,7 +184,9 @@ def _parquet_rows(file: Path) -> Iterator[SourceRow]:
                     number += 1
                     yield _row(f"{file}, row {number}", row)
     except pa.ArrowInvalid as error:
-        raise DataError("DATA_002", f"{file} is not Parquet", why=str(error)[:200], fix="check that it was copied whole") from None
+        raise DataError(
+            "DATA_002", f"{file} is not Parquet", why=str(error)[:200], fix="check that it was copied whole"
+        ) from None
 
 
 def _dataset_rows(source: DatasetSource) -> Iterator[SourceRow]:

@@ -1,14 +1,15 @@
 """The store: one folder for each (asset, digest), visible only once its manifest is there.
 
-    HOME/<asset>/<digest>/manifest.json     written last of all; without it the folder does not count
-    HOME/<asset>/<digest>/...               the files that the manifest names
-    HOME/<asset>/<digest>/work/             state to resume from; removed when the manifest is written
-    HOME/<asset>/<digest>.lock              lease: one process at a time makes a digest
-    HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
+HOME/<asset>/<digest>/manifest.json     written last of all; without it the folder does not count
+HOME/<asset>/<digest>/...               the files that the manifest names
+HOME/<asset>/<digest>/work/             state to resume from; removed when the manifest is written
+HOME/<asset>/<digest>.lock              lease: one process at a time makes a digest
+HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
 """
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,16 +69,25 @@ class Store:
         try:
             manifest = Manifest(**json.loads(file.read_text("utf-8")))
         except (ValueError, TypeError) as error:
-            raise StoreError("STORE_003", f"{file} is not a manifest", why=str(error), fix=f"remove {folder} and run again") from None
+            raise StoreError(
+                "STORE_003", f"{file} is not a manifest", why=str(error), fix=f"remove {folder} and run again"
+            ) from None
         for name, entry in manifest.files.items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != entry["bytes"]:
-                raise StoreError("STORE_003", f"{path} is missing or has another size than its manifest says", fix=f"remove {folder} and run again")
+                raise StoreError(
+                    "STORE_003",
+                    f"{path} is missing or has another size than its manifest says",
+                    fix=f"remove {folder} and run again",
+                )
         return manifest
 
     def commit(self, manifest_without_files: dict[str, Any], folder: Path, files: list[str]) -> Manifest:
         """Hashes `files`, writes the manifest, removes the working state. From here on the result exists."""
-        entries = {name: {"sha256": file_sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(files)}
+        entries = {
+            name: {"sha256": file_sha256(folder / name), "bytes": (folder / name).stat().st_size}
+            for name in sorted(files)
+        }
         data_version = digest({name: entry["sha256"] for name, entry in entries.items()})
         manifest = Manifest(**manifest_without_files, files=entries, data_version=data_version)
         write_json(folder / "manifest.json", asdict(manifest))
@@ -90,9 +100,11 @@ class Store:
         path = self.home / asset / f"{of_digest}.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = open(path, "w")
+            lock = os.open(path, os.O_CREAT | os.O_WRONLY)
         except OSError as error:
             raise full_or_denied(error, path) from error
-        with lock:
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)

@@ -43,7 +43,10 @@ def write_table(path: Path, record: type[Record], rows: Iterable[Record]) -> int
     with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         while batch := list(islice(stream, BATCH_ROWS)):
             columns = [[getattr(row, name) for row in batch] for name in names]
-            arrays = [pa.array([list(v.items()) for v in c] if pa.types.is_map(f.type) else c, f.type) for c, f in zip(columns, schema, strict=True)]
+            arrays = [
+                pa.array([list(v.items()) for v in c] if pa.types.is_map(f.type) else c, f.type)
+                for c, f in zip(columns, schema, strict=True)
+            ]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
             num_rows += len(batch)
     return num_rows
@@ -57,12 +60,18 @@ def read_table(path: Path, record: type[Record]) -> Iterator[Record]:
     try:
         with pq.ParquetFile(path) as file:
             if file.schema_arrow.names != arrow_schema(record).names:
-                raise StoreError("STORE_003", f"{path} has other columns than {record.__name__}", fix="remove its folder and run again")
+                raise StoreError(
+                    "STORE_003",
+                    f"{path} has other columns than {record.__name__}",
+                    fix="remove its folder and run again",
+                )
             for batch in file.iter_batches(BATCH_ROWS):
                 for row in batch.to_pylist(maps_as_pydicts="strict"):
                     yield record(**row)
     except (pa.ArrowInvalid, OSError) as error:
-        raise StoreError("STORE_003", f"{path} is not a readable table", why=str(error), fix="remove its folder and run again") from None
+        raise StoreError(
+            "STORE_003", f"{path} is not a readable table", why=str(error), fix="remove its folder and run again"
+        ) from None
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:

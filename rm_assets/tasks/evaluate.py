@@ -26,7 +26,9 @@ def evaluate(task: Task) -> Product:
     training: dict[str, Any] = json.loads((checkpoint / TRAINING_FILE).read_text("utf-8"))
     gold = [r for r in read_table(task.input("gold_rewards", "gold_rewards.parquet"), GoldReward) if r.split == "test"]
     train_pairs = [p for p in read_table(task.input("implicit_pairs", "pairs.parquet"), Pair) if p.split == "train"]
-    drawn = sorted(train_pairs, key=lambda p: unit_interval("train pair", settings.seed, p.pair_id))[: settings.max_train_pairs]
+    drawn = sorted(train_pairs, key=lambda p: unit_interval("train pair", settings.seed, p.pair_id))[
+        : settings.max_train_pairs
+    ]
 
     scorer = TorchScorer(
         ModelRef(path=str(checkpoint)),
@@ -37,7 +39,9 @@ def evaluate(task: Task) -> Product:
         reporter=task.reporter,
     )
     test_scores = list(scorer.score([conversation(r.prompt, r.system, r.response) for r in gold]))
-    test = [ScoredResponse(gold=r, reward=s.reward, num_tokens=s.num_tokens) for r, s in zip(gold, test_scores, strict=True)]
+    test = [
+        ScoredResponse(gold=r, reward=s.reward, num_tokens=s.num_tokens) for r, s in zip(gold, test_scores, strict=True)
+    ]
     pair_rewards = [s.reward for s in scorer.score([side for p in drawn for side in (p.chosen, p.rejected)])]
     scored_pairs: list[ScoredPair] = list(zip(drawn, pair_rewards[::2], pair_rewards[1::2], strict=True))
     report = build_report(
@@ -49,8 +53,14 @@ def evaluate(task: Task) -> Product:
         training=training,
     )
     pairs, _ = compare_pairs(test, settings)
-    plots = {"score_plot": score_plot(test, pairs), "gold_scatter": gold_scatter(test), "training_curve": training_curve(training["history"])}
-    return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn), num_truncated=sum(s.truncated for s in test_scores))
+    plots = {
+        "score_plot": score_plot(test, pairs),
+        "gold_scatter": gold_scatter(test),
+        "training_curve": training_curve(training["history"]),
+    }
+    return _write(
+        task, report, plots, num_scored=len(test) + 2 * len(drawn), num_truncated=sum(s.truncated for s in test_scores)
+    )
 
 
 def _canary_conversations(gold: list[GoldReward], num_canaries: int) -> list[Messages]:
@@ -64,7 +74,9 @@ def _canary(scorer: Any, messages: Messages) -> dict[str, Any]:
     return {"messages": messages, "text": scorer.text(messages), "reward": next(iter(scorer.score([messages]))).reward}
 
 
-def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_scored: int, num_truncated: int) -> Product:
+def _write(
+    task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_scored: int, num_truncated: int
+) -> Product:
     folder, name = task.folder, task.recipe.name
     lineage = {asset: manifest.data_version for asset, manifest in task.inputs.items()}
     for plot, png in plots.items():
@@ -75,7 +87,12 @@ def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_s
     match = report["match_rate"]
     return Product(
         files=["report.json", "report.md", "report.html"],
-        counts={"test_pairs": match["n"], "test_ties": match["num_ties"], "test_responses": report["num_test_responses"], "test_responses_truncated": num_truncated},
+        counts={
+            "test_pairs": match["n"],
+            "test_ties": match["num_ties"],
+            "test_responses": report["num_test_responses"],
+            "test_responses_truncated": num_truncated,
+        },
         work={"responses scored by the reward model": num_scored},
         facts={
             "verdict": report["verdict"],
@@ -87,10 +104,20 @@ def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_s
             "format_baseline": (report["format_baseline"] or {}).get("value"),
             "train_accuracy": report["train_accuracy"]["value"],
             "spearman": report["rank_correlation"]["spearman"]["value"],
-            "match_rate_by_difference": {k: f"{v['value']:.3f} (n = {v['n']})" for k, v in report["by_difference"].items()},
+            "match_rate_by_difference": {
+                k: f"{v['value']:.3f} (n = {v['n']})" for k, v in report["by_difference"].items()
+            },
             "diagnosis": [f"{sign['sign']}: {sign['evidence']} {sign['remedy']}" for sign in report["diagnosis"]],
         },
-        examples=[{"prompt": excerpt(m["prompt"], 120), "chosen": excerpt(m["chosen"]), "rejected": excerpt(m["rejected"]), "reward_margin": f"{m['reward_margin']:.2f}"} for m in report["worst_mistakes"][:5]],
+        examples=[
+            {
+                "prompt": excerpt(m["prompt"], 120),
+                "chosen": excerpt(m["chosen"]),
+                "rejected": excerpt(m["rejected"]),
+                "reward_margin": f"{m['reward_margin']:.2f}",
+            }
+            for m in report["worst_mistakes"][:5]
+        ],
         plots=[f"{plot}.png" for plot in plots],
     )
 

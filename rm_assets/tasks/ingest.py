@@ -59,14 +59,26 @@ def ingest(task: Task) -> Product:
     by_split = Counter(p.split for p in prompts)
     for split in SPLITS:
         if not by_split[split] and (split != "validation" or section.split.validation > 0):
-            raise DataError("DATA_004", f"the {split} split has no prompts ({len(prompts)} prompts in all)", fix="raise its share in prompts.split, or bring more prompts")
+            raise DataError(
+                "DATA_004",
+                f"the {split} split has no prompts ({len(prompts)} prompts in all)",
+                fix="raise its share in prompts.split, or bring more prompts",
+            )
     write_table(task.folder / "prompts.parquet", Prompt, prompts)
     return Product(
         files=["prompts.parquet"],
-        counts={"prompts": len(prompts), **{f"{s}_prompts": by_split[s] for s in SPLITS}, "duplicates_dropped": dropped, "train_prompts_in_test_dropped": num_leaked},
+        counts={
+            "prompts": len(prompts),
+            **{f"{s}_prompts": by_split[s] for s in SPLITS},
+            "duplicates_dropped": dropped,
+            "train_prompts_in_test_dropped": num_leaked,
+        },
         work={"prompts read": len(prompts) + dropped + num_leaked},
         facts={"prompts_by_source": dict(Counter(p.source for p in prompts).most_common(20))},
-        examples=[{"split": p.split, "source": p.source, "prompt": excerpt(p.prompt), "reference": excerpt(p.reference or "")} for p in prompts[:8]],
+        examples=[
+            {"split": p.split, "source": p.source, "prompt": excerpt(p.prompt), "reference": excerpt(p.reference or "")}
+            for p in prompts[:8]
+        ],
         columns=columns_of(Prompt),
     )
 

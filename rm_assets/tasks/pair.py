@@ -39,7 +39,11 @@ def pair(task: Task) -> Product:
     longer = statistics.fmean(len(p.chosen[-1]["content"]) > len(p.rejected[-1]["content"]) for p in pairs)
     return Product(
         files=["pairs.parquet", *exports],
-        counts={"pairs": len(pairs), **{f"{s}_pairs": by_split[s] for s in SPLITS}, **{k: account[k] for k in ("candidates", *REASONS)}},
+        counts={
+            "pairs": len(pairs),
+            **{f"{s}_pairs": by_split[s] for s in SPLITS},
+            **{k: account[k] for k in ("candidates", *REASONS)},
+        },
         work={"pairs made": len(pairs)},
         facts={
             "tie_rate": round((account["tie"] + account["identical_text"]) / account["candidates"], 4),
@@ -49,7 +53,12 @@ def pair(task: Task) -> Product:
             "share_chosen_longer": round(longer, 4),
         },
         examples=[
-            {"prompt": excerpt(p.chosen[-2]["content"], 120), "chosen": excerpt(p.chosen[-1]["content"]), "rejected": excerpt(p.rejected[-1]["content"]), "gold_margin": f"{p.gold_margin:.3f}"}
+            {
+                "prompt": excerpt(p.chosen[-2]["content"], 120),
+                "chosen": excerpt(p.chosen[-1]["content"]),
+                "rejected": excerpt(p.rejected[-1]["content"]),
+                "gold_margin": f"{p.gold_margin:.3f}",
+            }
             for p in pairs[:8]
         ],
         columns=columns_of(Pair),

@@ -7,7 +7,10 @@ EXCERPT_CHARS = 240
 
 def columns_of(record: type) -> dict[str, str]:
     """Column names and types of a record class."""
-    return {name: getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint) for name, hint in typing.get_type_hints(record).items()}
+    return {
+        name: getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+        for name, hint in typing.get_type_hints(record).items()
+    }
 
 
 def excerpt(text: str, limit: int = EXCERPT_CHARS) -> str:

@@ -11,7 +11,9 @@ from rm_assets.storage.sources import SourceRow, read_rows
 AnyPrompt = TypeVar("AnyPrompt", bound=Prompt)
 
 
-def align_rows(section: RecordedResponses | RecordedGold, prompts: Iterable[AnyPrompt]) -> Iterator[tuple[SourceRow, str | None]]:
+def align_rows(
+    section: RecordedResponses | RecordedGold, prompts: Iterable[AnyPrompt]
+) -> Iterator[tuple[SourceRow, str | None]]:
     """Each row of the section's source with the prompt_id it belongs to, None where the graph has no such prompt.
 
     Raises: DataError DATA_010 if a row could belong to two prompts, DATA_003 if the aligning column is missing.
@@ -21,7 +23,10 @@ def align_rows(section: RecordedResponses | RecordedGold, prompts: Iterable[AnyP
         key = _key(section, prompt)
         if index.setdefault(key, prompt.prompt_id) != prompt.prompt_id:
             raise DataError(
-                "DATA_010", f"two prompts share {section.align} {key!r:.60}", why="recorded rows would belong to both", fix="align by another column, or make the ids distinct"
+                "DATA_010",
+                f"two prompts share {section.align} {key!r:.60}",
+                why="recorded rows would belong to both",
+                fix="align by another column, or make the ids distinct",
             )
     for number, row in enumerate(read_rows(section.source)):
         key = str(number) if section.align == "row" else row.text(section.prompt_field)
@@ -34,5 +39,10 @@ def _key(section: RecordedResponses | RecordedGold, prompt: Prompt) -> str:
     if section.align == "prompt":
         return prompt.prompt
     if prompt.external_id is None:
-        raise DataError("DATA_003", f"prompt {prompt.prompt!r:.60} has no id of yours", why="align is 'prompt_id'", fix="name the id's column in prompts.id_field")
+        raise DataError(
+            "DATA_003",
+            f"prompt {prompt.prompt!r:.60} has no id of yours",
+            why="align is 'prompt_id'",
+            fix="name the id's column in prompts.id_field",
+        )
     return prompt.external_id

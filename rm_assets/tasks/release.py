@@ -13,7 +13,15 @@ from rm_assets.core.recipe import ModelRef, Recipe
 from rm_assets.storage.files import file_sha256, write_json, write_text
 from rm_assets.tasks.session import Product, QuietReporter, Task, run_task
 
-REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json", "rm_assets.json", "README.md", "report.json", "lineage.json")
+REQUIRED = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "rm_assets.json",
+    "README.md",
+    "report.json",
+    "lineage.json",
+)
 ALLOWED_SUFFIXES = (".json", ".safetensors", ".md", ".txt", ".jinja", ".model", ".html")
 CANARY_TOLERANCE = 1e-5
 
@@ -29,7 +37,13 @@ def release(task: Task) -> Product:
     for name in ("report.json", "report.html"):
         link_or_copy(task.input("evaluation_report", name), folder / name)
     lineage = {asset: manifest.data_version for asset, manifest in _ancestors(task).items()}
-    write_json(folder / "lineage.json", {asset: {"digest": m.digest, "data_version": m.data_version, "settings": m.settings} for asset, m in _ancestors(task).items()})
+    write_json(
+        folder / "lineage.json",
+        {
+            asset: {"digest": m.digest, "data_version": m.data_version, "settings": m.settings}
+            for asset, m in _ancestors(task).items()
+        },
+    )
     reads_text_pairs = not any(canary["text"] for canary in report["canaries"])
     write_text(folder / "README.md", model_card(task.recipe, report, lineage, reads_text_pairs=reads_text_pairs))
     task.reporter.log("validating the release folder")
@@ -39,9 +53,19 @@ def release(task: Task) -> Product:
     files = sorted(folder.iterdir())
     return Product(
         files=[f"release/{file.name}" for file in files],
-        counts={"files": len(files), "bytes": sum(f.stat().st_size for f in files), "canaries": len(report["canaries"])},
+        counts={
+            "files": len(files),
+            "bytes": sum(f.stat().st_size for f in files),
+            "canaries": len(report["canaries"]),
+        },
         work={"releases built": 1},
-        facts={"path": str(folder), "hub_url": url, "largest_canary_difference": largest, "match_rate": report["match_rate"]["value"], "verdict": report["verdict"]},
+        facts={
+            "path": str(folder),
+            "hub_url": url,
+            "largest_canary_difference": largest,
+            "match_rate": report["match_rate"]["value"],
+            "verdict": report["verdict"],
+        },
     )
 
 
@@ -85,7 +109,9 @@ def validate(folder: Path, report: dict[str, Any], recipe: Recipe) -> float:
     empty = [name for name in sorted(names) if not (folder / name).stat().st_size]
     if missing or foreign or empty:
         raise ReleaseError(
-            "RELEASE_001", f"{folder} is no complete release: missing {missing or 'nothing'}, of a kind that is not released {foreign or 'none'}, empty {empty or 'none'}", fix="rebuild reward_model and release again"
+            "RELEASE_001",
+            f"{folder} is no complete release: missing {missing or 'nothing'}, of a kind that is not released {foreign or 'none'}, empty {empty or 'none'}",
+            fix="rebuild reward_model and release again",
         )
     scorer = TorchScorer(
         ModelRef(path=str(folder)),
@@ -102,7 +128,10 @@ def validate(folder: Path, report: dict[str, Any], recipe: Recipe) -> float:
         largest = max(largest, difference)
         if not math.isclose(reward, canary["reward"], rel_tol=CANARY_TOLERANCE, abs_tol=CANARY_TOLERANCE):
             raise ReleaseError(
-                "RELEASE_002", f"a canary scores {reward:.7f} in the release and {canary['reward']:.7f} in the report", why="the released files are not the evaluated model, or tokenizer or template changed", fix="rebuild evaluation_report and hub_release"
+                "RELEASE_002",
+                f"a canary scores {reward:.7f} in the release and {canary['reward']:.7f} in the report",
+                why="the released files are not the evaluated model, or tokenizer or template changed",
+                fix="rebuild evaluation_report and hub_release",
             )
     return largest
 
@@ -120,10 +149,20 @@ def push(folder: Path, recipe: Recipe) -> str:
         api = HfApi()
         api.create_repo(repo, private=recipe.release.private, exist_ok=True)
         weights = file_sha256(next(folder.glob("*.safetensors")))[:12]
-        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=f"Reward model {recipe.name}, weights {weights}", delete_patterns="*").commit_url)
+        return str(
+            api.upload_folder(
+                repo_id=repo,
+                folder_path=folder,
+                commit_message=f"Reward model {recipe.name}, weights {weights}",
+                delete_patterns="*",
+            ).commit_url
+        )
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ReleaseError(
-            "RELEASE_003", f"the release cannot be pushed to {repo}", why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", fix="set HF_TOKEN to a token that may write there, check the network; the local folder is complete"
+            "RELEASE_003",
+            f"the release cannot be pushed to {repo}",
+            why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            fix="set HF_TOKEN to a token that may write there, check the network; the local folder is complete",
         ) from None
 
 

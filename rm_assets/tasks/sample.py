@@ -27,7 +27,9 @@ class SampledRow:
     finished: bool
 
 
-def sample_from_policy(task: Task, section: PolicySampling, prompts: list[Prompt]) -> tuple[list[Response], Counter[str]]:
+def sample_from_policy(
+    task: Task, section: PolicySampling, prompts: list[Prompt]
+) -> tuple[list[Response], Counter[str]]:
     """Samples what no earlier run has sampled with this very sampler; the rest comes from committed shards."""
     from rm_assets.backends.torch.checkpoints import pick_device
     from rm_assets.backends.torch.sampler import TorchSampler
@@ -48,7 +50,9 @@ def sample_from_policy(task: Task, section: PolicySampling, prompts: list[Prompt
 
     wanted: dict[str, tuple[Prompt, int]] = {}
     for prompt in prompts:
-        num_responses = section.num_responses if prompt.split == "train" else section.num_test_responses or section.num_responses
+        num_responses = (
+            section.num_responses if prompt.split == "train" else section.num_test_responses or section.num_responses
+        )
         for index in range(num_responses):
             wanted[_key(prompt, section.seed, index)] = (prompt, index)
 
@@ -70,7 +74,14 @@ def sample_from_policy(task: Task, section: PolicySampling, prompts: list[Prompt
     rows, num_sampled = log.complete(wanted, sample_shard, execution.shard_prompts * section.num_responses)
     model = section.policy.location if section.policy.hub_id else "policy"
     responses = [
-        _response(prompt, index, rows[key].response, model=model, seed=sample_seed(section.seed, prompt.prompt_id, index), sampled=rows[key])
+        _response(
+            prompt,
+            index,
+            rows[key].response,
+            model=model,
+            seed=sample_seed(section.seed, prompt.prompt_id, index),
+            sampled=rows[key],
+        )
         for key, (prompt, index) in wanted.items()
     ]
     return responses, Counter({"responses sampled": num_sampled})
@@ -80,7 +91,9 @@ def _key(prompt: Prompt, seed: int, index: int) -> str:
     return digest([prompt.prompt_id, sample_seed(seed, prompt.prompt_id, index)])
 
 
-def _response(prompt: Prompt, index: int, text: str, *, model: str, seed: int | None = None, sampled: SampledRow | None = None) -> Response:
+def _response(
+    prompt: Prompt, index: int, text: str, *, model: str, seed: int | None = None, sampled: SampledRow | None = None
+) -> Response:
     return Response(
         **asdict(prompt),
         response_id=response_id(prompt.prompt_id, index, text),
@@ -99,7 +112,12 @@ def read_recorded(task: Task, section: RecordedResponses, prompts: list[Prompt])
     Raises: DataError DATA_006 if prompts have none and the recipe does not drop those.
     """
     if section.align == "row" and task.recipe.prompts.test is not None:
-        raise DataError("DATA_010", "recorded responses cannot be aligned by row", why="prompts come from two sources", fix="align by prompt or prompt_id")
+        raise DataError(
+            "DATA_010",
+            "recorded responses cannot be aligned by row",
+            why="prompts come from two sources",
+            fix="align by prompt or prompt_id",
+        )
     found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     num_unknown = 0
     for row, of_prompt in align_rows(section, prompts):
@@ -115,8 +133,12 @@ def read_recorded(task: Task, section: RecordedResponses, prompts: list[Prompt])
             f"{len(without)} of {len(prompts)} prompts have no recorded response, the first is {without[0].prompt!r:.80}",
             fix="record them, correct sampling.align and sampling.prompt_field, or set sampling.missing to 'drop'",
         )
-    responses = [_response(p, i, text, model=model) for p in prompts for i, (text, model) in enumerate(found[p.prompt_id])]
-    return responses, Counter({"prompts_without_response_dropped": len(without), "rows_of_unknown_prompts": num_unknown})
+    responses = [
+        _response(p, i, text, model=model) for p in prompts for i, (text, model) in enumerate(found[p.prompt_id])
+    ]
+    return responses, Counter(
+        {"prompts_without_response_dropped": len(without), "rows_of_unknown_prompts": num_unknown}
+    )
 
 
 def sample(task: Task) -> Product:
@@ -135,7 +157,10 @@ def sample(task: Task) -> Product:
         counts={"responses": len(responses), "prompts": len({r.prompt_id for r in responses}), **counts},
         work=dict(work),
         facts=dict(_facts(responses)),
-        examples=[{"split": r.split, "prompt": excerpt(r.prompt), "model": r.model, "response": excerpt(r.response)} for r in responses[:8]],
+        examples=[
+            {"split": r.split, "prompt": excerpt(r.prompt), "model": r.model, "response": excerpt(r.response)}
+            for r in responses[:8]
+        ],
         columns=columns_of(Response),
     )
 

@@ -29,7 +29,9 @@ class ScoredRow:
     truncated: bool
 
 
-def score_with_classifier(task: Task, section: ClassifierGold, responses: list[Response]) -> tuple[list[GoldReward], int]:
+def score_with_classifier(
+    task: Task, section: ClassifierGold, responses: list[Response]
+) -> tuple[list[GoldReward], int]:
     """Scores what no earlier run has scored with this very gold model."""
     from rm_assets.backends.torch.checkpoints import pick_device
     from rm_assets.backends.torch.scorer import TorchScorer
@@ -58,7 +60,8 @@ def score_with_classifier(task: Task, section: ClassifierGold, responses: list[R
     num_responses = max(Counter(r.prompt_id for r in responses).values())
     rows, num_scored = log.complete(wanted, score_shard, execution.shard_prompts * num_responses)
     rewards = [
-        GoldReward(**asdict(r), gold_reward=rows[key].reward, truncated=rows[key].truncated) for r, key in zip(responses, keys, strict=True)
+        GoldReward(**asdict(r), gold_reward=rows[key].reward, truncated=rows[key].truncated)
+        for r, key in zip(responses, keys, strict=True)
     ]
     return rewards, num_scored
 
@@ -69,12 +72,23 @@ def verify_all(section: VerifierGold, responses: list[Response]) -> list[GoldRew
     rewards = []
     for r in responses:
         if r.reference is None:
-            raise DataError("DATA_009", f"prompt {r.prompt!r:.80} has no reference answer", fix="name its column in prompts.reference_field")
+            raise DataError(
+                "DATA_009",
+                f"prompt {r.prompt!r:.80} has no reference answer",
+                fix="name its column in prompts.reference_field",
+            )
         try:
             verdict = verify(r.response, r.reference, rule)
         except ValueError as error:
-            raise DataError("DATA_009", f"the reference of prompt {r.prompt!r:.80} has no final answer", why=str(error), fix="correct the reference, or gold.answer_pattern") from None
-        rewards.append(GoldReward(**asdict(r), gold_reward=verdict.reward, components={c: getattr(verdict, c) for c in COMPONENTS}))
+            raise DataError(
+                "DATA_009",
+                f"the reference of prompt {r.prompt!r:.80} has no final answer",
+                why=str(error),
+                fix="correct the reference, or gold.answer_pattern",
+            ) from None
+        rewards.append(
+            GoldReward(**asdict(r), gold_reward=verdict.reward, components={c: getattr(verdict, c) for c in COMPONENTS})
+        )
     return rewards
 
 
@@ -93,23 +107,34 @@ def read_recorded(section: RecordedGold, responses: list[Response]) -> list[Gold
     rewards = []
     for prompt, its_responses in of_prompt.items():
         values = _of_responses(section, its_responses, recorded[prompt])
-        rewards += [GoldReward(**asdict(r), gold_reward=-v if section.ranks else v) for r, v in zip(its_responses, values, strict=True)]
+        rewards += [
+            GoldReward(**asdict(r), gold_reward=-v if section.ranks else v)
+            for r, v in zip(its_responses, values, strict=True)
+        ]
     return rewards
 
 
 def _finite(row: SourceRow, field: str) -> float:
     value = row.number(field)
     if not math.isfinite(value):
-        raise DataError("DATA_008", f"{row.where}: gold reward '{field}' is {value}", fix="remove the row, or label the response again")
+        raise DataError(
+            "DATA_008",
+            f"{row.where}: gold reward '{field}' is {value}",
+            fix="remove the row, or label the response again",
+        )
     return value
 
 
-def _of_responses(section: RecordedGold, responses: list[Response], recorded: list[tuple[SourceRow, float]]) -> list[float]:
+def _of_responses(
+    section: RecordedGold, responses: list[Response], recorded: list[tuple[SourceRow, float]]
+) -> list[float]:
     shown = f"prompt {responses[0].prompt!r:.80}"
     if section.response_field is None:
         if len(recorded) != len(responses):
             raise DataError(
-                "DATA_007", f"{shown} has {len(responses)} responses and {len(recorded)} recorded rewards", fix="record one reward for each response, or name gold.response_field so that rewards find theirs"
+                "DATA_007",
+                f"{shown} has {len(responses)} responses and {len(recorded)} recorded rewards",
+                fix="record one reward for each response, or name gold.response_field so that rewards find theirs",
             )
         return [value for _, value in recorded]
     by_text: defaultdict[str, list[float]] = defaultdict(list)
@@ -119,7 +144,11 @@ def _of_responses(section: RecordedGold, responses: list[Response], recorded: li
     for r in responses:
         found = by_text[r.response]
         if not found:
-            raise DataError("DATA_007", f"{shown}: no recorded reward for the response {r.response!r:.60}", fix="label it, or correct gold.response_field")
+            raise DataError(
+                "DATA_007",
+                f"{shown}: no recorded reward for the response {r.response!r:.60}",
+                fix="label it, or correct gold.response_field",
+            )
         # The same text recorded twice has its rewards used up in order, so that duplicates keep theirs.
         values.append(found.pop(0) if len(found) > 1 else found[0])
     return values
@@ -140,7 +169,11 @@ def score(task: Task) -> Product:
     rewards.sort(key=lambda r: order[r.response_id])
     broken = next((r for r in rewards if not math.isfinite(r.gold_reward)), None)
     if broken:
-        raise DataError("DATA_008", f"response {broken.response!r:.60} got the gold reward {broken.gold_reward}", fix="use another dtype for the gold model, or correct the label")
+        raise DataError(
+            "DATA_008",
+            f"response {broken.response!r:.60} got the gold reward {broken.gold_reward}",
+            fix="use another dtype for the gold model, or correct the label",
+        )
     write_table(task.folder / "gold_rewards.parquet", GoldReward, rewards)
     values = [r.gold_reward for r in rewards]
     facts = {
@@ -148,14 +181,21 @@ def score(task: Task) -> Product:
         "gold_reward_sd": round(statistics.pstdev(values), 4),
         "gold_reward_min": min(values),
         "gold_reward_max": max(values),
-        **{f"mean_{c}": round(statistics.fmean(r.components[c] for r in rewards), 4) for c in COMPONENTS if rewards[0].components},
+        **{
+            f"mean_{c}": round(statistics.fmean(r.components[c] for r in rewards), 4)
+            for c in COMPONENTS
+            if rewards[0].components
+        },
     }
     return Product(
         files=["gold_rewards.parquet"],
         counts={"gold_rewards": len(rewards), "truncated": sum(r.truncated for r in rewards)},
         work={"responses scored": num_scored},
         facts=facts,
-        examples=[{"prompt": excerpt(r.prompt, 120), "response": excerpt(r.response), "gold_reward": f"{r.gold_reward:.3f}"} for r in rewards[:8]],
+        examples=[
+            {"prompt": excerpt(r.prompt, 120), "response": excerpt(r.response), "gold_reward": f"{r.gold_reward:.3f}"}
+            for r in rewards[:8]
+        ],
         columns=columns_of(GoldReward),
     )
 

@@ -18,13 +18,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rm_assets.core.events import event_line
 from rm_assets.core.errors import RmAssetsError, TaskError
+from rm_assets.core.events import event_line
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.store import Manifest, Store
-
 
 
 class LineReporter:

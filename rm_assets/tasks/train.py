@@ -53,13 +53,21 @@ def train(task: Task) -> Product:
     plots = _plots(task, result.history)
     return Product(
         files=[f"checkpoint/{file.name}" for file in sorted(checkpoint.iterdir())],
-        counts={"optimizer_steps": result.num_optimizer_steps, "tokens": result.num_tokens, **{f"pairs_{k}": v for k, v in result.num_pairs.items()}},
+        counts={
+            "optimizer_steps": result.num_optimizer_steps,
+            "tokens": result.num_tokens,
+            **{f"pairs_{k}": v for k, v in result.num_pairs.items()},
+        },
         work={"pairs trained on": result.num_pairs["trained"]},
         facts={
             "final_loss": result.final_loss,
             "validation_accuracy": result.validation_accuracy,
             "training_seconds": round(seconds, 1),
-            **{k: round(v, 5) for k, v in asdict(result)["history"][-1].items() if k in ("accuracy", "margin", "grad_norm")},
+            **{
+                k: round(v, 5)
+                for k, v in asdict(result)["history"][-1].items()
+                if k in ("accuracy", "margin", "grad_norm")
+            },
         },
         plots=plots,
     )

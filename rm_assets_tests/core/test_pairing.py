@@ -1,0 +1,144 @@
+"""Implicit pairs: who is chosen, and an account in which no candidate is lost."""
+
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rm_assets.core.pairing import REASONS, candidates, make_pairs
+from rm_assets.core.recipe import PairsSection
+from rm_assets.core.records import GoldReward
+
+Policy = Literal["best_worst", "all", "adjacent"]
+POLICIES: tuple[Policy, ...] = ("best_worst", "all", "adjacent")
+
+
+def rewards(*values: float, texts: str | None = None, prompt: str = "p", system: str | None = None) -> list[GoldReward]:
+    """One response a value, named a, b, c, ...; `texts` gives each a one-letter text of its own."""
+    return [
+        GoldReward(
+            prompt_id=prompt,
+            prompt=prompt,
+            system=system,
+            reference=None,
+            source="web",
+            split="train",
+            external_id=None,
+            row=0,
+            response_id=prompt + "abcdefgh"[i],
+            sample_index=i,
+            response=(texts or "abcdefgh")[i],
+            model="m",
+            seed=None,
+            num_tokens=None,
+            finished=None,
+            gold_reward=value,
+        )
+        for i, value in enumerate(values)
+    ]
+
+
+def names(group: list[GoldReward], policy: Policy) -> list[str]:
+    return [better.response + worse.response for better, worse in candidates(group, policy)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("best_worst", ["bc"]),
+        ("all", ["bd", "ba", "bc", "da", "dc", "ac"]),
+        ("adjacent", ["bd", "da", "ac"]),
+    ],
+)
+def test_policy_proposes_these_pairs_of_four(policy: Policy, expected: list[str]) -> None:
+    assert names(rewards(1, 9, 0, 5), policy) == expected  # in rank: b d a c
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_two_responses_give_one_candidate_and_fewer_give_none(policy: Policy) -> None:
+    assert names(rewards(1, 2), policy) == ["ba"]
+    assert names(rewards(1), policy) == []
+    assert names([], policy) == []
+
+
+def test_ties_stay_in_order_of_their_sample_index() -> None:
+    assert names(rewards(1, 1, 1), "all") == ["ab", "ac", "bc"]
+
+
+def test_pair_carries_conversations_ids_and_margin() -> None:
+    (pair,), _ = make_pairs([rewards(-7.5, -3.25, system="")], PairsSection())
+    assert pair.chosen == [
+        {"role": "system", "content": ""},
+        {"role": "user", "content": "p"},
+        {"role": "assistant", "content": "b"},
+    ]
+    assert pair.rejected[-1] == {"role": "assistant", "content": "a"}
+    assert (pair.chosen_id, pair.rejected_id, pair.prompt_id) == ("pb", "pa", "p")
+    assert (pair.source, pair.split) == ("web", "train")
+    assert (pair.chosen_gold_reward, pair.rejected_gold_reward, pair.gold_margin) == (-3.25, -7.5, 4.25)
+
+
+def test_system_message_of_none_is_left_out() -> None:
+    (pair,), _ = make_pairs([rewards(0, 1)], PairsSection())
+    assert [message["role"] for message in pair.chosen] == ["user", "assistant"]
+
+
+def test_ties_are_dropped_and_counted() -> None:
+    pairs, account = make_pairs([rewards(1, 1, 2)], PairsSection(policy="all"))
+    assert [p.chosen_id + p.rejected_id for p in pairs] == ["pcpa", "pcpb"]
+    assert account == {"candidates": 3, "kept": 2, "tie": 1, "below_min_margin": 0, "identical_text": 0}
+
+
+def test_pairs_below_min_margin_are_dropped_and_the_margin_itself_is_kept() -> None:
+    pairs, account = make_pairs([rewards(0, 1, 3)], PairsSection(policy="adjacent", min_margin=2))
+    assert [p.gold_margin for p in pairs] == [2]
+    assert account == {"candidates": 2, "kept": 1, "tie": 0, "below_min_margin": 1, "identical_text": 0}
+
+
+def test_identical_texts_make_no_pair_even_where_gold_differs() -> None:
+    pairs, account = make_pairs([rewards(0, 1, texts="xx")], PairsSection())
+    assert pairs == []
+    assert account == {"candidates": 1, "kept": 0, "tie": 0, "below_min_margin": 0, "identical_text": 1}
+
+
+def test_no_pair_crosses_prompts() -> None:
+    pairs, account = make_pairs([rewards(0, 1), rewards(5, prompt="q"), rewards(3, 2, prompt="r")], PairsSection())
+    assert [(p.prompt_id, p.chosen_id, p.rejected_id) for p in pairs] == [("p", "pb", "pa"), ("r", "ra", "rb")]
+    assert account["candidates"] == 2
+
+
+groups = st.lists(
+    st.lists(st.tuples(st.integers(-3, 3), st.sampled_from("xyz")), max_size=7).map(
+        lambda items: rewards(*(value for value, _ in items), texts="".join(text for _, text in items) or None)
+    ),
+    max_size=5,
+)
+
+
+@given(groups, st.sampled_from(POLICIES), st.sampled_from([0.0, 1.0, 2.5]))
+def test_every_candidate_is_kept_or_counted_with_one_reason(
+    some_groups: list[list[GoldReward]], policy: Policy, min_margin: float
+) -> None:
+    pairs, account = make_pairs(some_groups, PairsSection(policy=policy, min_margin=min_margin))
+    sizes = [len(group) for group in some_groups]
+    expected = {
+        "best_worst": sum(k > 1 for k in sizes),
+        "all": sum(k * (k - 1) // 2 for k in sizes),
+        "adjacent": sum(max(k - 1, 0) for k in sizes),
+    }
+    assert account["candidates"] == expected[policy]
+    assert account["candidates"] == account["kept"] + sum(account[reason] for reason in REASONS)
+    assert account["kept"] == len(pairs)
+    for pair in pairs:
+        assert pair.gold_margin == pair.chosen_gold_reward - pair.rejected_gold_reward > 0
+        assert pair.gold_margin >= min_margin
+        assert pair.chosen != pair.rejected
+
+
+@given(st.permutations([0, 1, 2, 3]), st.sampled_from(POLICIES))
+def test_order_of_rows_changes_no_pair(order: list[int], policy: Policy) -> None:
+    group = rewards(2, 0, 2, 1)
+    assert make_pairs([[group[i] for i in order]], PairsSection(policy=policy)) == make_pairs(
+        [group], PairsSection(policy=policy)
+    )

@@ -1,0 +1,96 @@
+"""Prompts: one normal form, no duplicates, no prompt on two sides."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rm_assets.core.digests import prompt_id
+from rm_assets.core.errors import DataError
+from rm_assets.core.prompts import assign_splits, deduplicate, normalise
+from rm_assets.core.recipe import SplitFractions
+from rm_assets.core.records import Prompt
+
+FRACTIONS = SplitFractions(train=0.5, validation=0.2, test=0.3)
+
+
+def prompt(text: str, *, system: str | None = None, reference: str | None = None, row: int = 0) -> Prompt:
+    return Prompt(
+        prompt_id=prompt_id(text, system),
+        prompt=text,
+        system=system,
+        reference=reference,
+        source="all",
+        split="",
+        external_id=None,
+        row=row,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("  Two\t words\n", "two words"),
+        ("STRASSE straße", "strasse strasse"),
+        ("ﬁne ①", "fine 1"),  # compatibility characters
+        ("e\u0301", "é"),  # a letter and its accent become one character
+        ("", ""),
+    ],
+)
+def test_normal_form_ignores_case_spaces_and_spelling_of_characters(text: str, normal: str) -> None:
+    assert normalise(text) == normal
+
+
+@given(st.text(alphabet="aA \t\nß"))
+def test_upper_case_and_more_space_change_no_normal_form(text: str) -> None:
+    assert normalise(f"  {text.upper()}\n") == normalise(text)
+
+
+def test_first_of_equal_prompts_is_kept_and_the_others_counted() -> None:
+    rows = [prompt("a", row=0), prompt("b", row=1), prompt("a", row=2), prompt("a", system="s", row=3)]
+    kept, num_dropped = deduplicate(rows)
+    assert [p.row for p in kept] == [0, 1, 3]
+    assert num_dropped == 1
+
+
+def test_same_prompt_with_two_references_is_an_error_that_names_both_rows() -> None:
+    with pytest.raises(DataError, match=r"DATA_010.*rows 1 and 3"):
+        deduplicate([prompt("a", reference="1"), prompt("b", row=1), prompt("a", reference="2", row=2)])
+
+
+@given(st.lists(st.text(alphabet="abAB \t", max_size=4), max_size=40), st.integers(0, 5))
+def test_no_normal_form_is_on_two_sides(texts: list[str], seed: int) -> None:
+    side: dict[str, str] = {}
+    for p in assign_splits([prompt(text) for text in texts], FRACTIONS, seed):
+        assert side.setdefault(normalise(p.prompt), p.split) == p.split
+
+
+@given(st.lists(st.text(), unique=True, max_size=20), st.lists(st.text(), max_size=20))
+def test_added_prompts_move_no_other_prompt(old: list[str], new: list[str]) -> None:
+    before = assign_splits([prompt(text) for text in old], FRACTIONS, 0)
+    after = assign_splits([prompt(text) for text in [*new, *old]], FRACTIONS, 0)
+    assert after[len(new) :] == before
+
+
+def test_shares_are_near_the_fractions_and_another_seed_draws_anew() -> None:
+    prompts = [prompt(f"prompt {i}") for i in range(4000)]
+    first, second = (assign_splits(prompts, FRACTIONS, seed) for seed in (0, 1))
+    counts = Counter(p.split for p in first)
+    # 4,000 prompts: the standard error of a share is below 0.008
+    assert abs(counts["train"] / 4000 - 0.5) < 0.03
+    assert abs(counts["validation"] / 4000 - 0.2) < 0.03
+    assert abs(counts["test"] / 4000 - 0.3) < 0.03
+    assert first != second
+
+
+def test_larger_train_share_only_takes_from_the_others() -> None:
+    prompts = [prompt(f"prompt {i}") for i in range(200)]
+    small = assign_splits(prompts, SplitFractions(train=0.5, validation=0.0, test=0.5), 0)
+    large = assign_splits(prompts, SplitFractions(train=0.8, validation=0.0, test=0.2), 0)
+    assert all(b.split == "train" for a, b in zip(small, large, strict=True) if a.split == "train")
+
+
+def test_share_of_one_leaves_the_other_splits_empty() -> None:
+    everything = SplitFractions(train=1.0, validation=0.0, test=0.0)
+    assert {p.split for p in assign_splits([prompt(str(i)) for i in range(100)], everything, 0)} == {"train"}

@@ -1,0 +1,97 @@
+"""The recipe's models: documented, frozen, and sound between fields."""
+
+import csv
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rm_assets.core import recipe as recipe_module
+from rm_assets.core.recipe import (
+    ModelRef,
+    PromptsSection,
+    Recipe,
+    Section,
+    SplitFractions,
+    TrainingSection,
+    VerifierGold,
+)
+from rm_assets.core.recipe_files import SHIPPED_FOLDER, RecipeBook
+from rm_assets.core.smoke import smoke_recipe
+
+MODELS = [
+    m for m in vars(recipe_module).values() if isinstance(m, type) and issubclass(m, Section) and m is not Section
+]
+GENERATOR = {"kind": "generator", "num_prompts": 4}
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.__name__)
+def test_every_section_and_field_says_what_it_means(model: type[Section]) -> None:
+    assert model.__doc__
+    assert [name for name, field in model.model_fields.items() if not field.description] == []
+
+
+def test_recipes_are_frozen_and_refuse_unknown_keys() -> None:
+    training = TrainingSection(base=ModelRef(hub_id="a/b"), learning_rate=0.1)
+    with pytest.raises(ValidationError):
+        training.learning_rate = 0.2  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        ModelRef(hub_id="a/b", revison="c")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("values", [{}, {"path": "a", "hub_id": "b/c"}, {"path": "a", "revision": "b"}])
+def test_model_has_one_location_and_only_a_hub_model_a_revision(values: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        ModelRef.model_validate(values)
+
+
+def test_split_shares_sum_to_one() -> None:
+    assert SplitFractions(train=0.7, validation=0.1, test=0.2).test == 0.2
+    with pytest.raises(ValidationError, match="must be 1"):
+        SplitFractions(train=0.7, validation=0.1, test=0.1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"test": GENERATOR},  # the default split has test prompts too
+        {"split": {"train": 1, "validation": 0, "test": 0}},  # no test prompts at all
+    ],
+)
+def test_test_prompts_come_from_exactly_one_place(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="give test prompts once"):
+        PromptsSection.model_validate({"source": GENERATOR, **values})
+
+
+def test_verifier_needs_a_weight_and_patterns_that_compile() -> None:
+    with pytest.raises(ValidationError, match="at least one of the weights"):
+        VerifierGold(kind="verifier", exact=0)
+    with pytest.raises(ValidationError, match="is no regular expression"):
+        VerifierGold(kind="verifier", format_pattern="[")
+
+
+def test_numbers_as_yaml_reads_them_are_taken_and_truth_values_are_not() -> None:
+    values: dict[str, Any] = {"base": {"hub_id": "a/b"}, "learning_rate": "5e-6"}  # YAML 1.1 reads 5e-6 as text
+    assert TrainingSection.model_validate(values).learning_rate == 5e-6
+    assert TrainingSection.model_validate({**values, "gradient_checkpointing": True}).gradient_checkpointing
+    with pytest.raises(ValidationError, match="truth value"):
+        TrainingSection.model_validate({**values, "max_train_pairs": True})
+
+
+@pytest.mark.parametrize("key", RecipeBook(environment={}).partition_keys())
+def test_smoke_form_of_a_shipped_recipe_is_a_valid_recipe_that_pushes_nothing(key: str) -> None:
+    smoke = smoke_recipe(RecipeBook(environment={}).load(key))
+    assert Recipe.model_validate(smoke.model_dump()) == smoke
+    assert smoke.release.validate_only
+    assert smoke.training.max_optimizer_steps == 10
+
+
+@pytest.mark.parametrize(("name", "num_prompts"), [("ranked-answers", 5), ("ranked-answers-test", 3)])
+def test_ranked_answers_have_four_distinct_answers_and_ranks_a_prompt(name: str, num_prompts: int) -> None:
+    with open(SHIPPED_FOLDER / f"{name}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    prompts = {row["prompt"] for row in rows}
+    assert len(prompts) == num_prompts
+    for prompt in prompts:
+        assert [row["rank"] for row in rows if row["prompt"] == prompt] == ["1", "2", "3", "4"]
+        assert len({row["answer"] for row in rows if row["prompt"] == prompt}) == 4

@@ -1,0 +1,98 @@
+"""The rm-assets command, as a user would type it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from rm_assets import __version__
+
+COMMAND = [str(Path(sys.executable).parent / "rm-assets")]
+MINE = """
+extends: embedded
+prompts: {source: {kind: files, files: [prompts.csv]}, reference_field: reference, split: {train: 0.5, validation: 0, test: 0.5}}
+sampling:
+  kind: recorded
+  source: {kind: files, files: [responses.jsonl]}
+"""
+
+
+def rm_assets(*arguments: str, home: Path, recipes: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k not in ("DAGSTER_HOME", "RM_ASSETS_RECIPES")}
+    environment |= {"RM_ASSETS_HOME": str(home), "COLUMNS": "200"} | (
+        {"RM_ASSETS_RECIPES": str(recipes)} if recipes else {}
+    )
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, env=environment, cwd=home, check=False
+    )
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A recipe folder with 40 prompts and two recorded answers each, one right and one wrong."""
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    rows = [(f"What is {i} plus 1?", f"#### {i + 1}") for i in range(40)]
+    (folder / "prompts.csv").write_text("prompt,reference\n" + "".join(f"{p},{r}\n" for p, r in rows))
+    answers = [{"prompt": p, "response": text} for p, r in rows for text in (r, "#### 99")]
+    (folder / "responses.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers))
+    (folder / "mine.yaml").write_text(MINE)
+    return folder
+
+
+def test_version_is_the_packages(tmp_path: Path) -> None:
+    assert rm_assets("version", home=tmp_path).stdout.strip() == __version__
+
+
+def test_a_misspelt_recipe_gets_a_suggestion_and_exit_status_1(tmp_path: Path) -> None:
+    result = rm_assets("run", "embeded", home=tmp_path)
+    assert result.returncode == 1
+    assert "[RECIPE_001]" in result.stderr and "did you mean 'embedded'?" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_typo_in_a_recipe_names_file_key_value_and_fix(tmp_path: Path, recorded: Path) -> None:
+    (recorded / "mine.yaml").write_text(MINE + "training: {learning_rat: 0.1}\n")
+    result = rm_assets("recipes", "validate", "mine", home=tmp_path, recipes=recorded)
+    assert result.returncode == 1
+    for part in (str(recorded / "mine.yaml"), "training.learning_rat", "0.1", "did you mean 'learning_rate'?"):
+        assert part in result.stdout
+
+
+def test_recipes_list_show_and_schema(tmp_path: Path, recorded: Path) -> None:
+    assert "mine" in rm_assets("recipes", "list", home=tmp_path, recipes=recorded).stdout
+    shown = yaml.safe_load(rm_assets("recipes", "show", "mine", home=tmp_path, recipes=recorded).stdout)
+    assert shown["prompts"]["split"]["test"] == 0.5
+    schema = json.loads(rm_assets("recipes", "schema", home=tmp_path).stdout)
+    jsonschema.validate(yaml.safe_load(MINE), schema)
+
+
+def test_a_part_of_the_graph_runs_shows_and_is_not_made_twice(tmp_path: Path, recorded: Path) -> None:
+    first = rm_assets("run", "mine", "--select", "*implicit_pairs", home=tmp_path, recipes=recorded)
+    assert first.returncode == 0, first.stderr
+    assert "40 pairs made" in first.stdout
+    again = rm_assets("run", "mine", "--select", "*implicit_pairs", home=tmp_path, recipes=recorded)
+    assert again.returncode == 0
+    assert "0 pairs made" in again.stdout and "task pair starts" not in again.stderr
+    shown = rm_assets("show", "implicit_pairs", "--recipe", "mine", "--json", home=tmp_path, recipes=recorded)
+    assert json.loads(shown.stdout)["counts"]["pairs"] == 40
+
+
+def test_what_was_not_made_is_not_shown(tmp_path: Path) -> None:
+    result = rm_assets("show", "evaluation_report", "--recipe", "embedded", home=tmp_path)
+    assert result.returncode == 1
+    assert "[STORE_002]" in result.stderr and "rm-assets run embedded" in result.stderr
+
+
+def test_a_fault_in_the_data_is_one_message_and_exit_status_1(tmp_path: Path, recorded: Path) -> None:
+    (recorded / "responses.jsonl").write_text('{"prompt": "What is 0 plus 1?", "response": "1"\n')
+    result = rm_assets("run", "mine", home=tmp_path, recipes=recorded)
+    assert result.returncode == 1
+    assert "[DATA_002]" in result.stderr and "responses.jsonl, line 1" in result.stderr
+    assert "Traceback" not in result.stderr

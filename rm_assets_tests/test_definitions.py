@@ -1,0 +1,63 @@
+"""The graph as Dagster sees it: every key is pinned, because a lost asset or check would otherwise go unnoticed."""
+
+import subprocess
+import sys
+
+import dagster as dg
+
+from rm_assets.core.stages import STAGES
+from rm_assets.definitions import defs
+
+HEAVY = ("torch", "transformers", "trl", "datasets", "jax", "wandb", "ray", "pandas", "scipy", "matplotlib")
+
+
+def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
+    graph = defs.resolve_asset_graph()
+    assert [key.to_user_string() for key in graph.toposorted_asset_keys] == [
+        "prompts",
+        "sampled_responses",
+        "gold_rewards",
+        "implicit_pairs",
+        "reward_model",
+        "evaluation_report",
+        "hub_release",
+    ]
+    assert sorted((key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys) == [
+        ("evaluation_report", "better_than_length"),
+        ("gold_rewards", "rewards_follow_responses"),
+        ("hub_release", "release_gives_the_reported_rewards"),
+        ("implicit_pairs", "pairs_add_up"),
+        ("prompts", "splits_are_disjoint"),
+    ]
+    assert sorted(job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")) == [
+        "build_reward_model"
+    ]
+    assert [*(defs.sensors or []), *(defs.schedules or [])] == []
+
+
+def test_dagsters_edges_are_the_inputs_of_the_stages() -> None:
+    graph = defs.resolve_asset_graph()
+    edges = {
+        key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys}
+        for key in graph.get_all_asset_keys()
+    }
+    assert edges == {asset: set(stage.inputs) for asset, stage in STAGES.items()}
+
+
+def test_every_asset_has_an_owner_a_kind_a_group_and_a_description() -> None:
+    for spec in defs.resolve_all_asset_specs():
+        assert spec.owners and spec.kinds and spec.description, spec.key
+        assert spec.group_name in ("data", "model")
+        assert spec.code_version == str(STAGES[spec.key.to_user_string()].version)
+        assert isinstance(spec.partitions_def, dg.StaticPartitionsDefinition)
+
+
+def test_loading_the_definitions_imports_nothing_heavy_and_takes_at_most_two_seconds() -> None:
+    code = (
+        "import sys, time; import rm_assets.definitions; "
+        f"print([m for m in {HEAVY!r} if m in sys.modules], time.process_time())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    modules, seconds = out.rsplit(" ", 1)
+    assert modules == "[]"
+    assert float(seconds) < 2.0
