@@ -25,9 +25,11 @@ TABLES = {
     "implicit_pairs": ("pairs.parquet", Pair),
 }
 RECIPE = """
-extends: embedded
-prompts: {source: {kind: generator, num_prompts: 40}, split: {train: 0.5, validation: 0.1, test: 0.4}}
+prompts: {source: {kind: generator, num_prompts: 40, seed: 0}, split: {train: 0.5, validation: 0.1, test: 0.4}}
 sampling: {kind: recorded, source: {kind: files, files: [responses.jsonl]}}
+gold: {kind: verifier, format_pattern: "(?:[a-z]+: [0-9]+\\n)+#### [0-9]+", partial_tolerance: 4, lines: 3, numerical: 1}
+pairs: {policy: all}
+training: {base: {path: unused}, learning_rate: 0.001}
 """
 
 

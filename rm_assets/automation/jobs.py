@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-
 build_reward_model = dg.define_asset_job(
     "build_reward_model",
     selection=dg.AssetSelection.all(),

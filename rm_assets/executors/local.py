@@ -51,10 +51,13 @@ def run_local(
         _end_group(process)
 
     timer = threading.Timer(timeout_seconds, end_late) if timeout_seconds else None
+    # Processes that a task leaves behind would hold its output open, and this reader with it.
+    watcher = threading.Thread(target=_end_group_after, args=[process], daemon=True)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     try:
         if timer:
             timer.start()
+        watcher.start()
         assert process.stdout is not None
         for line in process.stdout:
             event = parse_line(line)
@@ -66,10 +69,16 @@ def run_local(
         if timer:
             timer.cancel()
         _end_group(process)
+        watcher.join()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
     return TaskEnd(status, timed_out.is_set(), "\n".join(tail))
+
+
+def _end_group_after(process: subprocess.Popen[str]) -> None:
+    process.wait()
+    _end_group(process)
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:

@@ -29,9 +29,12 @@ class Fingerprints:
         known = {"path": str(file.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         note = self._memory / f"{digest(known['path'])}.json"
         if note.is_file():
-            remembered: dict[str, str] = json.loads(note.read_text())
-            if {k: remembered.get(k) for k in known} == known:
-                return remembered["sha256"]
+            try:
+                remembered = json.loads(note.read_text("utf-8"))
+                if {k: remembered[k] for k in known} == known:
+                    return str(remembered["sha256"])
+            except (ValueError, TypeError, KeyError):
+                pass  # a damaged note is only a lost memory
         sha256 = file_sha256(file)
         write_json(note, {**known, "sha256": sha256})
         return sha256

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -22,10 +23,10 @@ class SourceRow(NamedTuple):
     where: str
     columns: dict[str, Any]
 
-    def text(self, field: str) -> str:
-        """The non-empty text in a column. Raises: DataError DATA_003."""
+    def text(self, field: str, *, may_be_empty: bool = False) -> str:
+        """The text in a column. Raises: DataError DATA_003."""
         value = self.columns.get(field)
-        if isinstance(value, str) and value.strip():
+        if isinstance(value, str) and (may_be_empty or value.strip()):
             return value
         raise self.fault(field, "holds no text" if field in self.columns else "is missing", value)
 
@@ -38,7 +39,7 @@ class SourceRow(NamedTuple):
         value = self.columns[field]
         if isinstance(value, bool) or not isinstance(value, str | int | float | None):
             raise self.fault(field, "holds no text", value)
-        return None if value is None else str(value)
+        return None if value is None else self._encodable(field, str(value))
 
     def number(self, field: str) -> float:
         """The number in a column (CSV holds it as text); may be NaN or infinite. Raises: DataError DATA_003."""
@@ -49,6 +50,12 @@ class SourceRow(NamedTuple):
             return float(value)
         except (ValueError, OverflowError):
             raise self.fault(field, "holds no number" if field in self.columns else "is missing", value) from None
+
+    def _encodable(self, field: str, text: str) -> str:
+        # JSON can escape what no UTF-8 file can hold.
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise self.fault(field, "holds half a surrogate pair, which is no text", text)
+        return text
 
     def fault(self, field: str, what: str, value: Any) -> DataError:
         """DATA_003 for a column of this row."""
@@ -91,7 +98,7 @@ def _file_rows(file: Path) -> Iterator[SourceRow]:
             yield from {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}[suffix](file, text)
     except UnicodeDecodeError as error:
         raise DataError("DATA_002", f"{file} is not UTF-8 text", why=str(error), fix="convert it to UTF-8") from None
-    except (EOFError, OSError) as error:  # a cut or damaged archive, an unreadable file
+    except (EOFError, OSError, zlib.error) as error:  # a cut or damaged archive, an unreadable file
         raise DataError(
             "DATA_002", f"{file} cannot be read to its end", why=str(error), fix="check that it was copied whole"
         ) from None

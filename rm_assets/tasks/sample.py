@@ -125,7 +125,7 @@ def read_recorded(task: Task, section: RecordedResponses, prompts: list[Prompt])
             num_unknown += 1
             continue
         model = row.optional_text(section.model_field) or "recorded"
-        found[of_prompt] += [(row.text(field), model) for field in section.response_fields]
+        found[of_prompt] += [(row.text(field, may_be_empty=True), model) for field in section.response_fields]
     without = [p for p in prompts if p.prompt_id not in found]
     if without and (section.missing == "error" or len(without) == len(prompts)):
         raise DataError(

@@ -139,7 +139,7 @@ def _of_responses(
         return [value for _, value in recorded]
     by_text: defaultdict[str, list[float]] = defaultdict(list)
     for row, value in recorded:
-        by_text[row.text(section.response_field)].append(value)
+        by_text[row.text(section.response_field, may_be_empty=True)].append(value)
     values = []
     for r in responses:
         found = by_text[r.response]

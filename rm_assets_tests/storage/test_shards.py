@@ -1,0 +1,101 @@
+"""Committed shards: nothing is computed twice, and an interruption changes no shard."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rm_assets.core.errors import StoreError
+from rm_assets.storage.shards import ShardLog
+
+
+@dataclass(frozen=True)
+class Square:
+    key: str
+    value: int
+
+
+class Squares:
+    """Computes squares, and remembers which; breaks after `most` shards."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self.asked: list[list[int]] = []
+        self.most = most
+
+    def __call__(self, numbers: list[int]) -> list[Square]:
+        if len(self.asked) == self.most:
+            raise KeyboardInterrupt
+        self.asked.append(numbers)
+        return [Square(str(n), n * n) for n in numbers]
+
+
+def log_of(home: Path, **identity: str) -> ShardLog[Square]:
+    return ShardLog(home, "squares", identity, Square)
+
+
+def items(*numbers: int) -> dict[str, int]:
+    return {str(n): n for n in numbers}
+
+
+def shards(home: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(home)): f.read_bytes() for f in home.rglob("*.parquet")}
+
+
+def test_all_items_are_computed_in_shards_of_the_given_size(tmp_path: Path) -> None:
+    squares = Squares()
+    rows, num_computed = log_of(tmp_path).complete(items(1, 2, 3, 4, 5), squares, 2)
+    assert squares.asked == [[1, 2], [3, 4], [5]] and num_computed == 5
+    assert [rows[k].value for k in "12345"] == [1, 4, 9, 16, 25]
+
+
+def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
+    log_of(tmp_path).complete(items(1, 2, 3), Squares(), 2)
+    squares = Squares()
+    rows, num_computed = log_of(tmp_path).complete(items(3, 4, 1), squares, 2)
+    assert squares.asked == [[4]] and num_computed == 1
+    assert {k: r.value for k, r in rows.items()} == {"3": 9, "4": 16, "1": 1}
+
+
+def test_nothing_missing_computes_nothing(tmp_path: Path) -> None:
+    log_of(tmp_path).complete(items(1, 2), Squares(), 2)
+    assert log_of(tmp_path).complete(items(2), Squares(most=0), 2) == ({"2": Square("2", 4)}, 0)
+
+
+def test_an_interrupted_run_ends_with_the_shards_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    wanted = items(1, 2, 3, 4, 5, 6, 7)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    log_of(whole).complete(wanted, Squares(), 2)
+    with pytest.raises(KeyboardInterrupt):
+        log_of(broken).complete(wanted, Squares(most=2), 2)
+    assert len(shards(broken)) == 2
+    squares = Squares()
+    assert log_of(broken).complete(wanted, squares, 2)[1] == 3
+    assert squares.asked == [[5, 6], [7]]
+    assert shards(broken) == shards(whole)
+
+
+def test_logs_of_different_identity_share_nothing(tmp_path: Path) -> None:
+    log_of(tmp_path, weights="a").complete(items(1), Squares(), 2)
+    assert log_of(tmp_path, weights="b").committed(["1"]) == {}
+    assert log_of(tmp_path, weights="a").committed(["1", "2"]) == {"1": Square("1", 1)}
+
+
+def test_the_same_rows_committed_twice_are_one_shard(tmp_path: Path) -> None:
+    for _ in range(2):
+        log_of(tmp_path).commit([Square("1", 1), Square("2", 4)])
+    assert len(shards(tmp_path)) == 1
+
+
+def test_a_temporary_file_of_a_dead_process_is_no_shard(tmp_path: Path) -> None:
+    log_of(tmp_path).commit([Square("1", 1)])
+    folder = next(tmp_path.rglob("*.parquet")).parent
+    (folder / ".half.parquet.123.tmp").write_bytes(b"PAR1")
+    assert log_of(tmp_path).committed(["1"]) == {"1": Square("1", 1)}
+
+
+def test_a_damaged_shard_is_store_003(tmp_path: Path) -> None:
+    log_of(tmp_path).commit([Square("1", 1)])
+    next(tmp_path.rglob("*.parquet")).write_bytes(b"PAR1")
+    with pytest.raises(StoreError) as caught:
+        log_of(tmp_path).committed(["1"])
+    assert caught.value.code == "STORE_003"

@@ -1,0 +1,139 @@
+"""The store: a result exists with its manifest, one process makes it, damage is seen."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rm_assets.core.errors import StoreError
+from rm_assets.storage.store import Manifest, Store
+
+RECORD: dict[str, Any] = {
+    "asset": "prompts", "digest": "d", "recipe": "r", "stage_version": 1, "settings": {"a": 1}, "inputs": {},
+    "counts": {"prompts": 2}, "work": {"prompts read": 2},
+}  # fmt: skip
+HOLD_A_LEASE = """
+import sys, time
+from pathlib import Path
+from rm_assets.storage.store import Store
+with Store(Path(sys.argv[1])).lease("prompts", "d"):
+    print("held", flush=True)
+    sys.stdin.read(1)
+    with open(sys.argv[2], "a") as file:
+        file.write(sys.argv[3] + "\\n")
+"""
+
+
+def committed(home: Path, content: str = "rows", of_digest: str = "d") -> tuple[Store, Path, Manifest]:
+    store = Store(home)
+    folder = store.folder("prompts", of_digest)
+    (folder / "work").mkdir(parents=True)
+    (folder / "work" / "state").write_text("half")
+    (folder / "a.txt").write_text(content)
+    return store, folder, store.commit(RECORD | {"digest": of_digest}, folder, ["a.txt"])
+
+
+def test_a_committed_result_comes_back_and_its_work_is_gone(tmp_path: Path) -> None:
+    store, folder, manifest = committed(tmp_path)
+    assert store.manifest("prompts", "d") == manifest
+    assert manifest.files["a.txt"]["bytes"] == 4 and manifest.counts == {"prompts": 2}
+    assert sorted(f.name for f in folder.iterdir()) == ["a.txt", "manifest.json"]
+
+
+def test_a_folder_without_manifest_does_not_exist(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.folder("prompts", "d").mkdir(parents=True)
+    (store.folder("prompts", "d") / "a.txt").write_text("rows")
+    assert store.manifest("prompts", "d") is None
+
+
+def test_equal_content_has_an_equal_data_version(tmp_path: Path) -> None:
+    same = committed(tmp_path, "rows", "d1")[2], committed(tmp_path, "rows", "d2")[2]
+    other = committed(tmp_path, "other rows", "d3")[2]
+    assert same[0].data_version == same[1].data_version != other.data_version
+
+
+def remove(folder: Path) -> None:
+    (folder / "a.txt").unlink()
+
+
+def shorten(folder: Path) -> None:
+    (folder / "a.txt").write_text("row")
+
+
+def cut_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text((folder / "manifest.json").read_text()[:-20])
+
+
+def empty_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("")
+
+
+def list_for_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[]")
+
+
+def manifest_with_a_key_too_many(folder: Path) -> None:
+    file = folder / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"colour": "red"}))
+
+
+def manifest_without_sizes(folder: Path) -> None:
+    file = folder / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"files": {"a.txt": {}}}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        remove, shorten, cut_manifest, empty_manifest, list_for_manifest, manifest_with_a_key_too_many,
+        manifest_without_sizes,
+    ],
+)  # fmt: skip
+def test_a_damaged_result_is_store_003_and_says_what_to_remove(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    store, folder, _ = committed(tmp_path)
+    damage(folder)
+    with pytest.raises(StoreError, match=f"remove {folder} and run again") as caught:
+        store.manifest("prompts", "d")
+    assert caught.value.code == "STORE_003"
+
+
+def holder(home: Path, notes: Path, name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD_A_LEASE, str(home), str(notes), name],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_second_process_waits_for_the_lease(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    with holder(tmp_path, notes, "first") as first:
+        assert first.stdout is not None and first.stdout.readline() == "held\n"
+        with holder(tmp_path, notes, "second") as second:
+            second.communicate("x", timeout=30) if first.communicate("x", timeout=30) else None
+        assert notes.read_text() == "first\nsecond\n"
+
+
+def test_a_process_that_is_killed_holds_no_lease(tmp_path: Path) -> None:
+    with holder(tmp_path, tmp_path / "notes", "first") as first:
+        assert first.stdout is not None and first.stdout.readline() == "held\n"
+        first.kill()
+    with holder(tmp_path, tmp_path / "notes", "second") as second:
+        assert second.communicate("x", timeout=30)[0] == "held\n"
+    assert (tmp_path / "notes").read_text() == "second\n"
+
+
+def test_leases_of_two_digests_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.lease("prompts", "one"), store.lease("prompts", "two"):
+        pass
+
+
+def test_a_home_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError), Store(tmp_path / "file").lease("prompts", "d"):
+        pass
