@@ -14,7 +14,7 @@ from rm_assets.resources.recipes import RECIPES
     deps=["gold_rewards", "implicit_pairs", "reward_model"],
     partitions_def=RECIPES,
     code_version=str(STAGES["evaluation_report"].version),
-    group_name="model",
+    group_name="reward_modeling",
     kinds={"torch", "markdown"},
     owners=OWNERS,
     pool=DEVICE_POOL,

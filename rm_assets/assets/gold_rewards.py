@@ -14,7 +14,7 @@ from rm_assets.resources.recipes import RECIPES
     deps=["sampled_responses"],
     partitions_def=RECIPES,
     code_version=str(STAGES["gold_rewards"].version),
-    group_name="data",
+    group_name="reward_modeling",
     kinds={"parquet", "torch"},
     owners=OWNERS,
     pool=DEVICE_POOL,

@@ -14,7 +14,7 @@ from rm_assets.resources.recipes import RECIPES
     deps=["reward_model", "evaluation_report"],
     partitions_def=RECIPES,
     code_version=str(STAGES["hub_release"].version),
-    group_name="model",
+    group_name="reward_modeling",
     kinds={"huggingface"},
     owners=OWNERS,
     description="The release folder, validated as its user would, and pushed to the Hub where the recipe says so.",

@@ -14,7 +14,7 @@ from rm_assets.resources.recipes import RECIPES
     deps=["gold_rewards"],
     partitions_def=RECIPES,
     code_version=str(STAGES["implicit_pairs"].version),
-    group_name="data",
+    group_name="reward_modeling",
     kinds={"parquet"},
     owners=OWNERS,
     description="Chosen and rejected by gold reward, in TRL's conversational format; every candidate is kept or counted.",

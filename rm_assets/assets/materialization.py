@@ -20,17 +20,17 @@ def materialize_result(made: Made) -> dg.MaterializeResult[Any]:
     """
     manifest = made.manifest
     metadata: dict[str, Any] = {
-        "rm/was_made_before": dg.MetadataValue.bool(made.was_there),
-        "rm/digest": manifest.digest,
-        "rm/folder": dg.MetadataValue.path(made.folder),
-        "rm/made_at": manifest.made["at"],
-        "rm/seconds": manifest.made["seconds"],
+        **{f"rm/{name}": _value(fact) for name, fact in manifest.facts.items() if fact is not None},
         **{f"data/num_{name}": count for name, count in manifest.counts.items()},
         **{f"work/{name.replace(' ', '_')}": 0 if made.was_there else count for name, count in manifest.work.items()},
-        **{f"rm/{name}": _value(fact) for name, fact in manifest.facts.items() if fact is not None},
+        **{f"plot/{plot.removesuffix('.png')}": _picture(made, plot) for plot in manifest.plots},
         **_examples(manifest),
         **_schema(manifest),
-        **{f"plot/{plot.removesuffix('.png')}": _picture(made, plot) for plot in manifest.plots},
+        "rm/was_made_before": dg.MetadataValue.bool(made.was_there),
+        "rm/seconds": manifest.made["seconds"],
+        "rm/made_at": manifest.made["at"],
+        "rm/digest": manifest.digest,
+        "rm/folder": dg.MetadataValue.path(made.folder),
     }
     if manifest.columns:
         metadata["dagster/row_count"] = next(iter(manifest.counts.values()))

@@ -13,7 +13,7 @@ from rm_assets.resources.recipes import RECIPES
 @dg.asset(
     partitions_def=RECIPES,
     code_version=str(STAGES["prompts"].version),
-    group_name="data",
+    group_name="reward_modeling",
     kinds={"parquet"},
     owners=OWNERS,
     description="Prompts, normalised and deduplicated, with ids by content and a split that no prompt can be on two sides of.",

@@ -14,7 +14,7 @@ from rm_assets.resources.recipes import RECIPES
     deps=["implicit_pairs"],
     partitions_def=RECIPES,
     code_version=str(STAGES["reward_model"].version),
-    group_name="model",
+    group_name="reward_modeling",
     kinds={"torch", "huggingface"},
     owners=OWNERS,
     pool=DEVICE_POOL,

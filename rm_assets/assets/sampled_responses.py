@@ -14,7 +14,7 @@ from rm_assets.resources.recipes import RECIPES
     deps=["prompts"],
     partitions_def=RECIPES,
     code_version=str(STAGES["sampled_responses"].version),
-    group_name="data",
+    group_name="reward_modeling",
     kinds={"parquet", "torch"},
     owners=OWNERS,
     pool=DEVICE_POOL,

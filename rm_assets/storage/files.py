@@ -26,7 +26,10 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise full_or_denied(error, path) from error
+        known = full_or_denied(error, path)
+        if known is error:
+            raise
+        raise known from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -40,7 +43,7 @@ def full_or_denied(error: OSError, path: Path) -> StoreError | OSError:
             why=str(error),
             fix="free some space, or set RM_ASSETS_HOME to a larger disk; what is committed stays",
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return StoreError(
             "STORE_001",
             f"cannot write {path}",

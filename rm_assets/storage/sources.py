@@ -27,7 +27,7 @@ class SourceRow(NamedTuple):
         """The text in a column. Raises: DataError DATA_003."""
         value = self.columns.get(field)
         if isinstance(value, str) and (may_be_empty or value.strip()):
-            return value
+            return self._encodable(field, value)
         raise self.fault(field, "holds no text" if field in self.columns else "is missing", value)
 
     def optional_text(self, field: str | None) -> str | None:
@@ -52,9 +52,10 @@ class SourceRow(NamedTuple):
             raise self.fault(field, "holds no number" if field in self.columns else "is missing", value) from None
 
     def _encodable(self, field: str, text: str) -> str:
-        # JSON can escape what no UTF-8 file can hold.
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise self.fault(field, "holds half a surrogate pair, which is no text", text)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # JSON can escape what no UTF-8 file can hold
+            raise self.fault(field, "holds half a surrogate pair, which is no text", text) from None
         return text
 
     def fault(self, field: str, what: str, value: Any) -> DataError:

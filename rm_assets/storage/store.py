@@ -68,13 +68,14 @@ class Store:
             return None
         try:
             manifest = Manifest(**json.loads(file.read_text("utf-8")))
-        except (ValueError, TypeError) as error:
+            sizes = {name: entry["bytes"] for name, entry in manifest.files.items()}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise StoreError(
-                "STORE_003", f"{file} is not a manifest", why=str(error), fix=f"remove {folder} and run again"
+                "STORE_003", f"{file} is not a manifest", why=repr(error), fix=f"remove {folder} and run again"
             ) from None
-        for name, entry in manifest.files.items():
+        for name, size in sizes.items():
             path = folder / name
-            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            if not path.is_file() or path.stat().st_size != size:
                 raise StoreError(
                     "STORE_003",
                     f"{path} is missing or has another size than its manifest says",
@@ -102,7 +103,10 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_CREAT | os.O_WRONLY)
         except OSError as error:
-            raise full_or_denied(error, path) from error
+            known = full_or_denied(error, path)
+            if known is error:
+                raise
+            raise known from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

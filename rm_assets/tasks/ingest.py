@@ -71,7 +71,7 @@ def ingest(task: Task) -> Product:
             "prompts": len(prompts),
             **{f"{s}_prompts": by_split[s] for s in SPLITS},
             "duplicates_dropped": dropped,
-            "train_prompts_in_test_dropped": num_leaked,
+            "overlap_with_test": num_leaked,
         },
         work={"prompts read": len(prompts) + dropped + num_leaked},
         facts={"prompts_by_source": dict(Counter(p.source for p in prompts).most_common(20))},

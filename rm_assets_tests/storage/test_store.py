@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,13 @@ def test_a_second_process_waits_for_the_lease(tmp_path: Path) -> None:
     with holder(tmp_path, notes, "first") as first:
         assert first.stdout is not None and first.stdout.readline() == "held\n"
         with holder(tmp_path, notes, "second") as second:
-            second.communicate("x", timeout=30) if first.communicate("x", timeout=30) else None
+            assert second.stdin is not None
+            second.stdin.write("x")
+            second.stdin.flush()
+            time.sleep(0.3)
+            assert not notes.exists()
+            first.communicate("x", timeout=30)
+            assert second.communicate(timeout=30)[0] == "held\n"
         assert notes.read_text() == "first\nsecond\n"
 
 
@@ -133,7 +140,8 @@ def test_leases_of_two_digests_do_not_wait_for_each_other(tmp_path: Path) -> Non
         pass
 
 
-def test_a_home_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_a_home_that_is_a_file_is_store_001(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError), Store(tmp_path / "file").lease("prompts", "d"):
+    with pytest.raises(StoreError, match="cannot write") as caught, Store(tmp_path / "file").lease("prompts", "d"):
         pass
+    assert caught.value.code == "STORE_001"

@@ -1,0 +1,162 @@
+"""Tasks as processes: what they say arrives while they work, and nothing of them outlives its reason."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rm_assets.executors.local import TaskEnd, run_local
+
+REPOSITORY = Path(__file__).parents[2]
+BEGIN = """
+import os, signal, subprocess, sys, threading, time
+from pathlib import Path
+from rm_assets.core.events import event_line
+folder = Path(sys.argv[1])
+def say(message):
+    print(event_line(event="log", message=message), flush=True)
+def wait_for(name):
+    for _ in range(300):
+        if (folder / name).exists():
+            return
+        time.sleep(0.05)
+    sys.exit(9)
+def start_grandchild():
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid
+"""
+RUN_IT = """
+import sys
+from pathlib import Path
+from rm_assets.executors.local import run_local
+run_local("fake", Path(sys.argv[1]), lambda event: print(event["message"], flush=True))
+"""
+Start = Callable[..., TaskEnd]
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes `rm_assets.tasks.fake` of a piece of code; its argument is the folder `tmp_path`."""
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(
+        f"import rm_assets.tasks\nrm_assets.tasks.__path__.append({str(modules)!r})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(modules), str(REPOSITORY)]))
+    return lambda code: (modules / "fake.py").write_text(BEGIN + code) and None
+
+
+def run(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = None, **options: Any) -> TaskEnd:
+    return run_local("fake", folder, on_event or (lambda event: None), **options)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while is_alive(pid):
+        assert time.monotonic() < deadline, f"process {pid} still lives"
+        time.sleep(0.02)
+
+
+def test_events_arrive_while_the_task_works(fake: Callable[[str], None], tmp_path: Path) -> None:
+    fake("say('one')\nwait_for('seen')\nsay('two')\n")
+    said: list[str] = []
+
+    def on_event(event: dict[str, Any]) -> None:
+        said.append(event["message"])
+        (tmp_path / "seen").touch()  # without this the task ends with 9
+
+    assert run(tmp_path, on_event) == TaskEnd(0, False, "")
+    assert said == ["one", "two"]
+
+
+def test_other_output_is_an_event_and_the_last_words_are_kept(fake: Callable[[str], None], tmp_path: Path) -> None:
+    fake("for n in range(40): print('line', n)\nprint('@rm {cut')\nsys.stdout.buffer.write(b'\\xff no line end')")
+    events: list[dict[str, Any]] = []
+    end = run(tmp_path, events.append)
+    assert {e["event"] for e in events} == {"output"} and len(events) == 42
+    assert end.tail.splitlines() == [*(f"line {n}" for n in range(12, 40)), "@rm {cut", "\ufffd no line end"]
+
+
+def test_the_exit_status_and_the_errors_words_come_back(fake: Callable[[str], None], tmp_path: Path) -> None:
+    fake("sys.exit('it broke')\n")
+    assert run(tmp_path) == TaskEnd(1, False, "it broke")
+
+
+def test_a_task_that_does_not_exist_fails_with_words(tmp_path: Path) -> None:
+    end = run_local("no_such_task", tmp_path, lambda event: None)
+    assert end.status == 1 and "No module named rm_assets.tasks.no_such_task" in end.tail
+
+
+def test_a_signal_is_the_exit_status(fake: Callable[[str], None], tmp_path: Path) -> None:
+    fake("os.kill(os.getpid(), signal.SIGKILL)\n")
+    assert run(tmp_path).status == -signal.SIGKILL
+
+
+def test_a_timeout_ends_the_task_and_its_children(fake: Callable[[str], None], tmp_path: Path) -> None:
+    fake("say(str(start_grandchild()))\ntime.sleep(60)\n")
+    pids: list[int] = []
+    began = time.monotonic()
+    end = run(tmp_path, lambda event: pids.append(int(event["message"])), timeout_seconds=1.5)
+    assert end.timed_out and end.status == -signal.SIGKILL and time.monotonic() - began < 20
+    wait_until_gone(pids[0])
+
+
+def test_a_task_in_time_is_not_timed_out(fake: Callable[[str], None], tmp_path: Path) -> None:
+    fake("")
+    assert run(tmp_path, timeout_seconds=60) == TaskEnd(0, False, "")
+
+
+def test_a_child_that_a_task_leaves_behind_ends_with_it(fake: Callable[[str], None], tmp_path: Path) -> None:
+    fake("say(str(start_grandchild()))\n")
+    pids: list[int] = []
+    began = time.monotonic()
+    assert run(tmp_path, lambda event: pids.append(int(event["message"]))).status == 0
+    assert time.monotonic() - began < 20  # it holds the output open for a minute
+    wait_until_gone(pids[0])
+
+
+def test_a_listener_that_fails_ends_the_task(fake: Callable[[str], None], tmp_path: Path) -> None:
+    fake("say(str(os.getpid()))\ntime.sleep(60)\n")
+    pids: list[int] = []
+
+    def interrupted(event: dict[str, Any]) -> None:
+        pids.append(int(event["message"]))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, interrupted)
+    wait_until_gone(pids[0])
+
+
+def test_the_death_of_the_caller_ends_the_task_and_its_children(fake: Callable[[str], None], tmp_path: Path) -> None:
+    fake(
+        "from rm_assets.tasks.session import _end_with_parent\n"
+        "threading.Thread(target=_end_with_parent, daemon=True).start()\n"
+        "say(str(os.getpid()))\nsay(str(start_grandchild()))\ntime.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN_IT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as caller:
+        assert caller.stdout is not None
+        pids = [int(caller.stdout.readline()) for _ in range(2)]
+        assert all(is_alive(pid) for pid in pids)
+        caller.kill()
+        for pid in pids:
+            wait_until_gone(pid)
+
+
+def test_a_real_task_without_its_request_fails_and_reads_nothing_from_the_terminal(tmp_path: Path) -> None:
+    end = run_local("ingest", tmp_path / "none.json", lambda event: None)
+    assert end.status == 1 and "none.json" in end.tail
