@@ -1,5 +1,6 @@
 """Whole files or none: everything is written to a temporary name beside its place and renamed."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -31,7 +32,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             raise
         raise known from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may not exist, nor its folder
+            temporary.unlink()
 
 
 def full_or_denied(error: OSError, path: Path) -> StoreError | OSError:

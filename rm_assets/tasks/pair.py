@@ -31,6 +31,14 @@ def pair(task: Task) -> Product:
             why="a pair needs two responses to one prompt with different gold rewards",
             fix="sample more or hotter responses, use a finer gold reward, or lower pairs.min_margin",
         )
+    tests = [rewards for rewards in of_prompt.values() if rewards[0].split == "test"]
+    if all(len({r.gold_reward for r in rewards}) < 2 for rewards in tests):
+        raise DataError(
+            "DATA_005",
+            f"no test pair is left: none of {len(tests)} test prompts has two responses with different gold rewards",
+            why="a trained model could not be judged",
+            fix="raise sampling.num_test_responses, bring more test prompts, or use a finer gold reward",
+        )
     write_table(task.folder / "pairs.parquet", Pair, pairs)
     exports = [f"{split}.jsonl" for split in SPLITS if by_split[split]]
     for name in exports:

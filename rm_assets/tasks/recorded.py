@@ -4,7 +4,14 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rm_assets.core.errors import DataError
-from rm_assets.core.recipe import RecordedGold, RecordedResponses
+from rm_assets.core.recipe import (
+    DatasetSource,
+    FileSource,
+    GeneratorSource,
+    PromptsSection,
+    RecordedGold,
+    RecordedResponses,
+)
 from rm_assets.core.records import Prompt
 from rm_assets.storage.sources import SourceRow, read_rows
 
@@ -31,6 +38,26 @@ def align_rows(
     for number, row in enumerate(read_rows(section.source)):
         key = str(number) if section.align == "row" else row.text(section.prompt_field)
         yield row, index.get(key)
+
+
+def require_all_rows(section: RecordedGold, prompts: PromptsSection) -> None:
+    """Raises DataError DATA_007 if rewards are aligned by row and there are more or fewer of them than prompts."""
+    if section.align != "row" or prompts.max_prompts is not None:
+        return
+    source = prompts.source
+    num_prompts = source.num_prompts if isinstance(source, GeneratorSource) else sum(1 for _ in read_rows(source))
+    num_rows = sum(1 for _ in read_rows(section.source))
+    if num_rows != num_prompts:
+        raise DataError(
+            "DATA_007",
+            f"{_named(section.source)} has {num_rows} rows of rewards, and the prompts' source has {num_prompts} rows",
+            why="align is 'row', so row n of one belongs to row n of the other",
+            fix="bring both to one length, or align by prompt or prompt_id",
+        )
+
+
+def _named(source: FileSource | DatasetSource) -> str:
+    return source.dataset if isinstance(source, DatasetSource) else ", ".join(source.files)
 
 
 def _key(section: RecordedResponses | RecordedGold, prompt: Prompt) -> str:

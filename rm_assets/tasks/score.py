@@ -14,7 +14,7 @@ from rm_assets.storage.shards import ShardLog
 from rm_assets.storage.sources import SourceRow
 from rm_assets.storage.tables import read_table, write_table
 from rm_assets.tasks.preview import columns_of, excerpt
-from rm_assets.tasks.recorded import align_rows
+from rm_assets.tasks.recorded import align_rows, require_all_rows
 from rm_assets.tasks.session import Product, QuietReporter, Task, run_task
 
 COMPONENTS = ("exact", "partial", "numerical", "lines", "format")
@@ -164,6 +164,7 @@ def score(task: Task) -> Product:
     elif isinstance(section, VerifierGold):
         rewards = verify_all(section, responses)
     else:
+        require_all_rows(section, task.recipe.prompts)
         rewards, num_scored = read_recorded(section, responses), 0
     order = {r.response_id: i for i, r in enumerate(responses)}
     rewards.sort(key=lambda r: order[r.response_id])

@@ -4,9 +4,11 @@ A task speaks to its executor in lines on standard output (core/events.py). It e
 parent: when that closes, the parent is gone and the task ends too.
 """
 
+import errno
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -107,12 +109,29 @@ def run_task(work: Callable[[Task], Product]) -> None:
     except RmAssetsError as error:
         reporter.emit(event="error", error=error.to_dict())
         sys.exit(1)
-    except OSError as error:
-        known = full_or_denied(error, Path(error.filename or "a file"))
-        if not isinstance(known, RmAssetsError):
+    except Exception as error:
+        known = _full_disk(error)
+        if known is None:
             raise
         reporter.emit(event="error", error=known.to_dict())
         sys.exit(1)
+
+
+def _full_disk(error: BaseException | None) -> RmAssetsError | None:
+    """STORE_001 if the error, or one that it came from, is a disk that is full or denied.
+
+    safetensors and PyTorch write by themselves and say so in words: "os error 28", "failed writing file".
+    """
+    while error is not None:
+        said = re.search(r"os error (\d+)|failed writing|unexpected pos \d+", str(error))
+        if not isinstance(error, OSError) and said:
+            error = OSError(int(said[1] or errno.ENOSPC), str(error).splitlines()[0])
+        if isinstance(error, OSError):
+            known = full_or_denied(error, Path(error.filename or "the task's files"))
+            if isinstance(known, RmAssetsError):
+                return known
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: LineReporter) -> None:

@@ -146,9 +146,7 @@ def test_the_death_of_the_caller_ends_the_task_and_its_children(fake: Callable[[
         "threading.Thread(target=_end_with_parent, daemon=True).start()\n"
         "say(str(os.getpid()))\nsay(str(start_grandchild()))\ntime.sleep(60)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", RUN_IT, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as caller:
+    with subprocess.Popen([sys.executable, "-c", RUN_IT, str(tmp_path)], stdout=subprocess.PIPE, text=True) as caller:
         assert caller.stdout is not None
         pids = [int(caller.stdout.readline()) for _ in range(2)]
         assert all(is_alive(pid) for pid in pids)

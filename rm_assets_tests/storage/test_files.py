@@ -45,9 +45,14 @@ def test_a_written_file_is_there_with_its_content_and_nothing_beside_it(tmp_path
 def test_an_exception_while_writing_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="midway"), whole_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("midway")
+
+    def break_midway() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("midway")
+
+    with pytest.raises(RuntimeError, match="midway"):
+        break_midway()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -90,12 +95,13 @@ def test_full_and_denied_disks_are_store_001(number: int) -> None:
 
 
 def test_any_other_error_of_the_system_stays_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError), whole_file(tmp_path / "a") as temporary:
-        temporary.mkdir()
-        try:
-            temporary.read_text()
-        finally:
-            temporary.rmdir()
+    def read_what_is_not_there() -> None:
+        with whole_file(tmp_path / "a"):
+            (tmp_path / "b").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        read_what_is_not_there()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_refuses_numbers_that_are_not_finite(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ def test_every_row_is_kept_or_counted(bench: Bench) -> None:
 
 
 def test_columns_are_taken_as_the_recipe_names_them(bench: Bench) -> None:
-    bench.write("prompts.csv", "q,key,who,gold,from\nWhy?,k1,You are terse.,#### 3,web\nHow?,k2,You are kind.,#### 4,book\n")
+    bench.write(
+        "prompts.csv", "q,key,who,gold,from\nWhy?,k1,You are terse.,#### 3,web\nHow?,k2,You are kind.,#### 4,book\n"
+    )
     section = {
         "source": files("prompts.csv"), "test": files("test.jsonl"), "split": SPLIT, "prompt_field": "q",
         "id_field": "key", "system_field": "who", "reference_field": "gold", "source_field": "from",

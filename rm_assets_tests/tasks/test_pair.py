@@ -6,7 +6,7 @@ from pathlib import Path
 from rm_assets_tests.tasks.conftest import ASSETS, Bench
 
 ROWS = [("good", 3), ("fine", 2), ("also fine", 2), ("poor", 1), ("poor", 0)]
-"""Ten candidates: one tie, one identical text, five with a margin of 1, two of 2 and one of 3, less the identical one."""
+"""Ten candidates: a tie, two of the same text, four with a margin of 1, three of 2 and one of 3."""
 
 
 def prepare(bench: Bench) -> None:

@@ -47,7 +47,9 @@ def test_rows_with_several_responses_align_by_their_position(bench: Bench) -> No
 
 
 def test_prompts_without_response_are_dropped_and_counted_when_the_recipe_says_so(bench: Bench) -> None:
-    bench.write("answers.jsonl", [{"prompt": "what is 0 and 1", "response": "1"}, {"prompt": "is 0 even", "response": "y"}])
+    bench.write(
+        "answers.jsonl", [{"prompt": "what is 0 and 1", "response": "1"}, {"prompt": "is 0 even", "response": "y"}]
+    )
     sampling = {"kind": "recorded", "source": files("answers.jsonl"), "missing": "drop"}
     made = bench.make(bench.recipe(sampling=sampling), "prompts", "sampled_responses")
     assert made.manifest.counts["responses"] == 2

@@ -14,7 +14,9 @@ def rewards(bench: Bench, **sections: Any) -> dict[str, float]:
     made = bench.make(bench.recipe(**sections), *ASSETS[:3])
     rows = bench.rows(made)
     assert made.manifest.counts["gold_rewards"] == len(rows)
-    assert [r.response_id for r in rows] == [r.response_id for r in bench.rows(bench.make(bench.recipe(**sections), ASSETS[1]))]
+    assert [r.response_id for r in rows] == [
+        r.response_id for r in bench.rows(bench.make(bench.recipe(**sections), ASSETS[1]))
+    ]
     return {r.response: r.gold_reward for r in rows}
 
 
@@ -38,7 +40,9 @@ def test_rewards_without_response_column_are_taken_in_order(bench: Bench) -> Non
 
 def test_ranks_of_a_csv_become_rewards_of_which_the_first_is_the_highest(bench: Bench) -> None:
     prepare(bench)
-    bench.write("ranked.csv", "prompt,response,rank\n" + "".join(f"p{n},p{n} {k},{k}\n" for n in range(20) for k in (3, 1, 2)))
+    bench.write(
+        "ranked.csv", "prompt,response,rank\n" + "".join(f"p{n},p{n} {k},{k}\n" for n in range(20) for k in (3, 1, 2))
+    )
     gold = {
         "kind": "recorded", "source": files("ranked.csv"), "response_field": "response", "reward_fields": ["rank"],
         "ranks": True,
@@ -60,7 +64,9 @@ def test_lists_of_rewards_align_with_rows_of_several_responses(bench: Bench) -> 
 
 
 def test_the_same_text_recorded_twice_keeps_both_rewards(bench: Bench) -> None:
-    rows = [{"prompt": p, "response": "same", "gold_reward": r} for p in ("what is 0 and 1", "is 0 even") for r in (1, 2)]
+    rows = [
+        {"prompt": p, "response": "same", "gold_reward": r} for p in ("what is 0 and 1", "is 0 even") for r in (1, 2)
+    ]
     bench.write("answers.jsonl", rows)
     sampling = {"kind": "recorded", "source": files("answers.jsonl"), "missing": "drop"}
     made = bench.make(bench.recipe(sampling=sampling), *ASSETS[:3])
@@ -77,7 +83,9 @@ def test_a_verifier_gives_the_weighted_sum_and_reports_its_parts(bench: Bench) -
         "source": files("prompts.jsonl"), "test": files("test.jsonl"), "reference_field": "gold",
         "split": {"train": 1.0, "validation": 0.0, "test": 0.0},
     }  # fmt: skip
-    made = bench.make(bench.recipe(prompts=prompts, gold={"kind": "verifier", "exact": 2.0, "format": 0.5}), *ASSETS[:3])
+    made = bench.make(
+        bench.recipe(prompts=prompts, gold={"kind": "verifier", "exact": 2.0, "format": 0.5}), *ASSETS[:3]
+    )
     rows = bench.rows(made)
     assert [r.gold_reward for r in rows] == [2.5, 0.5, 0.0]
     assert [(r.components["exact"], r.components["format"]) for r in rows] == [(1, 1), (0, 1), (0, 0)]

@@ -1,0 +1,49 @@
+"""reward_model: a checkpoint that loads, and the account of what it was trained on."""
+
+import json
+
+from safetensors.torch import load_file
+
+from rm_assets.resources.compute import Made
+from rm_assets_tests.tasks.conftest import Bench
+
+Chain = tuple[Bench, dict[str, Made]]
+
+
+def test_the_account_of_pairs_adds_up(chain: Chain) -> None:
+    made = chain[1]["reward_model"].manifest
+    # Eight pairs twice, four a step.
+    assert made.counts["optimizer_steps"] == 4 and made.work == {"pairs trained on": 8}
+    parts = ("trained", "over_length", "identical_after_tokenization", "set_aside")
+    assert made.counts["pairs_in"] == 8 == sum(made.counts[f"pairs_{part}"] for part in parts)
+
+
+def test_the_checkpoint_says_what_it_was_trained_on(chain: Chain) -> None:
+    made = chain[1]["reward_model"]
+    training = json.loads((made.folder / "checkpoint" / "rm_assets.json").read_text("utf-8"))
+    assert training["pairs_data_version"] == chain[1]["implicit_pairs"].manifest.data_version
+    assert training["num_optimizer_steps"] == 4 and training["max_length"] == 100
+    assert [step["step"] for step in training["history"]] == [1, 2, 3, 4]
+    assert training["history"][-1]["loss"] == training["final_loss"] == made.manifest.facts["final_loss"]
+
+
+def test_the_weights_moved_and_have_one_output(chain: Chain) -> None:
+    bench, made = chain
+    weights = load_file(made["reward_model"].folder / "checkpoint" / "model.safetensors")
+    base = load_file(bench.folder / "recipes" / "base" / "model.safetensors")
+    assert tuple(weights["score.weight"].shape) == (1, 16)
+    assert not weights["model.norm.weight"].equal(base["model.norm.weight"])
+
+
+def test_no_state_to_resume_from_is_left(chain: Chain) -> None:
+    folder = chain[1]["reward_model"].folder
+    assert sorted(f.name for f in folder.iterdir()) == [
+        "checkpoint", "manifest.json", "request.json", "training_curve.png",
+    ]  # fmt: skip
+
+
+def test_training_again_does_nothing(chain: Chain) -> None:
+    bench, _ = chain
+    started = bench.num_tasks_started()
+    assert bench.make(bench.recipe(), "reward_model").was_there
+    assert bench.num_tasks_started() == started
