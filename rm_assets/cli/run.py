@@ -48,7 +48,8 @@ def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: 
         _point_dagster_home(console)
         instance = dg.DagsterInstance.get()
     try:
-        keys = dg.AssetSelection.from_string(select).resolve(defs.resolve_asset_graph())
+        selection = dg.AssetSelection.all() if select == "*" else dg.AssetSelection.from_string(select)
+        keys = selection.resolve(defs.resolve_asset_graph())
     except dg.DagsterError as error:
         raise RecipeError(
             "RECIPE_003", f"--select: {select!r} selects nothing", why=str(error), fix=f"assets are {', '.join(STAGES)}"

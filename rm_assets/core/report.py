@@ -1,26 +1,18 @@
-"""The evaluation report for people: Markdown for the web UI, HTML as one file that needs nothing else.
+"""The evaluation report for people: its tables, and the Markdown of the web UI (the HTML is in report_html.py).
 
-Prompts and responses are untrusted text: in HTML all of it is escaped, nothing is fetched and no script can run; in
-Markdown it stands in code blocks with fences longer than any it contains.
+Prompts and responses are untrusted text: they stand in code blocks with fences longer than any they contain.
 """
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_CAPTIONS = {
-    "score_plot": "Left: rewards of the first test prompts, best gold first. Right: chosen against rejected.",
-    "gold_scatter": "Reward against gold reward, a dot for each test response.",
-    "training_curve": "Loss and accuracy while training.",
-}
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """A table of texts; the first column is left-aligned, the others right. `note` says how to read it."""
 
     title: str
@@ -29,7 +21,7 @@ class _Table:
     note: str = ""
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
@@ -37,24 +29,24 @@ def _decimal(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}" if abs(value) >= 1000 or 0 < abs(value) < 0.01 else f"{value:.2f}"
 
 
-def _count(value: int) -> str:
+def count_text(value: int) -> str:
     return f"{value:,}"
 
 
-def _points(value: float | None) -> str:
+def points(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.1f}".replace("-", "−")
 
 
-def _range(rate: Mapping[str, Any]) -> str:
+def interval_text(rate: Mapping[str, Any]) -> str:
     return "–" if not rate["n"] else f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} %"
 
 
-def _clean(text: str) -> str:
+def printable(text: str) -> str:
     """The text with a replacement mark for control characters and lone surrogates, which no file could hold."""
     return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
-def _tables(report: Mapping[str, Any]) -> list[_Table]:
+def report_tables(report: Mapping[str, Any]) -> list[Table]:
     """Every table of the report, in reading order."""
     breakdowns = (
         ("by_difference", "Match rate by what differs", "the responses differ in"),
@@ -63,12 +55,12 @@ def _tables(report: Mapping[str, Any]) -> list[_Table]:
     return [
         _headline_table(report),
         *(
-            _Table(title, (first, "match rate", "95 % interval", "n"), _rate_rows(report[key]))
+            Table(title, (first, "match rate", "95 % interval", "n"), _rate_rows(report[key]))
             for key, title, first in breakdowns
         ),
         _training_table(report),
         _distribution_table(report["distributions"]),
-        _Table(
+        Table(
             "Rank correlation of reward and gold reward",
             ("over", "Spearman", "Kendall", "n"),
             _correlation_rows(report["rank_correlation"]),
@@ -79,54 +71,56 @@ def _tables(report: Mapping[str, Any]) -> list[_Table]:
 
 def _rate_rows(rates: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     ordered = sorted(rates.items(), key=lambda item: (-item[1]["n"], item[0]))
-    return [(name, _percent(rate["value"]), _range(rate), _count(rate["n"])) for name, rate in ordered]
+    return [(name, percent(rate["value"]), interval_text(rate), count_text(rate["n"])) for name, rate in ordered]
 
 
-def _headline_table(report: Mapping[str, Any]) -> _Table:
+def _headline_table(report: Mapping[str, Any]) -> Table:
     match = report["match_rate"]
-    rows = [("match rate with gold", _percent(match["value"]), _range(match), "", _count(match["n"]))]
+    rows = [("match rate with gold", percent(match["value"]), interval_text(match), "", count_text(match["n"]))]
     for key, name in (("length_baseline", "length alone"), ("format_baseline", "format alone")):
         baseline = report[key]
         if baseline:
             gain = baseline["model_advantage"]
-            advantage = f"{_points(gain['value'])} ({_points(gain['low'])} to {_points(gain['high'])})"
+            advantage = f"{points(gain['value'])} ({points(gain['low'])} to {points(gain['high'])})"
             label = f"{name}: {baseline['rule']}"
-            rows.append((label, _percent(baseline["value"]), _range(baseline), advantage, _count(baseline["n"])))
+            rows.append(
+                (label, percent(baseline["value"]), interval_text(baseline), advantage, count_text(baseline["n"]))
+            )
     total = match["n"] + match["num_ties"]
     drawn = (
         "every pair of responses" if match["pairs"] == "all" else "one pair a prompt, drawn before gold is looked at"
     )
     note = (
-        f"Test prompts only ({_count(report['num_test_prompts'])}, of which "
-        f"{_count(report['num_single_response_prompts'])} with a single response; "
-        f"{_count(report['num_test_responses'])} responses): {drawn}. "
-        f"{_count(match['num_ties'])} of {_count(total)} pairs ({_percent(match['tie_rate'])}) are ties in gold. "
-        f"Tie rule: {match['tie_rule']}; {_count(match['num_equal_rewards'])} pairs have equal rewards. "
+        f"Test prompts only ({count_text(report['num_test_prompts'])}, of which "
+        f"{count_text(report['num_single_response_prompts'])} with a single response; "
+        f"{count_text(report['num_test_responses'])} responses): {drawn}. "
+        f"{count_text(match['num_ties'])} of {count_text(total)} pairs ({percent(match['tie_rate'])}) are ties in gold. "
+        f"Tie rule: {match['tie_rule']}; {count_text(match['num_equal_rewards'])} pairs have equal rewards. "
         f"Interval: {match['interval']}; of the distance: 95 % bootstrap over prompts."
     )
     header = ("agreement with gold", "value", "95 % interval", "model is ahead by (points)", "n")
-    return _Table("Match rate", header, rows, note)
+    return Table("Match rate", header, rows, note)
 
 
-def _training_table(report: Mapping[str, Any]) -> _Table:
+def _training_table(report: Mapping[str, Any]) -> Table:
     train, gap, training = report["train_accuracy"], report["generalization_gap"], report["training"]
     steps = training.get("num_optimizer_steps")
     loss = report["distributions"]["loss"]
-    gap_range = "–" if gap["low"] is None else f"{_points(gap['low'])} to {_points(gap['high'])}"
+    gap_range = "–" if gap["low"] is None else f"{points(gap['low'])} to {points(gap['high'])}"
     rows = [
-        ("accuracy on training pairs", _percent(train["value"]), _range(train), _count(train["n"])),
-        ("accuracy on validation pairs", _percent(report["validation_accuracy"]["value"]), "", ""),
-        ("training minus test, points", _points(gap["value"]), gap_range, _count(gap["num_test_pairs"])),
+        ("accuracy on training pairs", percent(train["value"]), interval_text(train), count_text(train["n"])),
+        ("accuracy on validation pairs", percent(report["validation_accuracy"]["value"]), "", ""),
+        ("training minus test, points", points(gap["value"]), gap_range, count_text(gap["num_test_pairs"])),
         ("final training loss", _decimal(training.get("final_loss")), "", ""),
-        ("loss on test pairs", _decimal(loss["value"]), "", _count(loss["n"])),
-        ("optimizer steps", "–" if steps is None else _count(steps), "", ""),
-        ("training pairs", _count(report["num_train_pairs"]), "", ""),
+        ("loss on test pairs", _decimal(loss["value"]), "", count_text(loss["n"])),
+        ("optimizer steps", "–" if steps is None else count_text(steps), "", ""),
+        ("training pairs", count_text(report["num_train_pairs"]), "", ""),
     ]
     note = "Loss in nats a pair; guessing gives 0.69. The pair policy can make training pairs easier than test pairs."
-    return _Table("Training", ("figure", "value", "95 % interval", "n"), rows, note)
+    return Table("Training", ("figure", "value", "95 % interval", "n"), rows, note)
 
 
-def _distribution_table(spread: Mapping[str, Any]) -> _Table:
+def _distribution_table(spread: Mapping[str, Any]) -> Table:
     rows = []
     names = (
         ("reward", "reward"),
@@ -138,45 +132,50 @@ def _distribution_table(spread: Mapping[str, Any]) -> _Table:
         part = spread[key]
         quantiles = [_decimal(part["quantiles"][q]) for q in ("0.05", "0.5", "0.95")]
         within = _decimal(spread["within_prompt_sd"][key]["value"]) if key in spread["within_prompt_sd"] else ""
-        rows.append((name, _decimal(part["mean"]), _decimal(part["sd"]), within, *quantiles, _count(part["n"])))
+        rows.append((name, _decimal(part["mean"]), _decimal(part["sd"]), within, *quantiles, count_text(part["n"])))
     small, barely = spread["compression"], spread["compression"]["barely_separated"]
     note = (
         f"Margins are chosen minus rejected. Mean |reward margin|: {_decimal(small['mean_abs_reward_margin'])} log "
-        f"odds; such margins claim a match rate of {_percent(small['implied_match_rate'])}. "
-        f"{_percent(barely['value'])} of {_count(barely['n'])} pairs are barely separated "
+        f"odds; such margins claim a match rate of {percent(small['implied_match_rate'])}. "
+        f"{percent(barely['value'])} of {count_text(barely['n'])} pairs are barely separated "
         f"(less than {barely['threshold']})."
     )
-    return _Table("Distributions", ("", "mean", "sd", "sd within prompts", "5 %", "median", "95 %", "n"), rows, note)
+    return Table("Distributions", ("", "mean", "sd", "sd within prompts", "5 %", "median", "95 %", "n"), rows, note)
 
 
 def _correlation_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     inner = found["per_prompt"]
     overall, length, gold = found["spearman"], found["reward_with_length"], found["gold_reward_with_length"]
     return [
-        ("all test responses", _decimal(overall["value"]), _decimal(found["kendall"]["value"]), _count(overall["n"])),
+        (
+            "all test responses",
+            _decimal(overall["value"]),
+            _decimal(found["kendall"]["value"]),
+            count_text(overall["n"]),
+        ),
         (
             "within prompts, mean",
             _decimal(inner["spearman"]),
             _decimal(inner["kendall"]),
-            f"{_count(inner['n'])} prompts",
+            f"{count_text(inner['n'])} prompts",
         ),
-        ("reward with length instead", _decimal(length["value"]), "", _count(length["n"])),
-        ("gold reward with length instead", _decimal(gold["value"]), "", _count(gold["n"])),
+        ("reward with length instead", _decimal(length["value"]), "", count_text(length["n"])),
+        ("gold reward with length instead", _decimal(gold["value"]), "", count_text(gold["n"])),
     ]
 
 
-def _mistake_title(number: int, mistake: Mapping[str, Any]) -> str:
+def mistake_title(number: int, mistake: Mapping[str, Any]) -> str:
     margin = _decimal(abs(mistake["reward_margin"]))
     return f"{number}. Wrong by {margin} log odds; differs in: {mistake['difference']}; source: {mistake['source']}"
 
 
-def _sides(mistake: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def mistake_sides(mistake: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Title, figures and text of the two responses, the one that gold prefers first."""
     return [
         (
             title,
             f"gold {_decimal(mistake[f'{side}_gold_reward'])}, reward {_decimal(mistake[f'{side}_reward'])}",
-            _clean(mistake[side]),
+            printable(mistake[side]),
         )
         for side, title in (("chosen", "Gold prefers"), ("rejected", "The model prefers"))
     ]
@@ -196,25 +195,25 @@ def render_markdown(report: Mapping[str, Any], *, recipe_name: str, lineage: Map
         )
     else:
         parts += ["## Diagnosis", "No warning sign."]
-    tables = [*_tables(report), _Table("Lineage", ("input", "version"), list(lineage.items()))]
+    tables = [*report_tables(report), Table("Lineage", ("input", "version"), list(lineage.items()))]
     for table in tables:
         parts += [f"## {table.title}", _markdown_table(table)]
         parts += [_inline(table.note)] if table.note else []
     if report["worst_mistakes"]:
         parts.append("## Worst mistakes")
     for number, mistake in enumerate(report["worst_mistakes"], 1):
-        parts.append(f"### {_inline(_mistake_title(number, mistake))}")
+        parts.append(f"### {_inline(mistake_title(number, mistake))}")
         if mistake["system"]:
-            parts += ["System", _fenced(_clean(mistake["system"]))]
-        parts += ["Prompt", _fenced(_clean(mistake["prompt"]))]
-        for title, figures, text in _sides(mistake):
+            parts += ["System", _fenced(printable(mistake["system"]))]
+        parts += ["Prompt", _fenced(printable(mistake["prompt"]))]
+        for title, figures, text in mistake_sides(mistake):
             parts += [f"{title} ({figures})", _fenced(text)]
     return "\n\n".join(parts) + "\n"
 
 
 def _inline(text: str) -> str:
     """One line in which no character means anything to Markdown or HTML."""
-    line = " ".join(_clean(text).split())
+    line = " ".join(printable(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", line)
 
@@ -224,187 +223,6 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def _markdown_table(table: _Table) -> str:
+def _markdown_table(table: Table) -> str:
     header, *rows = ("| " + " | ".join(_inline(cell) for cell in row) + " |" for row in (table.header, *table.rows))
     return "\n".join([header, "| :--- |" + " ---: |" * (len(table.header) - 1), *rows])
-
-
-def render_html(
-    report: Mapping[str, Any], *, recipe_name: str, lineage: Mapping[str, str], plots: Mapping[str, bytes]
-) -> str:
-    """The report as one HTML file; `plots` maps names ("score_plot", "gold_scatter", "training_curve") to PNGs."""
-    match, length = report["match_rate"], report["length_baseline"]
-    title = f"Evaluation report: {_text(recipe_name)}"
-    figures = "".join(_html_figure(name, png) for name, png in plots.items())
-    rates = {"Match rate by what differs": "by_difference", "Match rate by source": "by_source"}
-    tables = "".join(
-        _html_table(table, report[rates[table.title]] if table.title in rates else None) for table in _tables(report)
-    )
-    versions = _Table("Lineage", ("input", "version"), list(lineage.items()))
-    body = (
-        f"<header><p class=kind>Evaluation report</p><h1>{_text(recipe_name)}</h1>"
-        f"<p class=verdict>{_text(report['verdict'])}</p>"
-        f"{_html_key_figures(match, length, report['train_accuracy'])}</header>"
-        f"<section><h2>Diagnosis</h2>{_html_diagnosis(report['diagnosis'])}</section>"
-        f"<section><h2>Plots</h2>{figures}</section>{tables}{_html_mistakes(report['worst_mistakes'])}"
-        f"{_html_canaries(report['canaries'])}{_html_table(versions)}"
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>{title}</title><style>{_CSS}</style></head>\n<body><main>{body}</main></body></html>\n"
-    )
-
-
-def _text(value: str) -> str:
-    return escape(_clean(value), quote=True)
-
-
-def _html_key_figures(match: Mapping[str, Any], length: Mapping[str, Any], train: Mapping[str, Any]) -> str:
-    gain = length["model_advantage"]
-    figures = (
-        (_percent(match["value"]), "match rate", f"{_range(match)}, n = {_count(match['n'])}"),
-        (
-            _points(gain["value"]),
-            "points ahead of length",
-            f"{_points(gain['low'])} to {_points(gain['high'])}, n = {_count(gain['n'])}",
-        ),
-        (_percent(train["value"]), "on training pairs", f"n = {_count(train['n'])}"),
-        (
-            _percent(match["tie_rate"]),
-            "ties in gold",
-            f"{_count(match['num_ties'])} of {_count(match['n'] + match['num_ties'])} pairs",
-        ),
-    )
-    items = "".join(
-        f"<div><dt>{name}</dt><dd><b>{value}</b><small>{note}</small></dd></div>" for value, name, note in figures
-    )
-    return f"<dl class=figures>{items}</dl>"
-
-
-def _html_diagnosis(diagnosis: Sequence[Mapping[str, str]]) -> str:
-    if not diagnosis:
-        return "<p>No warning sign.</p>"
-    items = "".join(
-        f"<li class={_text(sign['severity'])}><h3>{_text(sign['sign'])} <small>{_text(sign['severity'])}</small></h3>"
-        f"<p>{_text(sign['evidence'])}.</p><p><b>Remedy:</b> {_text(sign['remedy'])}.</p></li>"
-        for sign in diagnosis
-    )
-    return f"<ul class=signs>{items}</ul>"
-
-
-def _html_figure(name: str, png: bytes) -> str:
-    caption = _text(_CAPTIONS.get(name, name))
-    data = base64.b64encode(png).decode("ascii")
-    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-    return f'<figure class="{_text(name)}">{image}<figcaption>{caption}</figcaption></figure>'
-
-
-def _html_table(table: _Table, rates: Mapping[str, Mapping[str, Any]] | None = None) -> str:
-    """A section with the table; with `rates`, its first column's names, each row also draws its interval."""
-    head = "".join(f"<th scope=col>{_text(name)}</th>" for name in table.header)
-    head += "<th scope=col class=strip>0 · 50 · 100 %</th>" if rates else ""
-    rows = "".join(
-        f"<tr><th scope=row>{_text(row[0])}</th>{''.join(f'<td>{_text(cell)}</td>' for cell in row[1:])}"
-        f"{_interval_strip(rates[row[0]]) if rates else ''}</tr>"
-        for row in table.rows
-    )
-    note = f"<p class=note>{_text(table.note)}</p>" if table.note else ""
-    kind = "lineage" if table.title == "Lineage" else "data"
-    return (
-        f"<section><h2>{_text(table.title)}</h2><div class=wide><table class={kind}><thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>{note}</section>"
-    )
-
-
-def _interval_strip(rate: Mapping[str, Any]) -> str:
-    """A line from low to high with a dot at the value, on a scale from 0 to 1 with a mark at one half."""
-    low, value, high = (4 + 132 * rate[key] for key in ("low", "value", "high"))
-    return (
-        '<td class=strip><svg width="140" height="14" viewBox="0 0 140 14" aria-hidden="true">'
-        '<path class=axis d="M4 7H136M70 1V13"/>'
-        f'<path class=span d="M{low:.1f} 7H{high:.1f}"/><circle cx="{value:.1f}" cy="7" r="3.5"/></svg></td>'
-    )
-
-
-def _html_mistakes(mistakes: Sequence[Mapping[str, Any]]) -> str:
-    if not mistakes:
-        return ""
-    items = []
-    for number, mistake in enumerate(mistakes, 1):
-        system = f"<h4>System</h4><pre dir=auto>{_text(mistake['system'])}</pre>" if mistake["system"] else ""
-        sides = "".join(
-            f"<div><h4>{title} <small>{_text(figures)}</small></h4><pre dir=auto>{escape(text)}</pre></div>"
-            for title, figures, text in _sides(mistake)
-        )
-        items.append(
-            f"<article><h3>{_text(_mistake_title(number, mistake))}</h3>{system}<h4>Prompt</h4>"
-            f"<pre dir=auto>{_text(mistake['prompt'])}</pre><div class=sides>{sides}</div></article>"
-        )
-    intro = "<p>Test pairs that the model orders against gold, the one that it is surest of first.</p>"
-    return f"<section><h2>Worst mistakes</h2>{intro}{''.join(items)}</section>"
-
-
-def _html_canaries(canaries: Sequence[Mapping[str, Any]]) -> str:
-    if not canaries:
-        return ""
-    rows = "".join(
-        f"<tr><td><pre dir=auto>{_text(str(canary.get('text', canary['messages'])))}</pre></td>"
-        f"<td>{canary['reward']:.6f}</td></tr>"
-        for canary in canaries
-    )
-    intro = "<p>A copy of the model must give these rewards to these texts.</p>"
-    head = "<th scope=col>rendered text</th><th scope=col>reward</th>"
-    table = f"<table class=canaries><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<section><h2>Canaries</h2>{intro}<div class=wide>{table}</div></section>"
-
-
-_CSS = """
-:root{color-scheme:light dark;--ink:#1f2933;--soft:#5a6775;--line:#dde2e8;--page:#fff;--tint:#f5f7f9;--mark:#2b6cb0;
---warn:#b4531a}
-@media (prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa7b4;--line:#37414c;--page:#161b21;--tint:#1e252d;
---mark:#6fb0ec;--warn:#e8935a}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);
-font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-main{max-width:62rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
-h1{font-size:2rem;line-height:1.2;margin:0 0 .75rem;overflow-wrap:anywhere}
-h2{font-size:1.2rem;margin:2.75rem 0 .75rem;padding-bottom:.3rem;border-bottom:1px solid var(--line)}
-h3{font-size:1rem;margin:0 0 .35rem}h4{font-size:.8rem;font-weight:600;margin:.8rem 0 .3rem}
-small{font-weight:400;color:var(--soft);font-size:.8rem}
-.kind{margin:0;color:var(--soft);font-size:.85rem}.verdict{font-size:1.1rem;max-width:46rem;margin:0}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(12rem,1fr));gap:1rem;margin:1.75rem 0 0}
-.figures div{border-top:3px solid var(--mark);padding-top:.5rem}
-dt{font-size:.85rem;color:var(--soft)}dd{margin:0}
-dd b{display:block;font-size:1.7rem;line-height:1.3;font-variant-numeric:tabular-nums}
-.signs{list-style:none;margin:0;padding:0}
-.signs li{border-left:3px solid var(--soft);padding:.1rem 0 .1rem 1rem;margin:0 0 1.1rem}
-.signs li.problem{border-color:var(--warn)}.signs p::first-letter{text-transform:uppercase}
-.signs p{margin:.15rem 0;max-width:48rem}
-.signs h3::first-letter{text-transform:uppercase}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-table.data{width:100%}
-th,td{padding:.38rem .75rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
-th:first-child,td:first-child{text-align:left;padding-left:0}tbody th{font-weight:400;overflow-wrap:anywhere}
-thead th{color:var(--soft);font-weight:600;white-space:nowrap}
-table.lineage td{text-align:left;font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.82rem;
-overflow-wrap:anywhere}table.lineage th{text-align:left}
-table.canaries{width:100%}.canaries td:first-child{width:100%}.strip{width:150px;white-space:nowrap;padding-right:0}
-.note{color:var(--soft);font-size:.85rem;max-width:52rem}
-svg{display:inline-block;vertical-align:middle}svg path{fill:none;stroke:var(--line);stroke-width:1}
-svg .span{stroke:var(--mark);stroke-width:2}svg circle{fill:var(--mark)}
-figure{margin:0 0 1.5rem}img{max-width:100%;height:auto;background:#fff;border-radius:4px}
-.gold_scatter img{max-width:34rem;width:100%}
-figcaption{color:var(--soft);font-size:.85rem;margin-top:.25rem}
-pre{margin:0;padding:.6rem .75rem;background:var(--tint);border-radius:4px;
-font:.82rem/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere;max-height:24rem;
-overflow-y:auto}
-article{margin:0 0 2rem}.sides{display:grid;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr));gap:0 1rem}
-.sides h4 small{margin-left:.35rem}
-@media print{:root{color-scheme:light;--ink:#000;--soft:#444;--line:#bbb;--page:#fff;--tint:#f4f4f4;--mark:#2b6cb0;
---warn:#b4531a}
-body{font-size:10.5pt}main{max-width:none;padding:0}pre{max-height:none;overflow:visible}.wide{overflow:visible}
-figure,tr,.signs li{break-inside:avoid}h2,h3,h4{break-after:avoid}}
-"""

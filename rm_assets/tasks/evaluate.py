@@ -8,7 +8,8 @@ from rm_assets.core.evaluation import ScoredPair, ScoredResponse, build_report, 
 from rm_assets.core.plots import gold_scatter, score_plot, training_curve
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.records import GoldReward, Messages, Pair, conversation
-from rm_assets.core.report import render_html, render_markdown
+from rm_assets.core.report import render_markdown
+from rm_assets.core.report_html import render_html
 from rm_assets.storage.files import write_json, write_text
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.preview import excerpt
