@@ -11,7 +11,7 @@ def test_every_row_is_kept_or_counted(bench: Bench) -> None:
     made = bench.make(bench.recipe(), "prompts")
     assert made.manifest.counts == {
         "prompts": 6, "train_prompts": 4, "validation_prompts": 0, "test_prompts": 2, "duplicates_dropped": 2,
-        "train_prompts_in_test_dropped": 1,
+        "overlap_with_test": 1,
     }  # fmt: skip
     assert made.manifest.work == {"prompts read": 9}
     assert [(p.prompt, p.split, p.row) for p in bench.rows(made)] == [
