@@ -42,7 +42,7 @@ def _value(fact: Any) -> Any:
         return dg.MetadataValue.md("\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in fact.items())]))
     if isinstance(fact, list):
         return dg.MetadataValue.md("\n".join(f"- {item}" for item in fact) or "nothing")
-    return fact
+    return round(fact, 6) if isinstance(fact, float) else fact
 
 
 def _examples(manifest: Manifest) -> dict[str, Any]:
