@@ -99,3 +99,18 @@ def test_backfill_of_two_recipes_finishes_without_a_daemon(environment: dict[str
         json.loads(m.read_text())["recipe"] for m in (tmp_path / "store" / "hub_release").glob("*/manifest.json")
     }
     assert recipes == {"tiny", "mine"}
+
+
+@pytest.mark.slow
+def test_a_killed_run_does_not_block_the_next_one(environment: dict[str, str], tmp_path: Path) -> None:
+    command = [Path(sys.executable).parent / "rm-assets", "run", "tiny"]
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    for line in first.stderr:
+        if "task sample starts" in line:
+            break
+    first.kill()
+    first.communicate()
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert again.returncode == 0, again.stderr
+    assert list((tmp_path / "store" / "hub_release").glob("*/manifest.json"))

@@ -9,8 +9,6 @@ from rm_assets.resources.compute import Made
 from rm_assets.storage.store import Manifest
 
 OWNERS = ["team:reward-models"]
-DEVICE_POOL = "device"
-"""Pool of the steps that keep a device busy; its limit says how many of them run at once."""
 
 
 def materialize_result(made: Made) -> dg.MaterializeResult[Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from rm_assets.assets.materialization import DEVICE_POOL, OWNERS, materialize_result
+from rm_assets.assets.materialization import OWNERS, materialize_result
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.recipes import RECIPES
@@ -17,7 +17,6 @@ from rm_assets.resources.recipes import RECIPES
     group_name="reward_modeling",
     kinds={"torch", "huggingface"},
     owners=OWNERS,
-    pool=DEVICE_POOL,
     description="The trained reward model: a checkpoint that AutoModelForSequenceClassification loads.",
 )
 def reward_model(context: dg.AssetExecutionContext, compute: Compute) -> dg.MaterializeResult[Any]:

@@ -58,11 +58,17 @@ def find(recipe: str, asset: str) -> Found:
     if asset not in STAGES:
         raise StoreError("STORE_002", f"there is no asset '{asset}'", fix=f"one of {', '.join(STAGES)}")
     store = Store(find_home())
-    want = wanted(store, recipe_book().load(recipe), asset)
+    not_made = StoreError(
+        "STORE_002",
+        f"{asset} of recipe '{recipe}' has not been made as the recipe wants it now (store: {store.home})",
+        fix=f"run `rm-assets run {recipe}`",
+    )
+    try:
+        want = wanted(store, recipe_book().load(recipe), asset)
+    except StoreError as error:
+        if error.code == "STORE_002":
+            raise not_made from None
+        raise
     if want.manifest is None:
-        raise StoreError(
-            "STORE_002",
-            f"{asset} of recipe '{recipe}' has not been made as the recipe wants it now (store: {store.home})",
-            fix=f"run `rm-assets run {recipe}`",
-        )
+        raise not_made
     return Found(asset, want.manifest, store.folder(asset, want.digest))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -12,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rm_assets.core.errors import RecipeError
+from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import write_text
+from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import find_home, find_workspace
 
 
@@ -27,14 +28,29 @@ def build(recipe: str, *, select: str, smoke: bool, log_level: str) -> bool:
     result = _execute(recipe, select=select, smoke=smoke, log_level=log_level, console=console)
     for event in result.filter_events(lambda e: e.is_step_failure):
         cause = event.step_failure_data
+        if cause.error and cause.error.cls_name == "DagsterExecutionInterruptedError":
+            print("cancelled: what is committed stays, run again to go on", file=sys.stderr)
+            continue
         text = (
             (cause.user_failure_data and cause.user_failure_data.description)
             or (cause.error and cause.error.message)
             or "failed"
         )
         print(f"error: {text}", file=sys.stderr)
+    if smoke:
+        print("SMOKE RUN: it shows that every part works; its numbers mean nothing.")
     print_results(result, Console(), time.monotonic() - started)
     return bool(result.success)
+
+
+def _require_sources(recipe: Recipe, assets: set[str]) -> None:
+    """Finds every local file and checkpoint that the recipe names, before hours go into what comes before it.
+
+    Raises: DataError DATA_001, RecipeError RECIPE_003.
+    """
+    fingerprints = Fingerprints(find_home() / "fingerprints")
+    for asset in assets:
+        STAGES[asset].settings(recipe, fingerprints.of)
 
 
 def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: Console) -> Any:
@@ -54,6 +70,7 @@ def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: 
         raise RecipeError(
             "RECIPE_003", f"--select: {select!r} selects nothing", why=str(error), fix=f"assets are {', '.join(STAGES)}"
         ) from None
+    _require_sources(recipe_book().load(recipe), {key.to_user_string() for key in keys})
     job = defs.resolve_job_def("build_reward_model")
     with instance:
         return job.execute_in_process(
@@ -103,13 +120,14 @@ def print_results(result: Any, console: Console, seconds: float) -> None:
                 "; ".join(work),
                 "made before" if was_made else str(metadata["rm/seconds"]),
             )
-    console.print(table)
+    if made:
+        console.print(table)
     if "evaluation_report" in made:
         _print_verdict(Path(str(made["evaluation_report"]["rm/folder"].value)), console)
     if "hub_release" in made:
         console.print(f"release:      {made['hub_release']['rm/path'].value}", soft_wrap=True)
     console.print(f"{'done' if result.success else 'failed'} after {seconds:.0f} s")
-    if result.success and shutil.which("make") and find_workspace():
+    if "hub_release" in made and find_workspace():
         console.print(
             "next: `make ui` shows the graph; `rm-assets show evaluation_report --recipe NAME` prints the report"
         )

@@ -36,7 +36,7 @@ def make_pairs(groups: Iterable[list[GoldReward]], section: PairsSection) -> tup
     for rewards in groups:
         for better, worse in candidates(rewards, section.policy):
             account["candidates"] += 1
-            margin = better.gold_reward - worse.gold_reward
+            margin = round(better.gold_reward - worse.gold_reward, 9)  # 0.5 - 0.4 is no less than 0.1
             if better.response == worse.response:
                 account["identical_text"] += 1
             elif margin == 0:

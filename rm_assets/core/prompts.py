@@ -15,14 +15,18 @@ def normalise(prompt: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
 
 
-def deduplicate(prompts: Iterable[Prompt]) -> tuple[list[Prompt], int]:
-    """The first of each (system, prompt) in order, and the number left out.
+def deduplicate(prompts: Iterable[Prompt], most: int | None = None) -> tuple[list[Prompt], int]:
+    """The first of each (system, prompt) in order, and the number of duplicates left out.
+
+    Reading stops before the prompt that would be one more than `most`.
 
     Raises: DataError DATA_010 if two rows of one prompt have different references.
     """
     first: dict[str, Prompt] = {}
     num_dropped = 0
     for prompt in prompts:
+        if len(first) == most and prompt.prompt_id not in first:
+            break
         known = first.setdefault(prompt.prompt_id, prompt)
         if known is not prompt:
             num_dropped += 1

@@ -81,6 +81,7 @@ class TrainingResult:
     """What training did. Pairs in = trained + over_length + identical + set_aside, counted by `num_pairs`."""
 
     num_pairs: dict[str, int]
+    trained_pair_ids: list[str]
     num_optimizer_steps: int
     num_tokens: int
     final_loss: float

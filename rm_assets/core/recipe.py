@@ -37,7 +37,9 @@ class ModelRef(Section):
         None,
         description="Local checkpoint folder: absolute, relative to the recipe file, or package://PATH inside rm_assets. ${VAR} is read from the environment.",
     )
-    hub_id: str | None = Field(None, description="Model id on the Hugging Face Hub.")
+    hub_id: str | None = Field(
+        None, pattern=r"^[\w.-]+(/[\w.-]+)?$", description="Model id on the Hugging Face Hub: OWNER/NAME."
+    )
     revision: str | None = Field(
         None, description="Commit, tag or branch on the Hub. Pin a commit: a branch can move under you."
     )
@@ -255,6 +257,12 @@ class RecordedGold(Section):
     )
     ranks: bool = Field(False, description="The numbers are ranks (1 is best): the gold reward is minus the rank.")
 
+    @model_validator(mode="after")
+    def _one_reward_a_response(self) -> "RecordedGold":
+        if self.response_field is not None and len(self.reward_fields) > 1:
+            raise ValueError("'response_field' names one response a row, so 'reward_fields' must name one column")
+        return self
+
 
 GoldSection = Annotated[ClassifierGold | VerifierGold | RecordedGold, Field(discriminator="kind")]
 
@@ -361,3 +369,11 @@ class Recipe(Section):
     execution: ExecutionSection = Field(
         default=ExecutionSection(), description="How work is carried out; changes no result."
     )
+
+    @model_validator(mode="after")
+    def _labels_find_their_responses(self) -> "Recipe":
+        if self.sampling.kind == "policy" and self.gold.kind == "recorded" and self.gold.response_field is None:
+            raise ValueError(
+                "recorded rewards without gold.response_field are taken by position, which means nothing for freshly sampled responses; name gold.response_field, or record the responses too"
+            )
+        return self

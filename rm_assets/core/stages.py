@@ -47,11 +47,11 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage("prompts", "ingest", "prompts", (), version=1),
         Stage("sampled_responses", "sample", "sampling", ("prompts",), version=1),
-        Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=1),
-        Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=1),
-        Stage("reward_model", "train", "training", ("implicit_pairs",), version=1),
+        Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=2),
+        Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=2),
+        Stage("reward_model", "train", "training", ("implicit_pairs",), version=2),
         Stage(
-            "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=1
+            "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=2
         ),
         Stage("hub_release", "release", "release", ("reward_model", "evaluation_report"), version=1),
     )

@@ -110,8 +110,8 @@ def verify(response: str, reference: str, rule: VerifierRule) -> Verdict:
 
 
 def _weigh(components: dict[str, float], rule: VerifierRule) -> Verdict:
-    # fsum: the reward does not depend on the order of the components.
-    reward = math.fsum(getattr(rule, name) * value for name, value in components.items())
+    # Rounded: rewards that are equal as fractions are equal as numbers, so that a tie is seen as one.
+    reward = round(math.fsum(getattr(rule, name) * value for name, value in components.items()), 9)
     return Verdict(**components, reward=reward)
 
 

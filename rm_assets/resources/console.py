@@ -7,11 +7,12 @@ import dagster as dg
 
 
 class _SaidByPeople(logging.Filter):
-    """Lets through messages of asset code, and everything from `event_level` on."""
+    """Lets through messages of asset code, and not what Dagster says of steps and their order."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         event = getattr(record, "dagster_meta", {}).get("dagster_event")
-        return event is None or record.levelno <= logging.DEBUG
+        chatter = event is not None or record.getMessage().endswith("Not executing.")
+        return not chatter or record.levelno <= logging.DEBUG
 
 
 class _Line(logging.Formatter):

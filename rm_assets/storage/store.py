@@ -4,6 +4,7 @@ HOME/<asset>/<digest>/manifest.json     written last of all; without it the fold
 HOME/<asset>/<digest>/...               the files that the manifest names
 HOME/<asset>/<digest>/work/             state to resume from; removed when the manifest is written
 HOME/<asset>/<digest>.lock              lease: one process at a time makes a digest
+    HOME/device.lock                        lease: one process at a time samples, scores or trains
 HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
 """
 
@@ -11,7 +12,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -98,17 +99,32 @@ class Store:
     @contextmanager
     def lease(self, asset: str, of_digest: str) -> Iterator[None]:
         """Held by the one process that makes this digest; a second one waits here. A dead process holds nothing."""
-        path = self.home / asset / f"{of_digest}.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(path, os.O_CREAT | os.O_WRONLY)
-        except OSError as error:
-            known = full_or_denied(error, path)
-            if known is error:
-                raise
-            raise known from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _locked(self.home / asset / f"{of_digest}.lock"):
             yield
-        finally:
-            os.close(lock)
+
+    @contextmanager
+    def device(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Held by the one process of this store that keeps the device busy; others say so and wait, using no CPU."""
+        with _locked(self.home / "device.lock", lambda: say("waiting: another task is using the device")):
+            yield
+
+
+@contextmanager
+def _locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_CREAT | os.O_WRONLY)
+    except OSError as error:
+        known = full_or_denied(error, path)
+        if known is error:
+            raise
+        raise known from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)

@@ -1,7 +1,8 @@
 """evaluation_report: scores the test responses with the trained model and judges it against gold."""
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.digests import unit_interval
 from rm_assets.core.evaluation import ScoredPair, ScoredResponse, build_report, compare_pairs
@@ -14,53 +15,67 @@ from rm_assets.storage.files import write_json, write_text
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.preview import excerpt
 from rm_assets.tasks.session import Product, Task, run_task
-from rm_assets.tasks.train import TRAINING_FILE
+from rm_assets.tasks.train import TRAINED_PAIRS_FILE, TRAINING_FILE
+
+if TYPE_CHECKING:
+    from rm_assets.backends.torch.scorer import TorchScorer
 
 
 def evaluate(task: Task) -> Product:
-    """Scores test responses, a sample of the training pairs and the canaries; writes the report in three forms."""
-    from rm_assets.backends.torch.checkpoints import pick_device
-    from rm_assets.backends.torch.scorer import TorchScorer
+    """Scores test responses, trained pairs and the canaries; writes the report in three forms.
 
-    settings, execution = task.recipe.evaluation, task.recipe.execution
+    A test prompt that leaves no room for a response within training.max_length is left out whole and counted.
+    """
+    settings = task.recipe.evaluation
     checkpoint = task.input("reward_model", "checkpoint")
     training: dict[str, Any] = json.loads((checkpoint / TRAINING_FILE).read_text("utf-8"))
-    gold = [r for r in read_table(task.input("gold_rewards", "gold_rewards.parquet"), GoldReward) if r.split == "test"]
-    train_pairs = [p for p in read_table(task.input("implicit_pairs", "pairs.parquet"), Pair) if p.split == "train"]
-    drawn = sorted(train_pairs, key=lambda p: unit_interval("train pair", settings.seed, p.pair_id))[
-        : settings.max_train_pairs
-    ]
+    trained = set(json.loads(task.input("reward_model", TRAINED_PAIRS_FILE).read_text("utf-8")))
+    pairs_table = read_table(task.input("implicit_pairs", "pairs.parquet"), Pair)
+    train_pairs = [p for p in pairs_table if p.pair_id in trained]
+    in_order = sorted(train_pairs, key=lambda p: unit_interval("train pair", settings.seed, p.pair_id))
+    drawn = in_order[: settings.max_train_pairs]
+    rows = [r for r in read_table(task.input("gold_rewards", "gold_rewards.parquet"), GoldReward) if r.split == "test"]
 
-    scorer = TorchScorer(
-        ModelRef(path=str(checkpoint)),
-        max_length=training["max_length"],
-        dtype="float32",
-        device=pick_device(execution.device),
-        token_budget=execution.token_budget,
-        reporter=task.reporter,
-    )
-    test_scores = list(scorer.score([conversation(r.prompt, r.system, r.response) for r in gold]))
-    test = [
-        ScoredResponse(gold=r, reward=s.reward, num_tokens=s.num_tokens) for r, s in zip(gold, test_scores, strict=True)
-    ]
-    pair_rewards = [s.reward for s in scorer.score([side for p in drawn for side in (p.chosen, p.rejected)])]
+    with task.store.device(task.reporter.log):
+        scorer = _scorer(task, checkpoint, training["max_length"])
+        fits = {r.prompt_id: scorer.has_room(conversation(r.prompt, r.system)) for r in rows}
+        gold = [r for r in rows if fits[r.prompt_id]]
+        scores = list(scorer.score([conversation(r.prompt, r.system, r.response) for r in gold]))
+        pair_rewards = [s.reward for s in scorer.score([side for p in drawn for side in (p.chosen, p.rejected)])]
+        canaries = [_canary(scorer, messages) for messages in _canary_conversations(gold, settings.num_canaries)]
+    test = [ScoredResponse(gold=r, reward=s.reward, num_tokens=s.num_tokens) for r, s in zip(gold, scores, strict=True)]
     scored_pairs: list[ScoredPair] = list(zip(drawn, pair_rewards[::2], pair_rewards[1::2], strict=True))
     report = build_report(
         test=test,
         scored_train_pairs=scored_pairs,
         train_pairs=train_pairs,
         settings=settings,
-        canaries=[_canary(scorer, messages) for messages in _canary_conversations(gold, settings.num_canaries)],
+        canaries=canaries,
         training=training,
     )
+    report["num_test_prompts_over_length"] = list(fits.values()).count(False)
+    report["num_test_responses_truncated"] = sum(s.truncated for s in scores)
     pairs, _ = compare_pairs(test, settings)
     plots = {
         "score_plot": score_plot(test, pairs),
         "gold_scatter": gold_scatter(test),
         "training_curve": training_curve(training["history"]),
     }
-    return _write(
-        task, report, plots, num_scored=len(test) + 2 * len(drawn), num_truncated=sum(s.truncated for s in test_scores)
+    return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn))
+
+
+def _scorer(task: Task, checkpoint: Path, max_length: int) -> "TorchScorer":
+    from rm_assets.backends.torch.checkpoints import pick_device
+    from rm_assets.backends.torch.scorer import TorchScorer
+
+    execution = task.recipe.execution
+    return TorchScorer(
+        ModelRef(path=str(checkpoint)),
+        max_length=max_length,
+        dtype="float32",
+        device=pick_device(execution.device),
+        token_budget=execution.token_budget,
+        reporter=task.reporter,
     )
 
 
@@ -70,14 +85,12 @@ def _canary_conversations(gold: list[GoldReward], num_canaries: int) -> list[Mes
     return [conversation(r.prompt, r.system, r.response) for _, r in rows]
 
 
-def _canary(scorer: Any, messages: Messages) -> dict[str, Any]:
+def _canary(scorer: "TorchScorer", messages: Messages) -> dict[str, Any]:
     """One row at a time, so that no padding enters the reward that a release has to reproduce."""
     return {"messages": messages, "text": scorer.text(messages), "reward": next(iter(scorer.score([messages]))).reward}
 
 
-def _write(
-    task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_scored: int, num_truncated: int
-) -> Product:
+def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_scored: int) -> Product:
     folder, name = task.folder, task.recipe.name
     lineage = {asset: manifest.data_version for asset, manifest in task.inputs.items()}
     for plot, png in plots.items():
@@ -92,7 +105,8 @@ def _write(
             "test_pairs": match["n"],
             "test_ties": match["num_ties"],
             "test_responses": report["num_test_responses"],
-            "test_responses_truncated": num_truncated,
+            "test_responses_truncated": report["num_test_responses_truncated"],
+            "test_prompts_over_length": report["num_test_prompts_over_length"],
         },
         work={"responses scored by the reward model": num_scored},
         facts={

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 
 from rm_assets.core.digests import prompt_id
 from rm_assets.core.errors import DataError
@@ -20,7 +19,7 @@ def read_prompts(section: PromptsSection, source: object) -> Iterator[Prompt]:
     """The prompts of one source as they are; the split is assigned later."""
     rows = _generated(source) if isinstance(source, GeneratorSource) else read_rows(source)  # type: ignore[arg-type]
     generated = isinstance(source, GeneratorSource)
-    for index, row in enumerate(islice(rows, section.max_prompts)):
+    for index, row in enumerate(rows):
         text = row.text("prompt" if generated else section.prompt_field)
         system = row.optional_text(section.system_field) if section.system_field else section.system
         yield Prompt(
@@ -45,12 +44,12 @@ def _generated(source: GeneratorSource) -> Iterator[SourceRow]:
 def ingest(task: Task) -> Product:
     """Reads, deduplicates and splits; every row read is kept or counted with its reason."""
     section = task.recipe.prompts
-    train, dropped = deduplicate(read_prompts(section, section.source))
+    train, dropped = deduplicate(read_prompts(section, section.source), section.max_prompts)
     if section.test is None:
         prompts = assign_splits(train, section.split, section.split_seed)
         num_leaked = 0
     else:
-        test, dropped_test = deduplicate(read_prompts(section, section.test))
+        test, dropped_test = deduplicate(read_prompts(section, section.test), section.max_prompts)
         held_out = {normalise(p.prompt) for p in test}
         kept = [p for p in train if normalise(p.prompt) not in held_out]
         num_leaked = len(train) - len(kept)

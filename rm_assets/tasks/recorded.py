@@ -36,8 +36,12 @@ def align_rows(
                 fix="align by another column, or make the ids distinct",
             )
     for number, row in enumerate(read_rows(section.source)):
-        key = str(number) if section.align == "row" else row.text(section.prompt_field)
+        key = str(number) if section.align == "row" else _text_or_number(row, section.prompt_field)
         yield row, index.get(key)
+
+
+def _text_or_number(row: SourceRow, field: str) -> str:
+    return row.optional_text(field) or row.text(field)
 
 
 def require_all_rows(section: RecordedGold, prompts: PromptsSection) -> None:

@@ -10,6 +10,7 @@ from rm_assets.core.errors import DataError
 from rm_assets.core.protocols import SampleRequest
 from rm_assets.core.recipe import PolicySampling, RecordedResponses
 from rm_assets.core.records import Prompt, Response, conversation
+from rm_assets.core.stages import STAGES
 from rm_assets.storage.shards import ShardLog
 from rm_assets.storage.tables import read_table, write_table
 from rm_assets.tasks.preview import columns_of, excerpt
@@ -46,7 +47,12 @@ def sample_from_policy(
         reporter=QuietReporter(),
     )
     parameters = {k: v for k, v in task.settings.items() if k not in ("num_responses", "num_test_responses", "seed")}
-    log = ShardLog(task.store.home, "responses", {**parameters, **sampler.identity}, SampledRow)
+    log = ShardLog(
+        task.store.home,
+        "responses",
+        {**parameters, **sampler.identity, "stage_version": STAGES["sampled_responses"].version},
+        SampledRow,
+    )
 
     wanted: dict[str, tuple[Prompt, int]] = {}
     for prompt in prompts:
@@ -146,7 +152,8 @@ def sample(task: Task) -> Product:
     prompts = list(read_table(task.input("prompts", "prompts.parquet"), Prompt))
     section = task.recipe.sampling
     if isinstance(section, PolicySampling):
-        responses, work = sample_from_policy(task, section, prompts)
+        with task.store.device(task.reporter.log):
+            responses, work = sample_from_policy(task, section, prompts)
         counts: Counter[str] = Counter()
     else:
         responses, counts = read_recorded(task, section, prompts)

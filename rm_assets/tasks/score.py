@@ -9,6 +9,7 @@ from rm_assets.core.digests import digest
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import ClassifierGold, RecordedGold, VerifierGold
 from rm_assets.core.records import GoldReward, Response, conversation
+from rm_assets.core.stages import STAGES
 from rm_assets.core.verifier import VerifierRule, verify
 from rm_assets.storage.shards import ShardLog
 from rm_assets.storage.sources import SourceRow
@@ -45,7 +46,12 @@ def score_with_classifier(
         token_budget=execution.token_budget,
         reporter=QuietReporter(),
     )
-    log = ShardLog(task.store.home, "gold", {**task.settings, **scorer.identity}, ScoredRow)
+    log = ShardLog(
+        task.store.home,
+        "gold",
+        {**task.settings, **scorer.identity, "stage_version": STAGES["gold_rewards"].version},
+        ScoredRow,
+    )
     conversations = [conversation(r.prompt, r.system, r.response) for r in responses]
     keys = [digest(c) for c in conversations]
     wanted = dict(zip(keys, zip(keys, conversations, strict=True), strict=True))
@@ -92,8 +98,8 @@ def verify_all(section: VerifierGold, responses: list[Response]) -> list[GoldRew
     return rewards
 
 
-def read_recorded(section: RecordedGold, responses: list[Response]) -> list[GoldReward]:
-    """Recorded rewards, each checked to be of its response.
+def read_recorded(section: RecordedGold, responses: list[Response]) -> tuple[list[GoldReward], dict[str, int]]:
+    """Recorded rewards, each checked to be of its response, and an account of the record.
 
     Raises: DataError DATA_007 if number or order do not agree, DATA_008 if a reward is not finite.
     """
@@ -101,8 +107,12 @@ def read_recorded(section: RecordedGold, responses: list[Response]) -> list[Gold
     for r in responses:
         of_prompt[r.prompt_id].append(r)
     recorded: defaultdict[str, list[tuple[SourceRow, float]]] = defaultdict(list)
+    num_recorded = num_unknown = 0
     for row, prompt in align_rows(section, responses):
-        if prompt is not None:
+        num_recorded += 1
+        if prompt is None:
+            num_unknown += 1
+        else:
             recorded[prompt] += [(row, _finite(row, field)) for field in section.reward_fields]
     rewards = []
     for prompt, its_responses in of_prompt.items():
@@ -111,7 +121,7 @@ def read_recorded(section: RecordedGold, responses: list[Response]) -> list[Gold
             GoldReward(**asdict(r), gold_reward=-v if section.ranks else v)
             for r, v in zip(its_responses, values, strict=True)
         ]
-    return rewards
+    return rewards, {"recorded_rows": num_recorded, "recorded_rows_of_unknown_prompts": num_unknown}
 
 
 def _finite(row: SourceRow, field: str) -> float:
@@ -140,7 +150,8 @@ def _of_responses(
     by_text: defaultdict[str, list[float]] = defaultdict(list)
     for row, value in recorded:
         by_text[row.text(section.response_field, may_be_empty=True)].append(value)
-    values = []
+    values: list[float] = []
+    used: Counter[str] = Counter()
     for r in responses:
         found = by_text[r.response]
         if not found:
@@ -149,8 +160,16 @@ def _of_responses(
                 f"{shown}: no recorded reward for the response {r.response!r:.60}",
                 fix="label it, or correct gold.response_field",
             )
-        # The same text recorded twice has its rewards used up in order, so that duplicates keep theirs.
-        values.append(found.pop(0) if len(found) > 1 else found[0])
+        num_same = sum(other.response == r.response for other in responses)
+        if len(set(found)) > 1 and len(found) != num_same:
+            raise DataError(
+                "DATA_007",
+                f"{shown}: the response {r.response!r:.60} occurs {num_same} times and has {len(found)} rewards",
+                why="they contradict each other",
+                fix="keep one reward for it, or one for each occurrence",
+            )
+        used[r.response] += 1
+        values.append(found[min(used[r.response], len(found)) - 1])
     return values
 
 
@@ -158,14 +177,15 @@ def score(task: Task) -> Product:
     """Labels every response, in the order of sampled_responses."""
     responses = list(read_table(task.input("sampled_responses", "responses.parquet"), Response))
     section = task.recipe.gold
-    num_scored = len(responses)
+    num_scored, account = len(responses), dict[str, int]()
     if isinstance(section, ClassifierGold):
-        rewards, num_scored = score_with_classifier(task, section, responses)
+        with task.store.device(task.reporter.log):
+            rewards, num_scored = score_with_classifier(task, section, responses)
     elif isinstance(section, VerifierGold):
         rewards = verify_all(section, responses)
     else:
         require_all_rows(section, task.recipe.prompts)
-        rewards, num_scored = read_recorded(section, responses), 0
+        (rewards, account), num_scored = read_recorded(section, responses), 0
     order = {r.response_id: i for i, r in enumerate(responses)}
     rewards.sort(key=lambda r: order[r.response_id])
     broken = next((r for r in rewards if not math.isfinite(r.gold_reward)), None)
@@ -190,7 +210,7 @@ def score(task: Task) -> Product:
     }
     return Product(
         files=["gold_rewards.parquet"],
-        counts={"gold_rewards": len(rewards), "truncated": sum(r.truncated for r in rewards)},
+        counts={"gold_rewards": len(rewards), "truncated": sum(r.truncated for r in rewards), **account},
         work={"responses scored": num_scored},
         facts=facts,
         examples=[

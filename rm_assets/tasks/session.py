@@ -20,11 +20,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rm_assets.core.errors import RmAssetsError, TaskError
+from rm_assets.core.errors import DataError, RmAssetsError, TaskError
 from rm_assets.core.events import event_line
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.files import full_or_denied
+from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.store import Manifest, Store
 
 
@@ -149,6 +150,7 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
         started = time.monotonic()
         task.folder.mkdir(parents=True, exist_ok=True)
         product = work(task)
+        _require_same_sources(task)
         record = {f.name: getattr(product, f.name) for f in fields(product) if f.name != "files"} | {
             "asset": asset,
             "digest": of_digest,
@@ -159,6 +161,13 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
             "made": _circumstances(time.monotonic() - started, request.get("run_id", "")),
         }
         store.commit(record, task.folder, product.files)
+
+
+def _require_same_sources(task: Task) -> None:
+    """Refuses to commit what was made of sources that are not those the digest names."""
+    now = STAGES[task.asset].settings(task.recipe, Fingerprints(task.store.home / "fingerprints").of)
+    if now != task.settings:
+        raise DataError("DATA_010", f"a source of {task.asset} changed while it was read", fix="run again")
 
 
 def _circumstances(seconds: float, run_id: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rm_assets.storage.tables import read_table
 from rm_assets.tasks.session import Product, Task, run_task
 
 TRAINING_FILE = "rm_assets.json"
+TRAINED_PAIRS_FILE = "trained_pair_ids.json"
 ENGINE_PACKAGES = ("torch", "transformers", "trl", "accelerate", "tokenizers")
 TIMINGS = ("tokens_per_second", "eta_seconds")
 
@@ -25,16 +26,17 @@ def train(task: Task) -> Product:
     recipe, checkpoint = task.recipe, task.folder / "checkpoint"
     task.reporter.log(f"training on {len(pairs['train'])} pairs with {recipe.training.engine}")
     started = time.monotonic()
-    result = TrlTrainer().train(
-        pairs["train"],
-        pairs["validation"],
-        settings=recipe.training,
-        execution=recipe.execution,
-        seed=recipe.seed,
-        checkpoint=checkpoint,
-        work=task.folder / "work",
-        reporter=task.reporter,
-    )
+    with task.store.device(task.reporter.log):
+        result = TrlTrainer().train(
+            pairs["train"],
+            pairs["validation"],
+            settings=recipe.training,
+            execution=recipe.execution,
+            seed=recipe.seed,
+            checkpoint=checkpoint,
+            work=task.folder / "work",
+            reporter=task.reporter,
+        )
     seconds = time.monotonic() - started
     summary = {
         "settings": task.settings,
@@ -50,15 +52,17 @@ def train(task: Task) -> Product:
         "versions": {package: version(package) for package in ENGINE_PACKAGES},
     }
     write_json(checkpoint / TRAINING_FILE, summary)
+    write_json(task.folder / TRAINED_PAIRS_FILE, result.trained_pair_ids)
+    num_seen = min(result.num_pairs["trained"], result.num_optimizer_steps * recipe.training.pairs_per_step)
     plots = _plots(task, result.history)
     return Product(
-        files=[f"checkpoint/{file.name}" for file in sorted(checkpoint.iterdir())],
+        files=[TRAINED_PAIRS_FILE, *(f"checkpoint/{file.name}" for file in sorted(checkpoint.iterdir()))],
         counts={
             "optimizer_steps": result.num_optimizer_steps,
             "tokens": result.num_tokens,
             **{f"pairs_{k}": v for k, v in result.num_pairs.items()},
         },
-        work={"pairs trained on": result.num_pairs["trained"]},
+        work={"pairs trained on": num_seen},
         facts={
             "final_loss": result.final_loss,
             "validation_accuracy": result.validation_accuracy,

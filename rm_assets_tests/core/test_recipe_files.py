@@ -167,7 +167,7 @@ def test_extends_merges_key_by_key_and_through_a_chain(tmp_path: Path) -> None:
 
 
 def test_change_of_kind_replaces_the_whole_mapping(tmp_path: Path) -> None:
-    override = "extends: a\ngold: {kind: recorded, source: {kind: files, files: [gold.csv]}}"
+    override = "extends: a\ngold: {kind: recorded, source: {kind: files, files: [gold.csv]}, response_field: response}"
     book = write(tmp_path, a=MINIMAL, b=override, c="extends: a\ngold: {kind: verifier, partial: 0.1}")
     gold = book.load("b").gold
     assert isinstance(gold, RecordedGold)

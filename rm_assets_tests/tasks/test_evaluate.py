@@ -10,7 +10,13 @@ Chain = tuple[Bench, dict[str, Made]]
 
 def test_every_test_response_and_training_pair_is_scored_once(chain: Chain) -> None:
     made = chain[1]["evaluation_report"].manifest
-    assert made.counts == {"test_pairs": 4, "test_ties": 0, "test_responses": 8, "test_responses_truncated": 0}
+    assert made.counts == {
+        "test_pairs": 4,
+        "test_ties": 0,
+        "test_responses": 8,
+        "test_responses_truncated": 0,
+        "test_prompts_over_length": 0,
+    }
     assert made.work == {"responses scored by the reward model": 8 + 2 * 8}
 
 

@@ -199,9 +199,13 @@ def check_context(ref: ModelRef, config: PretrainedConfig, renderer: Renderer, m
         )
 
 
-def identity(renderer: Renderer, dtype: Dtype, device: torch.device) -> dict[str, str]:
-    """All that decides a backend's output besides its inputs and the weights."""
+def identity(model: PreTrainedModel, renderer: Renderer, dtype: Dtype, device: torch.device) -> dict[str, str]:
+    """All that decides a backend's output besides its inputs and a local checkpoint's weights.
+
+    Of a checkpoint from the Hub it holds the commit that a branch or tag stood for when it was loaded.
+    """
     return {
+        "commit": str(getattr(model.config, "_commit_hash", None)),
         "backend": "torch",
         "chat_template": renderer.template_hash,
         "torch": torch.__version__,
@@ -228,8 +232,10 @@ def _load(auto_class: Any, ref: ModelRef, *, new_head: bool = False, **options: 
         )
     backbone = model.base_model_prefix + "."
     # A head is new in a reward model, and so is the pooler in front of it that some encoders have.
+    # A tensor of another shape than the configuration says would be as random as a missing one.
+    resized = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
     untrained = sorted(
-        key for key in report["missing_keys"]
+        key for key in {*report["missing_keys"], *resized}
         if not new_head or (key.startswith(backbone) and "pooler" not in key)
     )  # fmt: skip
     if untrained:

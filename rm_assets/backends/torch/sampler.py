@@ -79,7 +79,10 @@ class TorchSampler:
     @property
     def identity(self) -> Mapping[str, str]:
         """What decides a response besides prompt, seed, sampling parameters and weights."""
-        return {**identity(self._renderer, self._dtype, self._device), "random_numbers": "philox-inverse-cdf-1"}
+        return {
+            **identity(self._model, self._renderer, self._dtype, self._device),
+            "random_numbers": "philox-inverse-cdf-1",
+        }
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
         """Responses to all requests, in the order of requests and their seeds.
@@ -151,12 +154,14 @@ class TorchSampler:
         seeds = np.array([row.seed for row in group.rows], dtype=np.uint64)
         members = torch.arange(len(source), device=device)  # (R,) places of the rows that are still computed
         is_done = torch.zeros(len(source), dtype=torch.bool, device=device)  # (R,)
+        is_broken = torch.zeros((), dtype=torch.bool, device=device)  # kept on the device: no wait for each token
         last = int(limits.max())
         for step in range(last):
             if step % UNIFORM_BLOCK == 0 and self._temperature > 0:
                 block = uniforms(seeds[members.cpu().numpy()], step // UNIFORM_BLOCK)
                 block_of_rows = torch.from_numpy(block).to(device)  # (R, UNIFORM_BLOCK)
             uniform = block_of_rows[:, step % UNIFORM_BLOCK] if self._temperature > 0 else None  # (R,)
+            is_broken |= (logits.isnan() | logits.isposinf()).any() | logits.isneginf().all(-1).any()
             tokens = draw(logits, uniform, self._temperature, self._top_p)  # (R,)
             new_tokens[members, step] = tokens
             is_done |= torch.isin(tokens, self._eos_ids) | (limits <= step + 1)
@@ -179,6 +184,13 @@ class TorchSampler:
                 input_ids=tokens[:, None], attention_mask=mask[:, : longest + step + 1],
                 position_ids=positions[:, None], past_key_values=cache, use_cache=True,
             ).logits[:, -1]  # (R, V)  # fmt: skip
+        if bool(is_broken):
+            raise ModelError(
+                "MODEL_006",
+                "The policy gave logits that are not finite",
+                why="weights or activations overflow, often in float16",
+                fix="set sampling.dtype to bfloat16 or float32; if it is float32 already, the checkpoint is damaged",
+            )
         return self._cut(new_tokens, [len(group.prompts[prompt]) for prompt in group.prompt_of_row])
 
     def _cut(self, new_tokens: torch.Tensor, prompt_lengths: list[int]) -> list[list[int]]:

@@ -40,11 +40,15 @@ class TorchScorer:
     @property
     def identity(self) -> Mapping[str, str]:
         """What decides a reward besides conversation and weights."""
-        return identity(self._renderer, self._dtype, self._device)
+        return identity(self._model, self._renderer, self._dtype, self._device)
 
     def text(self, messages: Messages) -> str | None:
         """The conversation as the model reads it; None for an encoder, which reads a text pair."""
         return None if self._renderer.text_pairs else self._renderer.text(messages)
+
+    def has_room(self, prompt: Messages) -> bool:
+        """Whether the prompt leaves room for a response within `max_length`."""
+        return len(self._renderer.encode_prompts([prompt])[0]) < self._max_length
 
     def score(self, conversations: Sequence[Messages]) -> Iterator[Score]:
         """One score a conversation, in the order given; a longer one than `max_length` is cut at its end.

@@ -92,6 +92,7 @@ class TrlTrainer:
             _write(model, renderer, checkpoint)
         return TrainingResult(
             num_pairs=encoded.counts,
+            trained_pair_ids=[pair.pair_id for pair in encoded.pairs],
             num_optimizer_steps=plan.num_optimizer_steps,
             validation_accuracy=accuracy,
             **result,
@@ -175,7 +176,8 @@ def make_plan(num_pairs: int, settings: TrainingSection, execution: ExecutionSec
         pairs_per_forward=pairs_per_forward,
         num_accumulated=settings.pairs_per_step // pairs_per_forward,
         num_optimizer_steps=num_steps,
-        num_warmup_steps=math.ceil(settings.warmup_ratio * num_steps),
+        # Rounded: the first step of a warm-up has rate 0, which must not be all of a very short training.
+        num_warmup_steps=min(round(settings.warmup_ratio * num_steps), num_steps - 1),
         log_every=max(1, min(10, num_steps // 50)),
     )
 
