@@ -35,6 +35,8 @@ ERROR_CODES: dict[str, str] = {
     "MODEL_004": "The checkpoint has no pad token, or its pad token is its end-of-sequence token.",
     "MODEL_005": "The context is too short.",
     "MODEL_006": "The model gave a reward that is not a finite number.",
+    "MODEL_007": "The model's rope scaling makes a reward depend on its batch.",
+    "MODEL_008": "The training loss left its range.",
     "STORE_001": "The disk is full or the store is not writable.",
     "STORE_002": "A result that is needed has not been made yet.",
     "STORE_003": "A stored result is damaged.",

@@ -1,6 +1,6 @@
 """What a backend is: a sampler, a scorer, a trainer. Backends yield records; tasks write them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -69,8 +69,8 @@ class Scorer(Protocol):
     def identity(self) -> Mapping[str, str]:
         """All that decides a reward besides the conversation and the checkpoint's weights."""
 
-    def score(self, conversations: Sequence[Messages]) -> Iterator[Score]:
-        """One score a conversation, in the order given.
+    def score(self, conversations: Iterable[Messages]) -> Iterator[Score]:
+        """One score a conversation, in the order given; conversations with the same prompt cost least side by side.
 
         Raises: ModelError MODEL_006 if a reward is not finite, MODEL_005 if a prompt leaves no room for its response.
         """
@@ -78,12 +78,16 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What training did. Pairs in = trained + over_length + identical + set_aside, counted by `num_pairs`."""
+    """What training did. Pairs in = trained + over_length + identical + set_aside, counted by `num_pairs`.
+
+    `num_tokens` were computed; `num_pair_tokens` would have been without shared prompts and responses, and without padding.
+    """
 
     num_pairs: dict[str, int]
-    trained_pair_ids: list[str]
+    trained_pair_ids: Iterable[str]
     num_optimizer_steps: int
     num_tokens: int
+    num_pair_tokens: int
     final_loss: float
     validation_accuracy: float | None
     history: list[dict[str, float]] = field(default_factory=list)
@@ -94,8 +98,8 @@ class Trainer(Protocol):
 
     def train(
         self,
-        pairs: Sequence[Pair],
-        validation_pairs: Sequence[Pair],
+        pairs: Iterable[Pair],
+        validation_pairs: Iterable[Pair],
         *,
         settings: TrainingSection,
         execution: ExecutionSection,

@@ -49,9 +49,9 @@ STAGES: dict[str, Stage] = {
         Stage("sampled_responses", "sample", "sampling", ("prompts",), version=1),
         Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=2),
         Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=2),
-        Stage("reward_model", "train", "training", ("implicit_pairs",), version=2),
+        Stage("reward_model", "train", "training", ("implicit_pairs",), version=3),
         Stage(
-            "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=2
+            "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=3
         ),
         Stage("hub_release", "release", "release", ("reward_model", "evaluation_report"), version=1),
     )

@@ -29,7 +29,7 @@ def evaluate(task: Task) -> Product:
     settings = task.recipe.evaluation
     checkpoint = task.input("reward_model", "checkpoint")
     training: dict[str, Any] = json.loads((checkpoint / TRAINING_FILE).read_text("utf-8"))
-    trained = set(json.loads(task.input("reward_model", TRAINED_PAIRS_FILE).read_text("utf-8")))
+    trained = set(task.input("reward_model", TRAINED_PAIRS_FILE).read_text("utf-8").split())
     pairs_table = read_table(task.input("implicit_pairs", "pairs.parquet"), Pair)
     train_pairs = [p for p in pairs_table if p.pair_id in trained]
     in_order = sorted(train_pairs, key=lambda p: unit_interval("train pair", settings.seed, p.pair_id))

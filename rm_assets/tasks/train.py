@@ -1,35 +1,32 @@
-"""reward_model: Bradley-Terry training of a sequence classifier on the training pairs."""
+"""reward_model: training of a sequence classifier on the training pairs."""
 
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
 from importlib.metadata import version
 
 from rm_assets.core.records import Pair
-from rm_assets.storage.files import write_json
+from rm_assets.storage.files import write_json, write_lines
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.session import Product, Task, run_task
 
 TRAINING_FILE = "rm_assets.json"
-TRAINED_PAIRS_FILE = "trained_pair_ids.json"
+TRAINED_PAIRS_FILE = "trained_pair_ids.txt"
 ENGINE_PACKAGES = ("torch", "transformers", "trl", "accelerate", "tokenizers")
 TIMINGS = ("tokens_per_second", "eta_seconds")
 
 
 def train(task: Task) -> Product:
     """Trains in this process; the checkpoint carries what it was trained on and how in rm_assets.json."""
-    from rm_assets.backends.torch.trl_trainer import TrlTrainer
+    from rm_assets.backends.torch.trainer import TorchTrainer
 
-    pairs: dict[str, list[Pair]] = {"train": [], "validation": []}
-    for pair in read_table(task.input("implicit_pairs", "pairs.parquet"), Pair):
-        if pair.split in pairs:
-            pairs[pair.split].append(pair)
     recipe, checkpoint = task.recipe, task.folder / "checkpoint"
-    task.reporter.log(f"training on {len(pairs['train'])} pairs with {recipe.training.engine}")
+    num_pairs = task.inputs["implicit_pairs"].counts
+    task.reporter.log(f"training on {num_pairs['train_pairs']:,} pairs with the {recipe.training.engine} engine")
     started = time.monotonic()
     with task.store.device(task.reporter.log):
-        result = TrlTrainer().train(
-            pairs["train"],
-            pairs["validation"],
+        result = TorchTrainer().train(
+            _pairs(task, "train"),
+            _pairs(task, "validation"),
             settings=recipe.training,
             execution=recipe.execution,
             seed=recipe.seed,
@@ -42,9 +39,10 @@ def train(task: Task) -> Product:
         "settings": task.settings,
         "max_length": recipe.training.max_length,
         "num_pairs": result.num_pairs,
-        "num_validation_pairs": len(pairs["validation"]),
+        "num_validation_pairs": num_pairs["validation_pairs"],
         "num_optimizer_steps": result.num_optimizer_steps,
         "num_tokens": result.num_tokens,
+        "num_pair_tokens": result.num_pair_tokens,
         "final_loss": result.final_loss,
         "validation_accuracy": result.validation_accuracy,
         "history": [{k: v for k, v in step.items() if k not in TIMINGS} for step in result.history],
@@ -52,7 +50,7 @@ def train(task: Task) -> Product:
         "versions": {package: version(package) for package in ENGINE_PACKAGES},
     }
     write_json(checkpoint / TRAINING_FILE, summary)
-    write_json(task.folder / TRAINED_PAIRS_FILE, result.trained_pair_ids)
+    write_lines(task.folder / TRAINED_PAIRS_FILE, result.trained_pair_ids)
     num_seen = min(result.num_pairs["trained"], result.num_optimizer_steps * recipe.training.pairs_per_step)
     plots = _plots(task, result.history)
     return Product(
@@ -67,14 +65,16 @@ def train(task: Task) -> Product:
             "final_loss": result.final_loss,
             "validation_accuracy": result.validation_accuracy,
             "training_seconds": round(seconds, 1),
-            **{
-                k: round(v, 5)
-                for k, v in asdict(result)["history"][-1].items()
-                if k in ("accuracy", "margin", "grad_norm")
-            },
+            "tokens_shared": round(1 - result.num_tokens / result.num_pair_tokens, 4),
+            **{k: round(v, 5) for k, v in result.history[-1].items() if k in ("accuracy", "margin", "grad_norm")},
         },
         plots=plots,
     )
+
+
+def _pairs(task: Task, split: str) -> Iterator[Pair]:
+    """The pairs of a split, read as they are used."""
+    return (pair for pair in read_table(task.input("implicit_pairs", "pairs.parquet"), Pair) if pair.split == split)
 
 
 def _plots(task: Task, history: list[dict[str, float]]) -> list[str]:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from rm_assets.core import recipe as recipe_module
 from rm_assets.core.recipe import (
+    ExecutionSection,
     ModelRef,
     PromptsSection,
     Recipe,
@@ -73,7 +74,7 @@ def test_verifier_needs_a_weight_and_patterns_that_compile() -> None:
 def test_numbers_as_yaml_reads_them_are_taken_and_truth_values_are_not() -> None:
     values: dict[str, Any] = {"base": {"hub_id": "a/b"}, "learning_rate": "5e-6"}  # YAML 1.1 reads 5e-6 as text
     assert TrainingSection.model_validate(values).learning_rate == 5e-6
-    assert TrainingSection.model_validate({**values, "gradient_checkpointing": True}).gradient_checkpointing
+    assert ExecutionSection.model_validate({"deterministic": True}).deterministic
     with pytest.raises(ValidationError, match="truth value"):
         TrainingSection.model_validate({**values, "max_train_pairs": True})
 

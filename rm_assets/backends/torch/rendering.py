@@ -103,6 +103,17 @@ def excerpt(messages: Messages) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
+def require_real_end(renderer: Renderer, row: Encoded, name: str) -> None:
+    """Raises ModelError MODEL_004 where a decoder's reward would be read before the end, at the last non-pad token."""
+    if not renderer.text_pairs and (not row.ids or row.ids[-1] == renderer.tokenizer.pad_token_id):
+        raise ModelError(
+            "MODEL_004",
+            f"The text of {name} " + ("ends with the pad token" if row.ids else "is empty"),
+            why="a reward is read at the last token that is not the pad token, which would be an earlier one",
+            fix="give a `pad_token` that no text and no chat template uses",
+        )
+
+
 def _joined(messages: Messages) -> str:
     return "\n\n".join(message["content"] for message in messages if message["content"])
 

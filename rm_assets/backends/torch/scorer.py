@@ -1,21 +1,22 @@
-"""Rewards of conversations from a sequence classifier with one output.
+"""Rewards of conversations from a sequence classifier with one output, through the forward pass that training uses."""
 
-Conversations are sorted by length inside a call, batched under a token budget and padded on the right; the reward is
-the model's own logit. Shapes: R conversations, T tokens.
-"""
-
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 import torch
-from transformers import PreTrainedModel
 
 from rm_assets.backends.torch.checkpoints import check_context, identity, load_classifier, load_renderer
-from rm_assets.backends.torch.rendering import Encoded, Renderer, excerpt
+from rm_assets.backends.torch.rendering import Encoded, excerpt, require_real_end
+from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
 from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import Reporter, Score
 from rm_assets.core.recipe import Dtype, ModelRef
 from rm_assets.core.records import Messages
+
+WINDOW = 2_048
+"""Conversations that are tokenized, grouped and computed before the first of them is handed out."""
 
 
 class TorchScorer:
@@ -34,6 +35,8 @@ class TorchScorer:
         self._renderer = load_renderer(model)
         self._model = load_classifier(model, dtype, device, self._renderer.tokenizer)
         check_context(model, self._model.config, self._renderer, max_length)
+        check_rope(self._model.config, max_length)
+        self._forward = RewardForward(self._model, int(self._renderer.tokenizer.pad_token_id))
         self._max_length, self._dtype, self._device = max_length, dtype, device
         self._token_budget, self._reporter = token_budget, reporter
 
@@ -50,96 +53,66 @@ class TorchScorer:
         """Whether the prompt leaves room for a response within `max_length`."""
         return len(self._renderer.encode_prompts([prompt])[0]) < self._max_length
 
-    def score(self, conversations: Sequence[Messages]) -> Iterator[Score]:
+    def score(self, conversations: Iterable[Messages]) -> Iterator[Score]:
         """One score a conversation, in the order given; a longer one than `max_length` is cut at its end.
 
+        Conversations are taken a window at a time, so any number of them can be scored. Those of a window that have the
+        same prompt are computed together.
         Raises: ModelError MODEL_006 if a reward is not finite, MODEL_005 if a prompt leaves no room for its response.
         """
-        encoded = self._renderer.encode(conversations)
-        was_cut = [len(row.ids) > self._max_length for row in encoded]
-        for index, messages in enumerate(conversations):
-            if was_cut[index]:
-                encoded[index] = self._renderer.truncate(messages, encoded[index], self._max_length)
-        rewards = score_encoded(
-            self._model, self._renderer, encoded, self._token_budget,
-            name=lambda index: f"conversation {index} ({excerpt(conversations[index])})",
-            progress=lambda done: self._reporter.progress(done, len(encoded), "conversations"),
-        )  # fmt: skip
-        for row, reward, cut in zip(encoded, rewards, was_cut, strict=True):
-            yield Score(reward=reward, num_tokens=len(row.ids), truncated=cut)
+        stream, num_done = iter(conversations), 0
+        while window := list(islice(stream, WINDOW)):
+            encoded = self._renderer.encode(window)
+            was_cut = [len(row.ids) > self._max_length for row in encoded]
+            for index, messages in enumerate(window):
+                if was_cut[index]:
+                    encoded[index] = self._renderer.truncate(messages, encoded[index], self._max_length)
+                require_real_end(self._renderer, encoded[index], _name(num_done + index, messages))
+            rewards = self._rewards([json.dumps(messages[:-1]) for messages in window], encoded, num_done)
+            for index, (row, reward) in enumerate(zip(encoded, rewards, strict=True)):
+                if not math.isfinite(reward):
+                    raise ModelError(
+                        "MODEL_006",
+                        f"The reward of {_name(num_done + index, window[index])} is {reward}",
+                        why="weights or activations are not finite, often because float16 overflows",
+                        fix="use dtype bfloat16 or float32; if it is float32 already, the checkpoint is damaged",
+                    )
+                yield Score(reward=reward, num_tokens=len(row.ids), truncated=was_cut[index])
+            num_done += len(window)
+
+    def _rewards(self, prompts: list[str], rows: list[Encoded], num_before: int) -> list[float]:
+        """The reward of each row of a window, in its order."""
+        of_prompt: dict[str, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            # Without sharing, rows are better put together by length than by prompt.
+            of_prompt.setdefault(prompt if self._forward.shares_prefix else str(index), []).append(index)
+        parts = [part for members in of_prompt.values() for part in self._within_budget(members, rows)]
+        rewards = [math.nan] * len(rows)
+        num_done = num_before
+        # Called here and not around `score`: a generator must not keep the mode while its caller computes.
+        with torch.inference_mode():
+            for batch in self._forward.micro_batches([[rows[i] for i in part] for part in parts], self._token_budget):
+                computed = self._forward.rewards([[rows[i] for i in parts[place]] for place in batch]).tolist()
+                members = [index for place in batch for index in parts[place]]
+                for index, reward in zip(members, computed, strict=True):
+                    rewards[index] = reward
+                num_done += len(members)
+                self._reporter.progress(num_done, num_before + len(rows), "conversations")
+        return rewards
+
+    def _within_budget(self, members: list[int], rows: list[Encoded]) -> Iterator[list[int]]:
+        """The rows of one prompt, in as many parts as the token budget asks for."""
+        if self._forward.num_tokens([rows[i] for i in members]) <= self._token_budget:
+            yield members
+            return
+        part: list[int] = []
+        for index in members:
+            if part and self._forward.num_tokens([rows[i] for i in [*part, index]]) > self._token_budget:
+                yield part
+                part = []
+            part.append(index)
+        yield part
 
 
-@torch.inference_mode()
-def score_encoded(
-    model: PreTrainedModel,
-    renderer: Renderer,
-    encoded: Sequence[Encoded],
-    token_budget: int,
-    *,
-    name: Callable[[int], str],
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[float]:
-    """The reward of each row, in the order given; `name` says which row an error is about.
-
-    Raises: ModelError MODEL_006 if a reward is not finite, MODEL_004 if a row ends with the pad token.
-    """
-    pad_id = int(renderer.tokenizer.pad_token_id)
-    for index, row in enumerate(encoded):
-        require_real_end(renderer, row, name(index))
-    rewards = [math.nan] * len(encoded)
-    num_done = 0
-    for batch in length_batches([len(row.ids) for row in encoded], token_budget):
-        inputs = right_padded([encoded[index] for index in batch], pad_id, model.device)
-        logits = model(**inputs).logits  # (R, 1)
-        for index, reward in zip(batch, logits[:, 0].float().tolist(), strict=True):
-            if not math.isfinite(reward):
-                raise ModelError(
-                    "MODEL_006",
-                    f"The reward of {name(index)} is {reward}",
-                    why="weights or activations are not finite, often because float16 overflows",
-                    fix="use dtype bfloat16 or float32; if it is float32 already, the checkpoint is damaged",
-                )
-            rewards[index] = reward
-        num_done += len(batch)
-        progress(num_done)
-    return rewards
-
-
-def require_real_end(renderer: Renderer, row: Encoded, name: str) -> None:
-    """Raises ModelError MODEL_004 where a decoder's reward would be read before the end, at the last non-pad token."""
-    if not renderer.text_pairs and (not row.ids or row.ids[-1] == renderer.tokenizer.pad_token_id):
-        raise ModelError(
-            "MODEL_004",
-            f"The text of {name} " + ("ends with the pad token" if row.ids else "is empty"),
-            why="a reward is read at the last token that is not the pad token, which would be an earlier one",
-            fix="give a `pad_token` that no text and no chat template uses",
-        )
-
-
-def length_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Positions in batches of similar length, each of at most `token_budget` tokens with padding; longest first, so
-    that a lack of memory shows at once."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > token_budget:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def right_padded(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
-    """A model's inputs for rows of unequal length."""
-    width = max(len(row.ids) for row in rows)
-
-    def padded(values: list[list[int]], filler: int) -> torch.Tensor:
-        return torch.tensor([row + [filler] * (width - len(row)) for row in values], device=device)
-
-    inputs = {
-        "input_ids": padded([row.ids for row in rows], pad_id),  # (R, T)
-        "attention_mask": padded([[1] * len(row.ids) for row in rows], 0),  # (R, T)
-    }
-    if rows[0].type_ids is not None:
-        inputs["token_type_ids"] = padded([row.type_ids or [] for row in rows], 0)  # (R, T)
-    return inputs
+def _name(index: int, messages: Messages) -> str:
+    return f"conversation {index} ({excerpt(messages)})"

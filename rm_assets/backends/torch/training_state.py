@@ -21,7 +21,6 @@ class State:
 
     folder: Path
     step: int
-    num_tokens: int
 
 
 def prepare(work: Path, training: str) -> State | None:
@@ -39,22 +38,32 @@ def prepare(work: Path, training: str) -> State | None:
     return max(complete, key=lambda state: state.step, default=None)
 
 
-def mark_complete(folder: Path, *, num_tokens: int) -> None:
+def mark_complete(folder: Path) -> None:
     """Says that every file of the state is there."""
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
-    _write(folder / MARKER, {"num_tokens": num_tokens, "sizes": sizes})
+    _write(folder / MARKER, {"sizes": sizes})
+
+
+def keep_newest(work: Path, num_states: int) -> None:
+    """Removes all but the newest states."""
+    folders = sorted(work.glob("checkpoint-*"), key=_step)
+    for folder in folders[:-num_states]:
+        shutil.rmtree(folder)
 
 
 def _complete_state(folder: Path) -> State | None:
-    marker = _read(folder / MARKER)
-    sizes, num_tokens = (marker or {}).get("sizes"), (marker or {}).get("num_tokens")
-    if not isinstance(sizes, dict) or not isinstance(num_tokens, int):
+    sizes = (_read(folder / MARKER) or {}).get("sizes")
+    if not isinstance(sizes, dict):
         return None
     for name, size in sizes.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:
             return None
-    return State(folder, int(folder.name.removeprefix("checkpoint-")), num_tokens)
+    return State(folder, _step(folder))
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("checkpoint-"))
 
 
 def _read(path: Path) -> dict[str, object] | None:

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from rm_assets.backends.torch.checkpoints import load_renderer
-from rm_assets.backends.torch.scorer import TorchScorer, length_batches
+from rm_assets.backends.torch.scorer import TorchScorer
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.records import Messages, conversation
@@ -89,11 +89,3 @@ def test_a_text_that_ends_with_the_pad_token_is_an_error(tmp_path: Path) -> None
     )
     with pytest.raises(ModelError, match="MODEL_004"):
         list(scorer.score(CONVERSATIONS[:1]))
-
-
-def test_batches_keep_to_the_token_budget_and_hold_every_row_once() -> None:
-    lengths = [5, 1, 9, 2, 2, 30, 7]
-    batches = list(length_batches(lengths, 18))
-    assert sorted(index for batch in batches for index in batch) == list(range(7))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 18 for batch in batches)
-    assert batches[0] == [5]

@@ -9,7 +9,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from rm_assets.backends.torch.checkpoints import load_renderer
 from rm_assets.backends.torch.scorer import TorchScorer
-from rm_assets.backends.torch.trl_trainer import TrlTrainer, make_plan
+from rm_assets.backends.torch.trainer import TorchTrainer
+from rm_assets.backends.torch.trl_engine import forward_size
 from rm_assets.core.errors import DataError, ModelError
 from rm_assets.core.protocols import TrainingResult
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
@@ -25,8 +26,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_causal(tmp_path_factory.mktemp("base"))
 
 
-def settings(base: Path, **changes: Any) -> TrainingSection:
-    values = {"base": ModelRef(path=str(base)), "max_length": 100, "pairs_per_step": 8, "learning_rate": 0.01}
+@pytest.fixture(params=["native", "trl"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def settings(base: Path, engine: str = "native", **changes: Any) -> TrainingSection:
+    values = {
+        "base": ModelRef(path=str(base)), "engine": engine, "max_length": 100, "pairs_per_step": 8,
+        "learning_rate": 0.01,
+    }  # fmt: skip
     return TrainingSection(**{**values, **changes})
 
 
@@ -35,7 +44,7 @@ def train(folder: Path, section: TrainingSection, **changes: Any) -> TrainingRes
         "pairs": toy_pairs(40), "validation_pairs": toy_pairs(10, "validation"), "execution": EXECUTION, "seed": 1,
         "checkpoint": folder / "model", "work": folder / "work", "reporter": ListReporter(), **changes,
     }  # fmt: skip
-    return TrlTrainer().train(options.pop("pairs"), options.pop("validation_pairs"), settings=section, **options)
+    return TorchTrainer().train(options.pop("pairs"), options.pop("validation_pairs"), settings=section, **options)
 
 
 class StopAfter(ListReporter):
@@ -49,9 +58,11 @@ class StopAfter(ListReporter):
         super().metrics(step, values)
 
 
-def test_training_learns_a_separable_toy_set_and_writes_a_loadable_checkpoint(base: Path, tmp_path: Path) -> None:
+def test_training_learns_a_separable_toy_set_and_writes_a_loadable_checkpoint(
+    base: Path, tmp_path: Path, engine: str
+) -> None:
     reporter = ListReporter()
-    result = train(tmp_path, settings(base, num_epochs=6), reporter=reporter)
+    result = train(tmp_path, settings(base, engine, num_epochs=6), reporter=reporter)
     assert result.history[0]["loss"] > 0.3
     assert result.final_loss < 0.1
     assert result.validation_accuracy == 1.0
@@ -92,11 +103,19 @@ def test_every_pair_is_accounted_for(base: Path, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_tokens_are_counted_without_padding(base: Path, tmp_path: Path) -> None:
+def shared(first: list[int], second: list[int]) -> int:
+    return next(i for i, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+
+
+def test_tokens_are_counted_as_computed_and_as_pairs_have_them(base: Path, tmp_path: Path, engine: str) -> None:
     pairs = toy_pairs(9)
     encode = load_renderer(ModelRef(path=str(base))).encode
-    expected = sum(len(row.ids) for pair in pairs for row in encode([pair.chosen, pair.rejected]))
-    assert train(tmp_path, settings(base, num_epochs=2), pairs=pairs).num_tokens == 2 * expected
+    rows = [encode([pair.chosen, pair.rejected]) for pair in pairs]
+    of_pairs = sum(len(chosen.ids) + len(rejected.ids) for chosen, rejected in rows)
+    saved = sum(shared(chosen.ids, rejected.ids) for chosen, rejected in rows)
+    result = train(tmp_path, settings(base, engine, num_epochs=2), pairs=pairs)
+    assert result.num_pair_tokens == 2 * of_pairs
+    assert result.num_tokens == 2 * (of_pairs - saved if engine == "native" else of_pairs)
 
 
 def test_an_over_length_pair_can_be_an_error(base: Path, tmp_path: Path) -> None:
@@ -114,18 +133,18 @@ def test_a_context_below_max_length_is_an_error(base: Path, tmp_path: Path) -> N
         train(tmp_path, settings(base, max_length=4096))
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path, engine: str) -> None:
     base = save_causal(tmp_path / "base")
     weights = load_file(base / "model.safetensors")
     weights["model.norm.weight"][0] = torch.nan
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"MODEL_006.*optimizer step 1 is nan"):
-        train(tmp_path, settings(base))
+        train(tmp_path, settings(base, engine))
 
 
 @pytest.mark.parametrize("stop", [2, 4, 8])
-def test_a_resumed_training_gives_the_same_weights(base: Path, tmp_path: Path, stop: int) -> None:
-    section = settings(base, num_epochs=2, pairs_per_step=8)
+def test_a_resumed_training_gives_the_same_weights(base: Path, tmp_path: Path, engine: str, stop: int) -> None:
+    section = settings(base, engine, num_epochs=2, pairs_per_step=8)
     pairs = toy_pairs(37)
     whole = train(tmp_path / "whole", section, pairs=pairs)
     with pytest.raises(KeyboardInterrupt):
@@ -139,8 +158,8 @@ def test_a_resumed_training_gives_the_same_weights(base: Path, tmp_path: Path, s
     assert [entry["loss"] for entry in resumed.history] == [entry["loss"] for entry in whole.history]
 
 
-def test_a_finished_training_is_not_trained_further(base: Path, tmp_path: Path) -> None:
-    section = settings(base, max_optimizer_steps=3, schedule="constant")
+def test_a_finished_training_is_not_trained_further(base: Path, tmp_path: Path, engine: str) -> None:
+    section = settings(base, engine, max_optimizer_steps=3, schedule="constant")
     first = train(tmp_path, section)
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
     again = ListReporter()
@@ -148,48 +167,48 @@ def test_a_finished_training_is_not_trained_further(base: Path, tmp_path: Path) 
     assert not again.steps and (tmp_path / "model" / "model.safetensors").read_bytes() == weights
 
 
-def test_a_half_written_state_is_skipped(base: Path, tmp_path: Path) -> None:
-    section = settings(base, num_epochs=2)
+def test_a_half_written_state_is_skipped(base: Path, tmp_path: Path, engine: str) -> None:
+    section = settings(base, engine, num_epochs=2)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, section, reporter=StopAfter(7))
-    state = tmp_path / "work" / "checkpoint-6" / "optimizer.pt"
+    (state,) = (tmp_path / "work" / "checkpoint-6").glob("optimizer.*")
     state.write_bytes(state.read_bytes()[:100])
     again = ListReporter()
     train(tmp_path, section, reporter=again)
     assert again.steps[0][0] == 4
 
 
-def test_a_state_of_another_training_is_not_resumed(base: Path, tmp_path: Path) -> None:
+def test_a_state_of_another_training_is_not_resumed(base: Path, tmp_path: Path, engine: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, settings(base), reporter=StopAfter(4))
+        train(tmp_path, settings(base, engine), reporter=StopAfter(4))
     again = ListReporter()
-    train(tmp_path, settings(base), reporter=again, seed=2)
+    train(tmp_path, settings(base, engine), reporter=again, seed=2)
     assert again.steps[0][0] == 1
 
 
-def test_pairs_of_a_last_step_that_is_not_full_weigh_the_same(base: Path, tmp_path: Path) -> None:
-    section = settings(base, pairs_per_step=16)
+def test_pairs_of_a_last_step_that_is_not_full_weigh_the_same(base: Path, tmp_path: Path, engine: str) -> None:
+    section = settings(base, engine, pairs_per_step=16)
     logs = []
-    for size in (16, 4):  # 13 pairs are one forward pass, or three of 4 and one of 1
-        execution = EXECUTION.model_copy(update={"pairs_per_forward": size})
+    for size in (16, 4):  # 13 pairs are one forward pass, or several
+        execution = EXECUTION.model_copy(update={"pairs_per_forward": size, "training_token_budget": 40 * size})
         (log,) = train(tmp_path / str(size), section, pairs=toy_pairs(13), execution=execution).history
         logs.append([log[name] for name in ("loss", "accuracy", "margin", "grad_norm")])
     assert logs[0] == pytest.approx(logs[1], rel=1e-4)
 
 
-def test_a_micro_batch_divides_the_optimizer_step(base: Path) -> None:
-    execution = EXECUTION.model_copy(update={"pairs_per_forward": 16})
-    plan = make_plan(100, settings(base, pairs_per_step=24, num_epochs=1.5, warmup_ratio=0.1), execution)
-    assert (plan.pairs_per_forward, plan.num_accumulated) == (12, 2)
-    assert (plan.num_optimizer_steps, plan.num_warmup_steps) == (8, 1)
+def test_a_forward_pass_of_trl_divides_the_optimizer_step() -> None:
+    assert [forward_size(24, most) for most in (16, 32, 5, 1)] == [12, 24, 4, 1]
 
 
-@pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"gradient_checkpointing": True}])
-def test_other_precisions_and_checkpointing_train(base: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    assert train(tmp_path, settings(base, num_epochs=4, **changes)).final_loss < 0.4
+@pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {}])
+def test_other_precisions_and_checkpointing_train(
+    base: Path, tmp_path: Path, engine: str, changes: dict[str, Any]
+) -> None:
+    execution = EXECUTION.model_copy(update={"gradient_checkpointing": "never" if changes else "always"})
+    assert train(tmp_path, settings(base, engine, num_epochs=4, **changes), execution=execution).final_loss < 0.4
 
 
-def test_an_encoder_trains_on_text_pairs(tmp_path: Path) -> None:
+def test_an_encoder_trains_on_text_pairs(tmp_path: Path, engine: str) -> None:
     base = save_encoder(tmp_path / "base")
-    result = train(tmp_path, settings(base, num_epochs=6, max_length=64))
+    result = train(tmp_path, settings(base, engine, num_epochs=6, max_length=64))
     assert result.final_loss < 0.2 and result.validation_accuracy == 1.0

@@ -1,11 +1,15 @@
-"""TRL's RewardTrainer for pairs that are already token ids: every pair weighs the same, and figures are exact.
+"""TRL's RewardTrainer as an engine: pairs that are already token ids, in our order, each of the same weight.
+
+It pads, and computes a prompt with each of its responses; it is kept as the reference that the native engine is held to.
 
 Shapes: B pairs of a forward pass, T tokens. A batch is 2B rows: the chosen ones first, then the rejected ones.
 """
 
+import json
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +20,74 @@ from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
 from rm_assets.backends.torch import training_state
+from rm_assets.backends.torch.checkpoints import load_base_for_reward
+from rm_assets.backends.torch.fit import FitJob, Fitted, Sums
+from rm_assets.backends.torch.pair_store import PairStore
 from rm_assets.backends.torch.rendering import Encoded
-from rm_assets.backends.torch.scorer import right_padded
+from rm_assets.backends.torch.reward_forward import right_padded
 from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import Reporter
+from rm_assets.core.training_order import epoch_order
 
 FIGURES = ("loss", "accuracy", "margin", "grad_norm", "learning_rate", "tokens_per_second", "eta_seconds")
+
+
+TOKENS_FILE = "num_tokens.json"
+
+
+def fit(job: FitJob) -> Fitted:
+    """Trains to the last step."""
+    settings, execution, plan = job.settings, job.execution, job.plan
+    model = load_base_for_reward(settings.base, seed=job.seed, device=job.device, tokenizer=job.renderer.tokenizer)
+    pairs_per_forward = forward_size(settings.pairs_per_step, execution.pairs_per_forward)
+    options: dict[str, Any] = {
+        "output_dir": str(job.work), "seed": job.seed, "max_steps": plan.num_optimizer_steps,
+        "per_device_train_batch_size": pairs_per_forward,
+        "gradient_accumulation_steps": settings.pairs_per_step // pairs_per_forward,
+        "learning_rate": settings.learning_rate, "warmup_steps": plan.num_warmup_steps,
+        "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
+        "weight_decay": settings.weight_decay, "max_grad_norm": settings.max_grad_norm,
+        "center_rewards_coefficient": settings.centering or None,
+        "bf16": settings.dtype == "bfloat16", "fp16": settings.dtype == "float16",
+        "activation_checkpointing": execution.gradient_checkpointing == "always",
+        "logging_steps": plan.log_every, "save_steps": execution.save_every_steps,
+    }  # fmt: skip
+    trainer = PairTrainer(
+        model=model,
+        args=build_config(options, device=job.device),
+        dataset=as_dataset(job.store),
+        collator=PairCollator(int(job.renderer.tokenizer.pad_token_id)),
+        processing_class=job.renderer.tokenizer,
+        reporter=job.reporter,
+        order=EpochOrder(job),
+    )
+    trainer.fit(job.state)
+    # Every pair is computed on both sides: nothing is shared.
+    return Fitted(model, plan.num_optimizer_steps, trainer.num_tokens, trainer.num_tokens, trainer.history())
+
+
+def forward_size(pairs_per_step: int, most: int) -> int:
+    """Pairs in one forward pass: as many as allowed that divide the step evenly."""
+    return next(size for size in range(min(most, pairs_per_step), 0, -1) if pairs_per_step % size == 0)
+
+
+class EpochOrder(torch.utils.data.Sampler[int]):
+    """The pairs of an epoch in the order that every engine trains on them."""
+
+    def __init__(self, job: FitJob) -> None:
+        self._job, self._epoch = job, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._job.store)
+
+    def __iter__(self) -> Iterator[int]:
+        job = self._job
+        order = epoch_order(job.store.prompt, seed=job.seed, epoch=self._epoch, shuffle=job.settings.shuffle)
+        return iter(order.tolist())
 
 
 @dataclass(frozen=True)
@@ -35,13 +101,14 @@ class PairCollator:
         return right_padded([Encoded(row[f"{s}_ids"], row.get(f"{s}_type_ids")) for row, s in sides], self.pad_id)
 
 
-def as_dataset(pairs: list[tuple[Encoded, Encoded]]) -> Dataset:
+def as_dataset(store: PairStore) -> Dataset:
     """The columns that make TRL neither tokenize nor filter, and token types where there are any."""
     columns: dict[str, list[Any]] = {}
-    for position, side in enumerate(("chosen", "rejected")):
-        columns[f"{side}_ids"] = [pair[position].ids for pair in pairs]
-        if pairs[0][position].type_ids is not None:
-            columns[f"{side}_type_ids"] = [pair[position].type_ids for pair in pairs]
+    for side, numbers in (("chosen", store.chosen), ("rejected", store.rejected)):
+        rows = [store.row(int(number)) for number in numbers]
+        columns[f"{side}_ids"] = [row.ids for row in rows]
+        if store.has_type_ids:
+            columns[f"{side}_type_ids"] = [row.type_ids for row in rows]
     return Dataset.from_dict(columns, features=Features({column: List(Value("int32")) for column in columns}))
 
 
@@ -50,19 +117,23 @@ class PairTrainer(RewardTrainer):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *, dataset: Dataset, collator: PairCollator, reporter: Reporter, **options: Any) -> None:
+    def __init__(
+        self, *, dataset: Dataset, collator: PairCollator, reporter: Reporter, order: EpochOrder, **options: Any
+    ) -> None:
+        self._order = order
         super().__init__(train_dataset=dataset, data_collator=collator, **options)
         self.remove_callback(PrinterCallback)
         self.add_callback(_ReportCallback(self, reporter))
         self.num_tokens = 0
-        self.sums = _Sums()
+        self.sums = Sums()
         self._first_step, self._began = 0, time.monotonic()
 
     def fit(self, resumed: training_state.State | None) -> None:
         """Train to the last step, from the beginning or from a state."""
         if resumed is not None:
-            self.num_tokens, self._first_step = resumed.num_tokens, resumed.step
-        self._began, self.sums = time.monotonic(), _Sums()
+            self.num_tokens = json.loads((resumed.folder / TOKENS_FILE).read_text("utf-8"))
+            self._first_step = resumed.step
+        self._began, self._began_tokens = time.monotonic(), self.num_tokens
         if resumed is not None and resumed.step >= self.args.max_steps:
             # transformers would take one step more.
             self._load_from_checkpoint(str(resumed.folder))
@@ -74,6 +145,9 @@ class PairTrainer(RewardTrainer):
         """Every log since the first step, also of the processes that were resumed from."""
         names = ("step", *FIGURES)
         return [{k: float(log[k]) for k in names if k in log} for log in self.state.log_history if "loss" in log]
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> EpochOrder:
+        return self._order
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         """Micro-batches of one optimizer step, and the number of their pairs."""
@@ -99,7 +173,8 @@ class PairTrainer(RewardTrainer):
                 fix="lower learning_rate, raise warmup_ratio, or train with dtype bfloat16 or float32",
             )
         num_pairs = len(chosen)
-        self.sums.add(loss.item() * num_pairs, chosen - rejected, int(inputs["attention_mask"].sum()))
+        self.sums.add(loss.detach().expand(num_pairs), torch.stack([chosen, rejected], 1))
+        self.num_tokens += int(inputs["attention_mask"].sum())
         share = loss * (num_pairs / (num_items_in_batch or num_pairs))
         return (share, outputs) if return_outputs else share
 
@@ -108,40 +183,16 @@ class PairTrainer(RewardTrainer):
         # TRL would add means of batch means, with a tie as a loss.
         self._metrics["train"].clear()
         if "loss" in logs and self.sums.num_pairs:
-            seconds_per_step = (time.monotonic() - self._began) / (self.state.global_step - self._first_step)
+            seconds = max(time.monotonic() - self._began, 1e-9)
+            num_steps = self.state.global_step - self._first_step
             logs.update(self.sums.figures())
-            logs["eta_seconds"] = seconds_per_step * (self.state.max_steps - self.state.global_step)
-            self.num_tokens += self.sums.num_tokens
-            self.sums = _Sums()
+            logs["tokens_per_second"] = (self.num_tokens - self._began_tokens) / seconds
+            logs["eta_seconds"] = seconds / num_steps * (self.state.max_steps - self.state.global_step)
+            self.sums = Sums()
         super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the released model gets one, its resumable states need none."""
-
-
-@dataclass
-class _Sums:
-    """Sums over the pairs since the last log."""
-
-    num_pairs: int = 0
-    num_tokens: int = 0
-    loss: float = 0.0
-    num_right: float = 0.0
-    margin: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-
-    def add(self, loss: float, margins: torch.Tensor, num_tokens: int) -> None:
-        self.num_pairs += len(margins)
-        self.num_tokens += num_tokens
-        self.loss += loss
-        self.num_right += float((margins > 0).sum()) + 0.5 * float((margins == 0).sum())
-        self.margin += float(margins.sum())
-
-    def figures(self) -> dict[str, float]:
-        """Loss, accuracy (a tie counts half) and margin of a pair; tokens a second."""
-        sums = {"loss": self.loss, "accuracy": self.num_right, "margin": self.margin}
-        means = {name: value / self.num_pairs for name, value in sums.items()}
-        return {**means, "tokens_per_second": self.num_tokens / max(time.monotonic() - self.began, 1e-9)}
 
 
 class _ReportCallback(TrainerCallback):
@@ -164,7 +215,8 @@ class _ReportCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The state's files are written; nothing of it counts before this."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        training_state.mark_complete(folder, num_tokens=self._trainer.num_tokens + self._trainer.sums.num_tokens)
+        (folder / TOKENS_FILE).write_text(json.dumps(self._trainer.num_tokens), "utf-8")
+        training_state.mark_complete(folder)
 
 
 def build_config(options: dict[str, Any], *, device: torch.device) -> RewardConfig:

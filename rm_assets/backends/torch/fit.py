@@ -1,0 +1,113 @@
+"""What an engine is handed and what it gives back, and the figures of pairs that both engines report."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from rm_assets.backends.torch.objectives import pair_losses
+from rm_assets.backends.torch.pair_store import Numbers, PairStore
+from rm_assets.backends.torch.rendering import Renderer
+from rm_assets.backends.torch.reward_forward import RewardForward
+from rm_assets.backends.torch.training_batches import micro_batches, pair_rewards
+from rm_assets.backends.torch.training_state import State
+from rm_assets.core.protocols import Reporter
+from rm_assets.core.recipe import ExecutionSection, TrainingSection
+from rm_assets.core.training_order import TrainingPlan
+
+VALIDATION_WINDOW = 256
+"""Pairs whose tokens are in memory at a time."""
+CPU_TOKEN_BUDGET, GPU_TOKEN_BUDGET = 2_048, 16_384
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """One training, prepared: the engine needs nothing else."""
+
+    store: PairStore
+    validation: PairStore
+    plan: TrainingPlan
+    settings: TrainingSection
+    execution: ExecutionSection
+    seed: int
+    device: torch.device
+    renderer: Renderer
+    work: Path
+    state: State | None
+    reporter: Reporter
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens in one forward pass: on a CPU, few enough for the activations to stay near its caches."""
+        by_device = CPU_TOKEN_BUDGET if self.device.type == "cpu" else GPU_TOKEN_BUDGET
+        return self.execution.training_token_budget or by_device
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The trained model and the record of its training."""
+
+    model: PreTrainedModel
+    num_optimizer_steps: int
+    num_tokens: int
+    num_pair_tokens: int
+    history: list[dict[str, float]]
+
+
+@dataclass
+class Sums:
+    """Figures over pairs since the last log."""
+
+    weight: float = 0.0
+    loss: float = 0.0
+    num_pairs: int = 0
+    num_right: float = 0.0
+    margin: float = 0.0
+
+    def add(self, losses: torch.Tensor, rewards: torch.Tensor, weights: torch.Tensor | None = None) -> None:
+        """(B,) losses, (B, 2) rewards and (B,) weights, of 1 each when not given."""
+        margins, weights = rewards[:, 0] - rewards[:, 1], torch.ones_like(losses) if weights is None else weights
+        right = (margins > 0) + 0.5 * (margins == 0)
+        parts = torch.stack([weights.sum(), (losses * weights).sum(), right.sum(), margins.sum()])
+        weight, loss, num_right, margin = parts.detach().double().tolist()  # one wait for the device
+        self.weight, self.loss = self.weight + weight, self.loss + loss
+        self.num_pairs, self.num_right = self.num_pairs + len(margins), self.num_right + num_right
+        self.margin += margin
+
+    def merge(self, other: "Sums") -> None:
+        """Takes the sums of other pairs."""
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def figures(self) -> dict[str, float]:
+        """Loss (weighted), accuracy (a tie counts half) and margin of a pair."""
+        return {
+            "loss": self.loss / self.weight,
+            "accuracy": self.num_right / self.num_pairs,
+            "margin": self.margin / self.num_pairs,
+        }
+
+
+def pair_figures(job: FitJob, forward: RewardForward) -> dict[str, float]:
+    """Loss, accuracy and margin of the validation pairs, each of which weighs the same."""
+    sums = Sums()
+    with torch.no_grad():
+        for rewards, gold in _validation_rewards(job, forward):
+            sums.add(pair_losses(rewards, gold, job.settings.objective, job.settings.centering), rewards)
+    return sums.figures()
+
+
+def _validation_rewards(job: FitJob, forward: RewardForward) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(B, 2) rewards and gold rewards."""
+    for start in range(0, len(job.validation), VALIDATION_WINDOW):
+        numbers = np.arange(start, min(start + VALIDATION_WINDOW, len(job.validation)))
+        for batch in micro_batches(forward, job.validation, numbers, job.execution.token_budget):
+            yield pair_rewards(forward, batch, job.device), gold_of(job.validation, batch.numbers, job.device)
+
+
+def gold_of(store: PairStore, numbers: Numbers, device: torch.device) -> torch.Tensor:
+    """(B, 2) float32 gold rewards of chosen and rejected."""
+    return torch.from_numpy(store.gold[numbers]).float().to(device)

@@ -1,0 +1,247 @@
+"""The training loop: each prompt and each response of an optimizer step is computed once.
+
+A step is the recipe's number of pairs, cut into micro-batches of a token budget; its loss is the weighted sum over the
+pairs divided by the sum of the weights, so the update is that of one large padded batch.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file, save_file
+
+from rm_assets.backends.torch import training_state
+from rm_assets.backends.torch.checkpoints import load_base_for_reward
+from rm_assets.backends.torch.fit import FitJob, Fitted, Sums, gold_of, pair_figures
+from rm_assets.backends.torch.lora import Adapter
+from rm_assets.backends.torch.objectives import pair_losses
+from rm_assets.backends.torch.optimization import LossGuard, build_optimizer, rate_factor
+from rm_assets.backends.torch.pair_store import Numbers
+from rm_assets.backends.torch.reward_forward import RewardForward
+from rm_assets.backends.torch.training_batches import micro_batches, pair_rewards
+from rm_assets.core.training_order import epoch_order, step_slice
+
+WEIGHTS, OPTIMIZER, PROGRESS, BEST = "weights.safetensors", "optimizer.safetensors", "progress.json", "best"
+MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+
+
+@dataclass
+class Progress:
+    """Where a training stands, apart from weights and optimizer."""
+
+    step: int = 0
+    num_tokens: int = 0
+    num_pair_tokens: int = 0
+    sums: Sums = field(default_factory=Sums)
+    history: list[dict[str, float]] = field(default_factory=list)
+    guard: list[float] = field(default_factory=list)
+    num_spikes: int = 0
+    best: float | None = None
+    num_worse: int = 0
+    is_over: bool = False
+
+    @staticmethod
+    def read(path: Path) -> "Progress":
+        """The inverse of `asdict` as JSON."""
+        values = json.loads(path.read_text("utf-8"))
+        return Progress(**{**values, "sums": Sums(**values["sums"])})
+
+
+def fit(job: FitJob) -> Fitted:
+    """Trains to the last step, or until validation says stop."""
+    loop = _Loop(job)
+    if job.state is not None:
+        loop.resume(job.state.folder)
+    while loop.progress.step < job.plan.num_optimizer_steps and not loop.progress.is_over:
+        loop.take_step()
+    return loop.finish()
+
+
+class _Loop:
+    def __init__(self, job: FitJob) -> None:
+        self._job, settings = job, job.settings
+        torch.use_deterministic_algorithms(job.execution.deterministic)
+        # Accelerate keeps precision and accumulation for the whole process; an earlier training must not reach in here.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        self._accelerator = Accelerator(
+            cpu=job.device.type == "cpu", mixed_precision=MIXED_PRECISION[settings.dtype]
+        )  # fmt: skip
+        model = load_base_for_reward(settings.base, seed=job.seed, device=job.device, tokenizer=job.renderer.tokenizer)
+        disable_dropout(model)
+        self._adapter = settings.lora and Adapter(model, settings.lora, seed=job.seed, dtype=settings.dtype)
+        if job.execution.gradient_checkpointing == "always":
+            model.activation_checkpointing_enable()
+        self._model = model.train()
+        forward = RewardForward(model, int(job.renderer.tokenizer.pad_token_id))
+        optimizer = build_optimizer(forward, settings)
+        self._forward, self._optimizer = self._accelerator.prepare(forward, optimizer)
+        self._guard = LossGuard(settings.max_loss_spike)
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+        self._prompt_weights = self._weights_by_prompt()
+        self.progress = Progress()
+        self._began, self._began_at, self._began_tokens = time.monotonic(), 0, 0
+
+    def take_step(self) -> None:
+        """One optimizer step, with what is due after it: log, validation, state."""
+        job, progress = self._job, self.progress
+        loss, grad_norm, sums = self._backward(self._numbers(progress.step))
+        rate = job.settings.learning_rate * rate_factor(progress.step, job.plan, job.settings.schedule)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        progress.step += 1
+        is_scaled = job.settings.dtype == "float16"
+        if self._guard.accepts(progress.step, loss, None if is_scaled else grad_norm):
+            self._optimizer.step()
+        else:
+            job.reporter.log(f"step {progress.step} skipped: its loss is {loss:.4g}")
+        self._optimizer.zero_grad()
+        progress.sums.merge(sums)
+        is_last = progress.step == job.plan.num_optimizer_steps
+        figures = self._validate(is_last)
+        if progress.step % job.plan.log_every == 0 or is_last or figures or progress.is_over:
+            self._log({"grad_norm": grad_norm, "learning_rate": rate, **figures})
+        if progress.step % job.execution.save_every_steps == 0 or is_last or progress.is_over:
+            self._save()
+
+    def _numbers(self, step: int) -> Numbers:
+        """The pairs of a step, counted from 0."""
+        job = self._job
+        epoch, where = step_slice(job.plan, step)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = epoch_order(
+                job.store.prompt, seed=job.seed, epoch=epoch, shuffle=job.settings.shuffle
+            )  # fmt: skip
+        return self._order[where]
+
+    def _backward(self, numbers: Numbers) -> tuple[float, float, Sums]:
+        """Gradients of a step's loss; the loss, the gradient's norm before clipping, and sums over its pairs."""
+        job, sums = self._job, Sums()
+        total = float(self._prompt_weights[numbers].sum())
+        for batch in micro_batches(self._forward, job.store, numbers, job.token_budget):
+            rewards = pair_rewards(self._forward, batch, job.device)
+            gold = gold_of(job.store, batch.numbers, job.device)
+            losses = pair_losses(rewards, gold, job.settings.objective, job.settings.centering)
+            weights = torch.from_numpy(self._prompt_weights[batch.numbers]).to(losses)
+            self._accelerator.backward((losses * weights).sum() / total)
+            sums.add(losses, rewards, weights)
+            self.progress.num_tokens += batch.rows.num_tokens
+            self.progress.num_pair_tokens += batch.num_pair_tokens
+        norm = self._accelerator.clip_grad_norm_(self._forward.parameters(), job.settings.max_grad_norm)
+        return sums.loss / total, float(norm), sums
+
+    def _weights_by_prompt(self) -> Numbers:
+        """(N,) weight of each pair."""
+        store = self._job.store
+        if self._job.settings.weighting == "pair":
+            return np.ones(len(store))
+        return 1.0 / np.bincount(store.prompt)[store.prompt]
+
+    def _validate(self, is_last: bool) -> dict[str, float]:
+        """Figures of the validation pairs where they are due; keeps the best weights and says when to stop."""
+        job, progress, wanted = self._job, self.progress, self._job.settings.validation
+        if wanted is None or not len(job.validation) or (progress.step % wanted.every_steps and not is_last):
+            return {}
+        self._model.train(False)
+        figures = pair_figures(job, self._forward)
+        self._model.train(True)
+        value = figures[wanted.metric] * (-1 if wanted.metric == "loss" else 1)
+        if progress.best is None or value > progress.best:
+            progress.best, progress.num_worse = value, 0
+            self._save_weights(job.work / BEST)
+        else:
+            progress.num_worse += 1
+            progress.is_over = wanted.patience is not None and progress.num_worse >= wanted.patience
+            if progress.is_over:
+                job.reporter.log(
+                    f"step {progress.step}: no better {wanted.metric} in {wanted.patience} looks, stopping"
+                )
+        return {f"validation_{name}": figures[name] for name in ("loss", "accuracy")}
+
+    def _log(self, figures: dict[str, float]) -> None:
+        """What happened since the last log; rates are over this process, so that a pause does not count."""
+        job, progress = self._job, self.progress
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        num_steps = progress.step - self._began_at
+        entry = {
+            "step": float(progress.step), **progress.sums.figures(), **figures,
+            "tokens_per_second": (progress.num_pair_tokens - self._began_tokens) / seconds,
+            "eta_seconds": seconds / num_steps * (job.plan.num_optimizer_steps - progress.step),
+        }  # fmt: skip
+        progress.history.append(entry)
+        progress.sums = Sums()
+        job.reporter.metrics(progress.step, {name: value for name, value in entry.items() if name != "step"})
+        job.reporter.progress(progress.step, job.plan.num_optimizer_steps, "steps")
+
+    def _save(self) -> None:
+        """A state to resume from; it counts only once it is marked as complete."""
+        progress = self.progress
+        progress.guard, progress.num_spikes = self._guard.state(), self._guard.num_spikes
+        folder = self._job.work / f"checkpoint-{progress.step}"
+        self._save_weights(folder)
+        save_file(self._optimizer_tensors(), folder / OPTIMIZER)
+        (folder / PROGRESS).write_text(json.dumps(asdict(progress)), "utf-8")
+        training_state.mark_complete(folder)
+        training_state.keep_newest(self._job.work, 2)
+
+    def resume(self, folder: Path) -> None:
+        """Goes on exactly where a state was saved."""
+        self._load_weights(folder)
+        tensors = load_file(folder / OPTIMIZER)
+        names = {weight: name for name, weight in self._trained()}
+        for group in self._optimizer.param_groups:
+            for weight in group["params"]:
+                parts = {key: tensors[f"{names[weight]}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+                self._optimizer.state[weight] = {
+                    key: part if key == "step" and weight.device.type == "cpu" else part.to(weight.device)
+                    for key, part in parts.items()
+                }
+        self.progress = Progress.read(folder / PROGRESS)
+        self._guard = LossGuard(self._job.settings.max_loss_spike, self.progress.guard, self.progress.num_spikes)
+        self._began_at, self._began_tokens = self.progress.step, self.progress.num_pair_tokens
+
+    def finish(self) -> Fitted:
+        """The trained model: the best one where validation chose it."""
+        progress = self.progress
+        if progress.best is not None:
+            self._load_weights(self._job.work / BEST)
+        model = self._adapter.merged() if self._adapter else self._model
+        return Fitted(
+            model, progress.step, progress.num_tokens, progress.num_pair_tokens, progress.history
+        )  # fmt: skip
+
+    def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, weight) for name, weight in self._model.named_parameters() if weight.requires_grad]
+
+    def _save_weights(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: weight.detach().contiguous() for name, weight in self._trained()}, folder / WEIGHTS)
+
+    def _load_weights(self, folder: Path) -> None:
+        tensors = load_file(folder / WEIGHTS)
+        with torch.no_grad():
+            for name, weight in self._trained():
+                weight.copy_(tensors[name])
+
+    def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
+        names = {weight: name for name, weight in self._trained()}
+        return {
+            f"{names[weight]}/{key}": part.contiguous()
+            for weight, parts in self._optimizer.state.items()
+            for key, part in parts.items()
+        }
+
+
+def disable_dropout(model: torch.nn.Module) -> None:
+    """Rewards of a pair are compared, so noise that differs between the two is left out, as in TRL."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010 - a plain number, where modules hold tensors

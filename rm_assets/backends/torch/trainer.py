@@ -1,0 +1,130 @@
+"""Training of a reward model: pairs to token ids, an engine that fits, validation, and the checkpoint.
+
+Two engines fit: native_engine.py, and trl_engine.py with TRL's RewardTrainer, which is kept as the reference. Both get
+the same token ids in the same order. Imports of PyTorch are inside the functions: naming the trainer costs nothing.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rm_assets.core.digests import digest
+from rm_assets.core.errors import ModelError, RecipeError
+from rm_assets.core.protocols import Reporter, TrainingResult
+from rm_assets.core.recipe import ExecutionSection, TrainingSection
+from rm_assets.core.records import Pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from transformers import PreTrainedModel
+
+    from rm_assets.backends.torch.fit import FitJob, Fitted
+    from rm_assets.backends.torch.rendering import Renderer
+
+
+class TorchTrainer:
+    """Pairs to a reward model with PyTorch."""
+
+    def train(
+        self,
+        pairs: Iterable[Pair],
+        validation_pairs: Iterable[Pair],
+        *,
+        settings: TrainingSection,
+        execution: ExecutionSection,
+        seed: int,
+        checkpoint: Path,
+        work: Path,
+        reporter: Reporter,
+    ) -> TrainingResult:
+        """Trains, resuming from `work` if it holds a state of this very training, and writes `checkpoint`.
+
+        `work` can be removed once this has returned.
+        Raises: ModelError MODEL_001 to MODEL_008, DataError DATA_005 if no pair is left.
+        """
+        from rm_assets.backends.torch import checkpoints, loading_errors, pair_store, training_state
+        from rm_assets.backends.torch.fit import FitJob, pair_figures
+        from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
+        from rm_assets.core.training_order import make_plan
+
+        device = _device(settings, execution)
+        renderer = checkpoints.load_renderer(settings.base)
+        config = checkpoints.load_config(settings.base)
+        checkpoints.check_context(settings.base, config, renderer, settings.max_length)
+        checkpoints.require_pad_token(settings.base, config, renderer.tokenizer)
+        check_rope(config, settings.max_length)
+        store = pair_store.encode_pairs(pairs, renderer, settings, seed, work / "pairs.bin", reporter)
+        validation = pair_store.encode_pairs(
+            validation_pairs, renderer, settings, seed, work / "validation.bin", reporter, is_validation=True
+        )
+        plan = make_plan(len(store), settings)
+        name = digest(
+            {"settings": settings.model_dump(), "seed": seed, "tokens": [store.token_digest, validation.token_digest]}
+        )
+        state = training_state.prepare(work, name)
+        if state is not None:
+            reporter.log(f"resuming after optimizer step {state.step} of {plan.num_optimizer_steps}")
+        job = FitJob(store, validation, plan, settings, execution, seed, device, renderer, work, state, reporter)
+        with loading_errors.quiet_transformers():
+            fitted = _engine(settings.engine)(job)
+            fitted.model.train(False)
+            accuracy = None
+            if len(validation):
+                forward = RewardForward(fitted.model, int(renderer.tokenizer.pad_token_id))
+                accuracy = pair_figures(job, forward)["accuracy"]
+            _write(fitted.model, renderer, checkpoint)
+        return TrainingResult(
+            num_pairs=store.counts,
+            trained_pair_ids=(pair_id.decode() for pair_id in store.pair_ids),
+            num_optimizer_steps=fitted.num_optimizer_steps,
+            num_tokens=fitted.num_tokens,
+            num_pair_tokens=fitted.num_pair_tokens,
+            final_loss=fitted.history[-1]["loss"],
+            validation_accuracy=accuracy,
+            history=fitted.history,
+        )
+
+
+def _engine(name: str) -> "Callable[[FitJob], Fitted]":
+    if name == "trl":
+        from rm_assets.backends.torch import trl_engine
+
+        return trl_engine.fit
+    from rm_assets.backends.torch import native_engine
+
+    return native_engine.fit
+
+
+def _device(settings: TrainingSection, execution: ExecutionSection) -> "torch.device":
+    from rm_assets.backends.torch.checkpoints import pick_device
+
+    device = pick_device(execution.device)
+    if settings.dtype == "float16" and device.type != "cuda":
+        raise RecipeError(
+            "RECIPE_003",
+            f"training.dtype is float16, which cannot train on {device.type}",
+            fix="set training.dtype to float32 or bfloat16",
+        )
+    return device
+
+
+def _write(model: "PreTrainedModel", renderer: "Renderer", checkpoint: Path) -> None:
+    """Model, tokenizer and configuration under a temporary name, then renamed."""
+    broken = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
+    if broken:
+        raise ModelError(
+            "MODEL_006",
+            f"The trained weights {', '.join(broken[:3])} are not finite",
+            fix="lower learning_rate, raise warmup_ratio, or train with dtype bfloat16 or float32",
+        )
+    temporary = checkpoint.with_name(f".{checkpoint.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    renderer.tokenizer.save_pretrained(temporary)
+    if checkpoint.exists():
+        shutil.rmtree(checkpoint)
+    temporary.rename(checkpoint)

@@ -1,0 +1,60 @@
+"""The order in which pairs are trained on: a function of the seed and the epoch alone, so that every process knows it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rm_assets.core.recipe import TrainingSection
+
+Numbers = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How N pairs become optimizer steps."""
+
+    num_pairs: int
+    pairs_per_step: int
+    num_optimizer_steps: int
+    num_warmup_steps: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the pairs; the last of them may have fewer pairs."""
+        return math.ceil(self.num_pairs / self.pairs_per_step)
+
+    @property
+    def log_every(self) -> int:
+        """Steps between two logs: at least 50 logs where there are so many steps."""
+        return max(1, min(10, self.num_optimizer_steps // 50))
+
+
+def make_plan(num_pairs: int, settings: TrainingSection) -> TrainingPlan:
+    """Optimizer and warm-up steps of a training."""
+    num_steps = max(1, math.ceil(settings.num_epochs * math.ceil(num_pairs / settings.pairs_per_step)))
+    if settings.max_optimizer_steps is not None:
+        num_steps = min(num_steps, settings.max_optimizer_steps)
+    # Rounded: the first step of a warm-up has rate 0, which must not be all of a very short training.
+    num_warmup_steps = min(round(settings.warmup_ratio * num_steps), num_steps - 1)
+    return TrainingPlan(num_pairs, settings.pairs_per_step, num_steps, num_warmup_steps)
+
+
+def epoch_order(prompts: Numbers, *, seed: int, epoch: int, shuffle: str) -> Numbers:
+    """(N,) pair numbers in the order of one epoch. `prompts` (N,) numbers each pair's prompt from 0.
+
+    "pairs" shuffles pairs; "prompts" shuffles prompts and keeps the pairs of a prompt together.
+    """
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+    if shuffle == "pairs":
+        return rng.permutation(len(prompts))
+    place = rng.permutation(int(prompts.max()) + 1)
+    return np.argsort(place[prompts], kind="stable")
+
+
+def step_slice(plan: TrainingPlan, step: int) -> tuple[int, slice]:
+    """Epoch of an optimizer step (from 0), and the places of its pairs in the order of that epoch."""
+    epoch, index = divmod(step, plan.steps_per_epoch)
+    start = index * plan.pairs_per_step
+    return epoch, slice(start, min(start + plan.pairs_per_step, plan.num_pairs))
