@@ -108,7 +108,7 @@ class ServerClient:
             follow_redirects=False,  # the key is for this server alone
             trust_env=not is_loopback(self.base_url),  # a proxy has no way to this machine's own ports
             timeout=httpx2.Timeout(None, connect=min(CONNECT_SECONDS, self._timeout_seconds)),
-            limits=httpx2.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=self._concurrency),
         ) as http:
             yield http
 
