@@ -4,6 +4,7 @@ RmAssetsError
 ├── RecipeError    RECIPE_*   a recipe cannot be found, read, extended or validated
 ├── DataError      DATA_*     rows that nothing sound can be built on
 ├── ModelError     MODEL_*    a checkpoint that cannot do what the recipe asks of it
+├── ServerError    SERVER_*   a model server that cannot be used as the recipe asks
 ├── StoreError     STORE_*    results that cannot be found, written or read
 ├── TaskError      TASK_*     a task process that ended without its manifest
 └── ReleaseError   RELEASE_*  a release folder that must not leave the house
@@ -37,6 +38,11 @@ ERROR_CODES: dict[str, str] = {
     "MODEL_006": "The model gave a reward that is not a finite number.",
     "MODEL_007": "The model's rope scaling makes a reward depend on its batch.",
     "MODEL_008": "The training loss left its range.",
+    "SERVER_001": "The server cannot be reached, or failed at every try.",
+    "SERVER_002": "The server's API key is missing or refused.",
+    "SERVER_003": "The server does not offer the model, or its address is not that of the API.",
+    "SERVER_004": "The server refused a request.",
+    "SERVER_005": "The server's answer is not what the API promises.",
     "STORE_001": "The disk is full or the store is not writable.",
     "STORE_002": "A result that is needed has not been made yet.",
     "STORE_003": "A stored result is damaged.",
@@ -100,6 +106,12 @@ class ModelError(RmAssetsError):
     """A checkpoint that cannot do what the recipe asks of it."""
 
     family = "MODEL_"
+
+
+class ServerError(RmAssetsError):
+    """A model server that cannot be used as the recipe asks."""
+
+    family = "SERVER_"
 
 
 class StoreError(RmAssetsError):

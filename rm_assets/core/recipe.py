@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rm_assets.core.servers import address_fault
 from rm_assets.core.verifier import VerifierRule
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -169,6 +170,44 @@ class PolicySampling(Section):
     dtype: Dtype = Field("float32", description="Precision of the policy's weights.")
 
 
+class ServerSampling(Section):
+    """Responses sampled by a server with an OpenAI-compatible API (vLLM, SGLang, TGI), which renders the chat template itself.
+
+    `base_url` and `api_key_env` enter no digest: the same model served elsewhere gives the same responses.
+    """
+
+    kind: Literal["server"] = Field(description="Sample from a server.")
+    base_url: str = Field(
+        description="Root of the server's API, for example http://127.0.0.1:8000/v1. Enters no digest."
+    )
+    model: str = Field(min_length=1, description="Name under which the server offers the model.")
+    revision: str = Field(
+        min_length=1,
+        description="Your name for what is served: weights, chat template, precision. The weights of a server cannot be hashed, so responses are sampled anew when this changes, and only then.",
+    )
+    api_key_env: str | None = Field(
+        None,
+        pattern="^[A-Z_][A-Z0-9_]*$",
+        description="Name of the environment variable that holds the API key, never the key itself. Enters no digest.",
+    )
+    num_responses: int = Field(2, ge=1, description="Responses for each training prompt (K).")
+    num_test_responses: int | None = Field(
+        None, ge=1, description="Responses for each validation and test prompt; as `num_responses` when not given."
+    )
+    temperature: float = Field(1.0, ge=0, le=10, description="Softmax temperature; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus: smallest set of tokens with this probability.")
+    max_new_tokens: int = Field(1024, gt=0, description="Longest response, in tokens.")
+    seed: int = Field(
+        0, ge=0, description="Seed; each (prompt, sample) derives its own from it, of which the server gets 31 bits."
+    )
+
+    @model_validator(mode="after")
+    def _sound_address(self) -> "ServerSampling":
+        if fault := address_fault(self.base_url, sends_key=self.api_key_env is not None):
+            raise ValueError(f"base_url {fault}")
+        return self
+
+
 Alignment = Literal["prompt_id", "prompt", "row"]
 
 
@@ -191,7 +230,7 @@ class RecordedResponses(Section):
     missing: Literal["error", "drop"] = Field("error", description="What to do with prompts that have no response.")
 
 
-SamplingSection = Annotated[PolicySampling | RecordedResponses, Field(discriminator="kind")]
+SamplingSection = Annotated[PolicySampling | ServerSampling | RecordedResponses, Field(discriminator="kind")]
 
 
 class ClassifierGold(Section):
@@ -445,6 +484,15 @@ class ExecutionSection(Section):
     timeout_seconds: float | None = Field(
         None, gt=0, description="Longest time for one task; without it there is no limit."
     )
+    server_concurrency: int = Field(32, gt=0, description="Requests that a server works on at a time.")
+    server_timeout_seconds: float = Field(
+        600, gt=0, description="Longest time for one answer of a server; then it is asked again."
+    )
+    server_retries: int = Field(
+        8,
+        ge=0,
+        description="Further tries of a request that a server dropped, refused as too many, or failed to answer.",
+    )
 
 
 class Recipe(Section):
@@ -454,7 +502,7 @@ class Recipe(Section):
     description: str = Field("", description="What this recipe is for.")
     seed: int = Field(0, ge=0, description="Seed of the training run: order of pairs and initial score head.")
     prompts: PromptsSection = Field(description="Where prompts come from and how they are split.")
-    sampling: SamplingSection = Field(description="Responses: sampled from a policy, or recorded.")
+    sampling: SamplingSection = Field(description="Responses: sampled from a policy or by a server, or recorded.")
     gold: GoldSection = Field(description="Gold rewards: from a gold model, from rules, or recorded.")
     pairs: PairsSection = Field(default=PairsSection(), description="How gold rewards become chosen and rejected.")
     training: TrainingSection = Field(description="Training of the reward model.")
@@ -466,7 +514,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _labels_find_their_responses(self) -> "Recipe":
-        if self.sampling.kind == "policy" and self.gold.kind == "recorded" and self.gold.response_field is None:
+        if self.sampling.kind != "recorded" and self.gold.kind == "recorded" and self.gold.response_field is None:
             raise ValueError(
                 "recorded rewards without gold.response_field are taken by position, which means nothing for freshly sampled responses; name gold.response_field, or record the responses too"
             )

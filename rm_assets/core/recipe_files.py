@@ -226,7 +226,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         where = ".".join(keys) or "the recipe"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            yield f"{where}: {fault['input']!r:.80}: unknown key; " + (
+            yield f"{where}: {_shown(keys[-1], fault['input'])}unknown key; " + (
                 _suggestion(keys[-1], known) or f"known here: {', '.join(sorted(known))}"
             )
         elif fault["type"] == "missing":
@@ -238,8 +238,13 @@ def _sentences(error: ValidationError) -> Iterator[str]:
             given = "is missing" if kind is None else f"{kind!r:.80}"
             yield f"{where}.kind: {given}; it must be one of {', '.join(kinds)}" + (f"; {hint}" if hint else "")
         else:
-            shown = "" if isinstance(fault["input"], dict) else f"{fault['input']!r:.80}: "
+            shown = "" if isinstance(fault["input"], dict) else _shown(keys[-1] if keys else "", fault["input"])
             yield f"{where}: {shown}{message[:1].lower()}{message[1:]}"
+
+
+def _shown(key: str, value: Any) -> str:
+    # Who writes the key itself where its variable's name belongs must not find it in a log.
+    return "" if "key" in key.lower() else f"{value!r:.80}: "
 
 
 def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], set[str], list[type[BaseModel]]]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from rm_assets.core.recipe import Recipe
 
+PLACES_OF_SERVERS = ("base_url", "api_key_env")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -23,7 +25,8 @@ class Stage:
     def settings(self, recipe: Recipe, fingerprint: Callable[[str], str]) -> dict[str, Any]:
         """What of the recipe decides this asset's content, as plain data.
 
-        Local files and folders are replaced by their fingerprints: their content counts, not where they lie.
+        Local files and folders are replaced by their fingerprints: their content counts, not where they lie. For the same
+        reason a server's address and the name of its key's variable are left out.
         """
         settings: dict[str, Any] = _by_content(getattr(recipe, self.section).model_dump(mode="json"), fingerprint)
         return settings | ({"run_seed": recipe.seed} if self.asset == "reward_model" else {})
@@ -39,6 +42,7 @@ def _by_content(value: Any, fingerprint: Callable[[str], str]) -> Any:
         if key == "files"
         else _by_content(inner, fingerprint)
         for key, inner in value.items()
+        if key not in PLACES_OF_SERVERS
     }
 
 

@@ -1,14 +1,14 @@
-"""sampled_responses: K responses to each prompt from the policy, or the responses that were recorded."""
+"""sampled_responses: K responses to each prompt from the policy or a server, or the responses that were recorded."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
 from rm_assets.core.digests import digest, response_id, sample_seed
 from rm_assets.core.errors import DataError
-from rm_assets.core.protocols import SampleRequest
-from rm_assets.core.recipe import PolicySampling, RecordedResponses
+from rm_assets.core.protocols import Reporter, Sampler, SampleRequest
+from rm_assets.core.recipe import PolicySampling, RecordedResponses, ServerSampling
 from rm_assets.core.records import Prompt, Response, conversation
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.shards import ShardLog
@@ -28,6 +28,17 @@ class SampledRow:
     finished: bool
 
 
+class RunProgress(QuietReporter):
+    """A sampler's progress within its shard, passed on as that of the whole run."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter, self.before, self.total = reporter, 0, 0
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """`done` of this shard are finished."""
+        self._reporter.progress(self.before + done, self.total, unit)
+
+
 def sample_from_policy(
     task: Task, section: PolicySampling, prompts: list[Prompt]
 ) -> tuple[list[Response], Counter[str]]:
@@ -35,7 +46,7 @@ def sample_from_policy(
     from rm_assets.backends.torch.checkpoints import pick_device
     from rm_assets.backends.torch.sampler import TorchSampler
 
-    execution, reporter = task.recipe.execution, task.reporter
+    execution, progress = task.recipe.execution, RunProgress(task.reporter)
     sampler = TorchSampler(
         section.policy,
         temperature=section.temperature,
@@ -44,8 +55,58 @@ def sample_from_policy(
         dtype=section.dtype,
         device=pick_device(execution.device),
         token_budget=execution.token_budget,
-        reporter=QuietReporter(),
+        reporter=progress,
     )
+    model = section.policy.location if section.policy.hub_id else "policy"
+    return _complete(task, section, prompts, sampler, progress, model=model)
+
+
+def sample_from_server(
+    task: Task, section: ServerSampling, prompts: list[Prompt]
+) -> tuple[list[Response], Counter[str], dict[str, str]]:
+    """As `sample_from_policy`, and what the server said of the model. The server is not asked if nothing is missing."""
+    from rm_assets.backends.openai.client import ServerClient, key_from_environment
+    from rm_assets.backends.openai.sampler import ServerSampler
+
+    execution, progress = task.recipe.execution, RunProgress(task.reporter)
+    client = ServerClient(
+        section.base_url,
+        api_key=key_from_environment(section.api_key_env),
+        concurrency=execution.server_concurrency,
+        timeout_seconds=execution.server_timeout_seconds,
+        retries=execution.server_retries,
+    )
+    sampler = ServerSampler(
+        client,
+        section.model,
+        temperature=section.temperature,
+        top_p=section.top_p,
+        max_new_tokens=section.max_new_tokens,
+        reporter=progress,
+    )
+    facts: dict[str, str] = {}
+
+    def ask_for_the_model() -> None:
+        root = sampler.require_model().get("root")
+        facts.update({"server": client.base_url} | ({"server_checkpoint": root} if isinstance(root, str) else {}))
+
+    responses, work = _complete(
+        task, section, prompts, sampler, progress, model=section.model, before_sampling=ask_for_the_model
+    )
+    return responses, work, facts
+
+
+def _complete(
+    task: Task,
+    section: PolicySampling | ServerSampling,
+    prompts: list[Prompt],
+    sampler: Sampler,
+    progress: RunProgress,
+    *,
+    model: str,
+    before_sampling: Callable[[], None] = lambda: None,
+) -> tuple[list[Response], Counter[str]]:
+    """Responses to all prompts: those in committed shards, and the missing ones sampled shard by shard."""
     parameters = {k: v for k, v in task.settings.items() if k not in ("num_responses", "num_test_responses", "seed")}
     log = ShardLog(
         task.store.home,
@@ -70,15 +131,15 @@ def sample_from_policy(
             seeds = tuple(sample_seed(section.seed, prompt.prompt_id, i) for i in indices)
             requests.append(SampleRequest(prompt.prompt_id, conversation(prompt.prompt, prompt.system), seeds))
         samples = sampler.sample(requests)
-        done["responses"] += len(samples)
-        reporter.progress(done["responses"], len(wanted), "responses")
+        progress.before += len(samples)
         return [SampledRow(key, s.response, s.num_tokens, s.finished) for key, s in zip(keys, samples, strict=True)]
 
-    done = Counter(responses=len(log.committed(wanted)))
-    if done["responses"]:
-        reporter.log(f"{done['responses']} of {len(wanted)} responses were sampled before")
-    rows, num_sampled = log.complete(wanted, sample_shard, execution.shard_prompts * section.num_responses)
-    model = section.policy.location if section.policy.hub_id else "policy"
+    progress.before, progress.total = len(log.committed(wanted)), len(wanted)
+    if progress.before:
+        task.reporter.log(f"{progress.before} of {len(wanted)} responses were sampled before")
+    if progress.before < len(wanted):
+        before_sampling()
+    rows, num_sampled = log.complete(wanted, sample_shard, task.recipe.execution.shard_prompts * section.num_responses)
     responses = [
         _response(
             prompt,
@@ -151,10 +212,13 @@ def sample(task: Task) -> Product:
     """Makes or reads the responses and writes them in order of prompt and sample index."""
     prompts = list(read_table(task.input("prompts", "prompts.parquet"), Prompt))
     section = task.recipe.sampling
+    counts: Counter[str] = Counter()
+    server: dict[str, str] = {}
     if isinstance(section, PolicySampling):
         with task.store.device(task.reporter.log):
             responses, work = sample_from_policy(task, section, prompts)
-        counts: Counter[str] = Counter()
+    elif isinstance(section, ServerSampling):
+        responses, work, server = sample_from_server(task, section, prompts)
     else:
         responses, counts = read_recorded(task, section, prompts)
         work = Counter({"responses sampled": 0})
@@ -163,7 +227,7 @@ def sample(task: Task) -> Product:
         files=["responses.parquet"],
         counts={"responses": len(responses), "prompts": len({r.prompt_id for r in responses}), **counts},
         work=dict(work),
-        facts=dict(_facts(responses)),
+        facts={**dict(_facts(responses)), **server},
         examples=[
             {"split": r.split, "prompt": excerpt(r.prompt), "model": r.model, "response": excerpt(r.response)}
             for r in responses[:8]

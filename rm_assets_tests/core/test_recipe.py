@@ -13,12 +13,14 @@ from rm_assets.core.recipe import (
     PromptsSection,
     Recipe,
     Section,
+    ServerSampling,
     SplitFractions,
     TrainingSection,
     VerifierGold,
 )
 from rm_assets.core.recipe_files import SHIPPED_FOLDER, RecipeBook
 from rm_assets.core.smoke import smoke_recipe
+from rm_assets.core.stages import STAGES
 
 MODELS = [
     m for m in vars(recipe_module).values() if isinstance(m, type) and issubclass(m, Section) and m is not Section
@@ -62,6 +64,39 @@ def test_split_shares_sum_to_one() -> None:
 def test_test_prompts_come_from_exactly_one_place(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="give test prompts once"):
         PromptsSection.model_validate({"source": GENERATOR, **values})
+
+
+def with_server(**changes: Any) -> Recipe:
+    """The embedded recipe, sampled by a server."""
+    sampling = {"kind": "server", "base_url": "http://127.0.0.1:8000/v1", "model": "m", "revision": "r", **changes}
+    embedded = RecipeBook(environment={}).load("embedded")
+    return Recipe.model_validate({**embedded.model_dump(), "sampling": sampling})
+
+
+def test_where_a_server_runs_is_no_part_of_what_it_answers() -> None:
+    def settings(recipe: Recipe) -> dict[str, Any]:
+        return STAGES["sampled_responses"].settings(recipe, lambda path: path)
+
+    here = settings(with_server())
+    assert here == settings(with_server(base_url="https://example.org/v1", api_key_env="MY_KEY"))
+    assert here != settings(with_server(revision="r2")) and here != settings(with_server(model="m2"))
+
+
+def test_a_server_has_no_revision_unless_the_recipe_names_one() -> None:
+    with pytest.raises(ValidationError, match="revision"):
+        ServerSampling.model_validate({"kind": "server", "base_url": "http://127.0.0.1/v1", "model": "m"})
+
+
+def test_smoke_form_cuts_down_what_a_server_is_asked() -> None:
+    sampling = smoke_recipe(with_server(num_responses=8, max_new_tokens=512)).sampling
+    assert isinstance(sampling, ServerSampling)
+    assert (sampling.num_responses, sampling.num_test_responses, sampling.max_new_tokens) == (2, 2, 64)
+
+
+def test_positional_rewards_need_recorded_responses() -> None:
+    gold = {"kind": "recorded", "source": {"kind": "files", "files": ["a.jsonl"]}}
+    with pytest.raises(ValidationError, match="taken by position"):
+        Recipe.model_validate({**with_server().model_dump(), "gold": gold})
 
 
 def test_verifier_needs_a_weight_and_patterns_that_compile() -> None:

@@ -67,13 +67,34 @@ def test_misspelt_section_suggests_the_section(tmp_path: Path) -> None:
         ("gold: {answer_pattern: x}", "gold: answer_pattern 'x' has no group"),
         ("gold: {exact: 0, format: 0}", "gold: at least one of the weights"),
         ("sampling: {policy: {path: a, hub_id: b/c}}", "sampling.policy: give exactly one of 'path' and 'hub_id'"),
-        ("sampling: {kind: polcy}", "sampling.kind: 'polcy'; it must be one of policy, recorded; did you mean 'policy'?"),
+        ("sampling: {kind: polcy}", "sampling.kind: 'polcy'; it must be one of policy, server, recorded; did you mean 'policy'?"),
         ("gold: {kind: recorded, source: {}}", "gold.source.kind: is missing; it must be one of files, dataset"),
         ("prompts: {split: {train: 0.5}}", "prompts.split: train + validation + test must be 1"),
     ],
 )  # fmt: skip
 def test_wrong_value_is_one_sentence_with_its_place(tmp_path: Path, override: str, sentence: str) -> None:
     assert sentence in fault(tmp_path, f"extends: minimal\n{override}")
+
+
+SERVER = "kind: server, base_url: 'http://127.0.0.1/v1', model: m, revision: r"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "sentence"),
+    [
+        (f"{SERVER}, api_key: sk-secret", "sampling.api_key: unknown key; did you mean 'api_key_env'?"),
+        (f"{SERVER}, api_key_env: sk-secret", "sampling.api_key_env: string should match pattern"),
+        (
+            "kind: server, base_url: 'http://me:sk-secret@host', model: m, revision: r",
+            "must not hold a user or password",
+        ),
+    ],
+)
+def test_a_key_written_into_the_recipe_is_refused_and_not_repeated(
+    tmp_path: Path, sampling: str, sentence: str
+) -> None:
+    message = fault(tmp_path, f"extends: minimal\nsampling: {{{sampling}}}")
+    assert sentence in message and "sk-secret" not in message
 
 
 def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
