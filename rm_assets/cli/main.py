@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from rich.console import Console
 from rm_assets import __version__
 from rm_assets.cli import recipes, results
 from rm_assets.core.errors import RmAssetsError
+from rm_assets.core.guidance import SERVICE_GUIDANCE
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,6 +69,48 @@ def show(
         print()
     else:
         found.print(Console())
+
+
+@app.command()
+def plan(
+    recipe: Annotated[
+        str | None, typer.Argument(help="Name of the recipe; without one, only steps are computed.")
+    ] = None,
+    pairs: Annotated[int | None, typer.Option(min=1, help="Training pairs, in place of a recipe.")] = None,
+    prompts: Annotated[int | None, typer.Option(min=1, help="Prompts of reinforcement learning.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pairs or prompts of one optimizer step; 64 when not given.")
+    ] = None,
+    reward_epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
+    rl_epochs: Annotated[float | None, typer.Option(help="Passes over the prompts.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help=f"Model of the tuning service, for its guidance: {', '.join(SERVICE_GUIDANCE)}.")
+    ] = None,
+    model_config: Annotated[
+        Path | None, typer.Option(help="config.json of the recipe's base, where its shape is not known here.")
+    ] = None,
+    seconds_per_step: Annotated[
+        float | None, typer.Option(help="Measured seconds of one optimizer step, for time and cost; needs --device.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Device that was measured, as in the price list.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """What a recipe takes before it runs: steps, tokens, operations, memory; with a measured step also time and cost."""
+    from rm_assets.cli import plan as planner
+
+    numbers = {
+        "--pairs": pairs, "--prompts": prompts, "--batch-size": batch_size, "--reward-epochs": reward_epochs,
+        "--rl-epochs": rl_epochs, "--model": model,
+    }  # fmt: skip
+    measured = {"--model-config": model_config, "--seconds-per-step": seconds_per_step, "--device": device}
+    if recipe is None:
+        planner.refuse(measured, "belongs to a recipe, and none is named")
+        question = planner.StepQuestion(pairs, prompts, batch_size or 64, reward_epochs, rl_epochs, model)
+        planner.print_steps(question, as_json=as_json)
+        return
+    planner.refuse(numbers, f"cannot be given beside the recipe '{recipe}', which has these numbers itself")
+    probe = planner.probe_of(seconds_per_step, device)
+    planner.print_recipe_plan(recipe, model_config=model_config, probe=probe, as_json=as_json)
 
 
 @app.command()

@@ -7,7 +7,8 @@ RmAssetsError
 ├── ServerError    SERVER_*   a model server that cannot be used as the recipe asks
 ├── StoreError     STORE_*    results that cannot be found, written or read
 ├── TaskError      TASK_*     a task process that ended without its manifest
-└── ReleaseError   RELEASE_*  a release folder that must not leave the house
+├── ReleaseError   RELEASE_*  a release folder that must not leave the house
+└── PlanError      PLAN_*     a plan that lacks a number, or takes one that is no number
 
 A message says what happened, why, and how to mend it. `ERROR_CODES` is the catalogue; docs/errors.md is made from it.
 """
@@ -52,6 +53,8 @@ ERROR_CODES: dict[str, str] = {
     "RELEASE_001": "The release folder lacks a required file, or a file has no sound size.",
     "RELEASE_002": "The released model does not give the canary rewards of the report.",
     "RELEASE_003": "The release cannot be pushed to the Hub.",
+    "PLAN_001": "The planner lacks a number that it needs, or got two that exclude each other.",
+    "PLAN_002": "The price file cannot be read or is not valid.",
 }
 
 
@@ -130,3 +133,9 @@ class ReleaseError(RmAssetsError):
     """A release folder that must not leave the house."""
 
     family = "RELEASE_"
+
+
+class PlanError(RmAssetsError):
+    """A plan that lacks a number, or takes one that is no number."""
+
+    family = "PLAN_"

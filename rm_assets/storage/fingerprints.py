@@ -12,8 +12,8 @@ from rm_assets.storage.files import file_sha256, write_json
 class Fingerprints:
     """Hashes of files outside the store. An 8B checkpoint is read once, not at every look."""
 
-    def __init__(self, memory: Path) -> None:
-        self._memory = memory
+    def __init__(self, memory: Path, *, remembers: bool = True) -> None:
+        self._memory, self._remembers = memory, remembers
 
     def of(self, location: str) -> str:
         """Fingerprint of a file, of all files in a folder, or of all files that a glob pattern matches.
@@ -36,7 +36,8 @@ class Fingerprints:
             except (ValueError, TypeError, KeyError):
                 pass  # a damaged note is only a lost memory
         sha256 = file_sha256(file)
-        write_json(note, {**known, "sha256": sha256})
+        if self._remembers:
+            write_json(note, {**known, "sha256": sha256})
         return sha256
 
 

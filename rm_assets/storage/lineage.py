@@ -1,5 +1,6 @@
 """What a recipe wants of each asset (a digest) and what of it is committed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +23,16 @@ class Wanted:
     manifest: Manifest | None
 
 
-def wanted(store: Store, recipe: Recipe, asset: str) -> Wanted:
+def wanted(store: Store, recipe: Recipe, asset: str, fingerprint: Callable[[str], str] | None = None) -> Wanted:
     """`asset` as `recipe` wants it, from the committed state of what it reads.
 
+    Without a `fingerprint` of its own, what it hashes is remembered in the store.
     Raises: StoreError STORE_002 if something it reads has not been made; DataError or RecipeError if a source is missing.
     """
     stage = STAGES[asset]
     inputs: dict[str, Manifest] = {}
     for upstream in stage.inputs:
-        manifest = wanted(store, recipe, upstream).manifest
+        manifest = wanted(store, recipe, upstream, fingerprint).manifest
         if manifest is None:
             raise StoreError(
                 "STORE_002",
@@ -38,6 +40,6 @@ def wanted(store: Store, recipe: Recipe, asset: str) -> Wanted:
                 fix=f"run `rm-assets run {recipe.name}`, or materialize {upstream} first",
             )
         inputs[upstream] = manifest
-    settings = stage.settings(recipe, Fingerprints(store.home / "fingerprints").of)
+    settings = stage.settings(recipe, fingerprint or Fingerprints(store.home / "fingerprints").of)
     of_digest = asset_digest(asset, stage.version, settings, {name: m.data_version for name, m in inputs.items()})
     return Wanted(asset, of_digest, settings, inputs, store.manifest(asset, of_digest))

@@ -1,0 +1,205 @@
+"""The plan of a recipe: its stages, its training in numbers, the devices it fits, and what is known to go wrong."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rm_assets.core import guidance
+from rm_assets.core.plan import (
+    Probe,
+    TrainingMemory,
+    num_optimizer_steps,
+    num_pairs_per_forward,
+    num_warmup_steps,
+    probed_seconds,
+    training_flops,
+    training_memory,
+)
+from rm_assets.core.prices import DevicePrice
+from rm_assets.core.recipe import PolicySampling, Recipe
+from rm_assets.core.recipe_counts import UNKNOWN, Count, Known, pairs_by_split
+from rm_assets.core.stage_plans import BYTES, StagePlan, plan_stages
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The training. `memory` is as the recipe sets it; the two others are with every activation kept, and recomputed."""
+
+    made: bool
+    base: str
+    num_parameters: int | None
+    pairs: Count
+    steps_per_epoch: Count
+    optimizer_steps: Count
+    warmup_steps: Count
+    tokens: Count
+    tokens_per_forward: int
+    gradient_checkpointing: bool
+    flops: int | None
+    memory_kept: TrainingMemory | None
+    memory_recomputed: TrainingMemory | None
+    seconds: float | None
+
+    @property
+    def memory(self) -> TrainingMemory | None:
+        """What the recipe's own setting takes."""
+        return self.memory_recomputed if self.gradient_checkpointing else self.memory_kept
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "made": self.made, "base": self.base, "num_parameters": self.num_parameters,
+            "num_pairs": self.pairs.as_json(), "num_steps_per_epoch": self.steps_per_epoch.as_json(),
+            "num_optimizer_steps": self.optimizer_steps.as_json(), "num_warmup_steps": self.warmup_steps.as_json(),
+            "num_tokens": self.tokens.as_json(), "num_tokens_per_forward": self.tokens_per_forward,
+            "gradient_checkpointing": self.gradient_checkpointing, "flops": self.flops,
+            "memory_bytes": self.memory and self.memory.as_json(),
+            "memory_bytes_kept": self.memory_kept and self.memory_kept.as_json(),
+            "memory_bytes_recomputed": self.memory_recomputed and self.memory_recomputed.as_json(),
+            "seconds": self.seconds,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    """Whether the training fits one device, and what it costs there; hours and cost need a probe on that very device."""
+
+    device: str
+    usd_per_hour: float
+    as_of: str
+    source: str
+    memory_gb: float | None
+    fits: bool | None
+    hours: float | None
+    usd: float | None
+
+
+@dataclass(frozen=True)
+class RecipePlan:
+    """The whole plan; `notes` say what could not be found out, and why."""
+
+    recipe: str
+    stages: list[StagePlan]
+    training: TrainingPlan
+    devices: list[DevicePlan]
+    warnings: list[guidance.PlanWarning]
+    notes: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "recipe": self.recipe,
+            "stages": [stage.as_json() for stage in self.stages],
+            "training": self.training.as_json(),
+            "devices": [asdict(device) for device in self.devices],
+            "warnings": [asdict(warning) for warning in self.warnings],
+            "notes": self.notes,
+        }
+
+
+def plan_recipe(
+    recipe: Recipe, known: Known, *, prices: tuple[DevicePrice, ...], probe: Probe | None = None, notes: list[str]
+) -> RecipePlan:
+    """The plan of `recipe` with all that is known. A probe's seconds a step give hours and, by the prices, a cost."""
+    training = plan_training(recipe, known, probe)
+    return RecipePlan(
+        recipe=recipe.name,
+        stages=plan_stages(recipe, known, training.pairs),
+        training=training,
+        devices=[_on_device(training, price, probe) for price in prices],
+        warnings=recipe_warnings(recipe, known, training),
+        notes=notes,
+    )
+
+
+def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> TrainingPlan:
+    """Steps, tokens, work, memory and, with a probe, seconds."""
+    settings = recipe.training
+    made = known.made.get("reward_model")
+    pairs = pairs_by_split(recipe, known)["train"].capped(settings.max_train_pairs).at_most()
+    pairs = Count(made.counts["pairs_trained"], "made") if made else pairs
+    per_epoch, steps = _steps(recipe, pairs)
+    steps = Count(made.counts["optimizer_steps"], "made") if made else steps
+    tokens = Count(made.counts["tokens"], "made") if made else _most_tokens(recipe, pairs, steps)
+    shape = known.shapes.get(settings.base.location)
+    in_forward = num_pairs_per_forward(settings.pairs_per_step, recipe.execution.pairs_per_forward)
+    tokens_per_forward = 2 * in_forward * settings.max_length
+    flops, memory = None, dict[bool, TrainingMemory]()
+    if shape:
+        memory = {
+            recomputed: training_memory(
+                shape, tokens_per_forward=tokens_per_forward, activation_bytes=BYTES[settings.dtype],
+                gradient_checkpointing=recomputed,
+            ) for recomputed in (False, True)
+        }  # fmt: skip
+        if tokens.value is not None:
+            flops = training_flops(
+                shape, num_tokens=tokens.value, row_length=settings.max_length,
+                gradient_checkpointing=settings.gradient_checkpointing,
+            )  # fmt: skip
+    return TrainingPlan(
+        made=made is not None, base=settings.base.location, num_parameters=shape.num_parameters if shape else None,
+        pairs=pairs, steps_per_epoch=per_epoch, optimizer_steps=steps, tokens=tokens, flops=flops,
+        warmup_steps=UNKNOWN if steps.value is None
+        else Count(num_warmup_steps(steps.value, settings.warmup_ratio), steps.basis),
+        tokens_per_forward=tokens_per_forward, gradient_checkpointing=settings.gradient_checkpointing,
+        memory_kept=memory.get(False), memory_recomputed=memory.get(True),
+        seconds=probed_seconds(probe, steps.value) if probe and steps.value is not None else None,
+    )  # fmt: skip
+
+
+def _steps(recipe: Recipe, pairs: Count) -> tuple[Count, Count]:
+    """Optimizer steps of an epoch and in all."""
+    settings = recipe.training
+    if pairs.value is None:
+        most = settings.max_optimizer_steps
+        return UNKNOWN, UNKNOWN if most is None else Count(most, "at_most")
+    per_epoch = num_optimizer_steps(pairs.value, settings.pairs_per_step, 1)
+    steps = num_optimizer_steps(pairs.value, settings.pairs_per_step, settings.num_epochs)
+    if settings.max_optimizer_steps is not None:
+        steps = min(steps, settings.max_optimizer_steps)
+    return Count(per_epoch, pairs.basis), Count(steps, pairs.basis)
+
+
+def _most_tokens(recipe: Recipe, pairs: Count, steps: Count) -> Count:
+    """Two sides of `max_length` for every pair that is seen."""
+    settings = recipe.training
+    if steps.value is None:
+        return UNKNOWN
+    seen = steps.value * settings.pairs_per_step
+    if pairs.value is not None:
+        seen = min(seen, math.ceil(pairs.value * settings.num_epochs))
+    return Count(seen * 2 * settings.max_length, steps.basis).at_most()
+
+
+def _on_device(training: TrainingPlan, price: DevicePrice, probe: Probe | None) -> DevicePlan:
+    need = training.memory.total if training.memory else None
+    hours = None
+    if probe is not None and probe.device == price.device and training.seconds is not None:
+        hours = training.seconds / 3600
+    return DevicePlan(
+        **price.model_dump(),
+        fits=None if need is None or price.memory_gb is None else need <= price.memory_gb * 1e9,
+        hours=hours,
+        usd=None if hours is None else hours * price.usd_per_hour,
+    )
+
+
+def recipe_warnings(recipe: Recipe, known: Known, training: TrainingPlan) -> list[guidance.PlanWarning]:
+    """What is known to go wrong with these numbers."""
+    settings, sampling = recipe.training, recipe.sampling
+    facts = known.made["sampled_responses"].facts if "sampled_responses" in known.made else {}
+    counts = known.made["reward_model"].counts if "reward_model" in known.made else {}
+    over = counts["pairs_over_length"] / counts["pairs_in"] if counts.get("pairs_in") else None
+    return [
+        *(guidance.pair_warnings(training.pairs.value) if training.pairs.value is not None else []),
+        *guidance.training_warnings(
+            num_parameters=training.num_parameters, learning_rate=settings.learning_rate,
+            num_epochs=settings.num_epochs, warmup_steps=training.warmup_steps.value,
+        ),
+        *guidance.length_warnings(
+            max_length=settings.max_length,
+            max_new_tokens=sampling.max_new_tokens if isinstance(sampling, PolicySampling) else None,
+            mean_response_tokens=facts.get("mean_response_tokens"), share_over_length=over,
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,127 @@
+"""What each stage of a recipe makes, the tokens it reads or writes for that, and what these take of its model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rm_assets.core.plan import (
+    InferenceMemory,
+    forward_flops,
+    sampling_flops,
+    sampling_memory,
+    scoring_memory,
+)
+from rm_assets.core.recipe import ClassifierGold, PolicySampling, Recipe
+from rm_assets.core.recipe_counts import (
+    Count,
+    Known,
+    num_responses,
+    pairs_by_split,
+    responses_by_split,
+    split_prompts,
+    total,
+)
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+CACHED_TOKENS_PER_BUDGET = 4
+"""Positions that the sampler's cache holds, in token budgets; a test holds it to the sampler's own number."""
+SCORED = "responses scored by the reward model"
+"""What the evaluation calls its work in its manifest."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage. `tokens` is None for a stage without a model, `flops` and `memory` also where its shape is unknown."""
+
+    asset: str
+    made: bool
+    items: Count
+    unit: str
+    tokens: Count | None = None
+    model: str | None = None
+    flops: int | None = None
+    memory: InferenceMemory | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "asset": self.asset, "made": self.made, "num_items": self.items.as_json(), "unit": self.unit,
+            "num_tokens": self.tokens and self.tokens.as_json(), "model": self.model, "flops": self.flops,
+            "memory_bytes": self.memory and self.memory.as_json(),
+        }  # fmt: skip
+
+
+def plan_stages(recipe: Recipe, known: Known, trained_pairs: Count) -> list[StagePlan]:
+    """Every stage but the training, which has a plan of its own."""
+    canaries = Count(recipe.evaluation.num_canaries, "at_most")
+    return [
+        StagePlan("prompts", "prompts" in known.made, total(split_prompts(recipe, known)), "prompts"),
+        _sampling(recipe, known),
+        _gold(recipe, known),
+        StagePlan("implicit_pairs", "implicit_pairs" in known.made, total(pairs_by_split(recipe, known)), "pairs"),
+        _evaluation(recipe, known, trained_pairs),
+        StagePlan("hub_release", "hub_release" in known.made, canaries, "canary rewards"),
+    ]
+
+
+def _sampling(recipe: Recipe, known: Known) -> StagePlan:
+    """The model's work on new tokens; that on the prompts' tokens, whose number is not known, is not in it."""
+    section, made = recipe.sampling, known.made.get("sampled_responses")
+    responses = num_responses(recipe, known)
+    if not isinstance(section, PolicySampling):
+        return StagePlan("sampled_responses", made is not None, responses, "responses, recorded")
+    tokens = responses.times(section.max_new_tokens).at_most()
+    if made and "mean_response_tokens" in made.facts:
+        tokens = responses.times(made.facts["mean_response_tokens"])
+    shape = known.shapes.get(section.policy.location)
+    flops = memory = None
+    if shape:
+        budget = recipe.execution.token_budget
+        memory = sampling_memory(
+            shape, tokens_per_forward=budget, cached_tokens=CACHED_TOKENS_PER_BUDGET * budget,
+            weight_bytes=BYTES[section.dtype],
+        )  # fmt: skip
+        if tokens.value is not None:
+            flops = sampling_flops(shape, num_new_tokens=tokens.value, row_length=section.max_new_tokens)
+    return StagePlan(
+        "sampled_responses", made is not None, responses, "responses", tokens, section.policy.location, flops, memory
+    )
+
+
+def _gold(recipe: Recipe, known: Known) -> StagePlan:
+    section, responses = recipe.gold, num_responses(recipe, known)
+    made = "gold_rewards" in known.made
+    if not isinstance(section, ClassifierGold):
+        return StagePlan("gold_rewards", made, responses, f"gold rewards, {section.kind}")
+    return _scored(
+        recipe, known, "gold_rewards", responses, "gold rewards",
+        model=section.model.location, max_length=section.max_length, weight_bytes=BYTES[section.dtype],
+    )  # fmt: skip
+
+
+def _evaluation(recipe: Recipe, known: Known, trained_pairs: Count) -> StagePlan:
+    """Test responses, both sides of some training pairs, and the canaries once more; in float32."""
+    settings = recipe.evaluation
+    sides = trained_pairs.capped(settings.max_train_pairs).times(2)
+    scored = responses_by_split(recipe, known)["test"].plus(sides).plus(Count(settings.num_canaries, "at_most"))
+    made = known.made.get("evaluation_report")
+    if made and SCORED in made.work:
+        scored = Count(made.work[SCORED], "made")
+    return _scored(
+        recipe, known, "evaluation_report", scored, "rewards",
+        model=recipe.training.base.location, max_length=recipe.training.max_length, weight_bytes=BYTES["float32"],
+    )  # fmt: skip
+
+
+def _scored(
+    recipe: Recipe, known: Known, asset: str, items: Count, unit: str, *, model: str, max_length: int, weight_bytes: int
+) -> StagePlan:
+    tokens = items.times(max_length).at_most()
+    shape = known.shapes.get(model)
+    flops = memory = None
+    if shape:
+        memory = scoring_memory(
+            shape, tokens_per_forward=max(recipe.execution.token_budget, max_length), weight_bytes=weight_bytes
+        )
+        if tokens.value is not None:
+            flops = forward_flops(shape, num_tokens=tokens.value, row_length=max_length)
+    return StagePlan(asset, asset in known.made, items, unit, tokens, model, flops, memory)

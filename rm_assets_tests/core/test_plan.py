@@ -1,0 +1,377 @@
+"""The planner's arithmetic, by hand: steps, operations, bytes, counts of a recipe, warnings, prices."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rm_assets.core import guidance
+from rm_assets.core.errors import ModelError, PlanError
+from rm_assets.core.model_shape import KNOWN_CONFIGS, ModelShape, shape_from_config
+from rm_assets.core.plan import (
+    Probe,
+    forward_flops,
+    layer_activation_bytes,
+    num_optimizer_steps,
+    num_pairs_per_forward,
+    num_warmup_steps,
+    sampling_flops,
+    sampling_memory,
+    scoring_memory,
+    training_flops,
+    training_memory,
+)
+from rm_assets.core.prices import LIST_PRICES, parse_prices
+from rm_assets.core.recipe import Recipe
+from rm_assets.core.recipe_counts import Count, Known, Made, pairs_per_prompt
+from rm_assets.core.recipe_plan import RecipePlan, plan_recipe
+
+TINY = ModelShape(
+    num_parameters=1_000, hidden_size=4, num_layers=2, intermediate_size=10, num_heads=2, num_kv_heads=1, head_dim=3,
+    vocab_size=50,
+)  # fmt: skip
+
+
+def test_steps_of_the_replaced_calculator() -> None:
+    assert num_optimizer_steps(3_000, 64, 30) == 1_410  # 47 a pass
+    assert num_optimizer_steps(2_000, 64, 10) == 320  # 32 a pass
+
+
+@pytest.mark.parametrize(
+    ("pairs", "a_step", "epochs", "steps"), [(64, 64, 1, 1), (65, 64, 1, 2), (10, 64, 0.1, 1), (128, 64, 1.5, 3)]
+)
+def test_a_partial_step_counts_and_there_is_at_least_one(pairs: int, a_step: int, epochs: float, steps: int) -> None:
+    assert num_optimizer_steps(pairs, a_step, epochs) == steps
+
+
+def test_warmup_is_rounded_and_never_the_whole_training() -> None:
+    assert [num_warmup_steps(steps, 0.05) for steps in (1, 9, 10, 11, 330)] == [0, 0, 0, 1, 16]
+    assert num_warmup_steps(2, 0.9) == 1
+
+
+def test_pairs_of_a_forward_pass_divide_a_step() -> None:
+    assert [num_pairs_per_forward(64, most) for most in (16, 17, 100, 1)] == [16, 16, 64, 1]
+    assert num_pairs_per_forward(7, 3) == 1
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "of_policy"),
+    [
+        ("Qwen/Qwen3-0.6B", 596_049_920),
+        ("Qwen/Qwen3-1.7B", 1_720_574_976),
+        ("Qwen/Qwen3-4B", 4_022_468_096),
+        ("Qwen/Qwen3-8B", 8_190_735_360),
+        ("HuggingFaceTB/SmolLM2-135M", 134_515_008),
+        ("HuggingFaceTB/SmolLM2-360M", 361_821_120),
+        ("meta-llama/Llama-3.1-8B", 8_030_261_248),
+        ("meta-llama/Llama-3.2-1B", 1_235_814_400),
+    ],
+)
+def test_known_models_have_their_published_number_of_parameters(hub_id: str, of_policy: int) -> None:
+    assert shape_from_config(KNOWN_CONFIGS[hub_id]).num_policy_parameters == of_policy
+
+
+def test_a_reward_model_has_no_head_over_the_vocabulary() -> None:
+    shape = shape_from_config(KNOWN_CONFIGS["meta-llama/Llama-3.1-8B"])
+    assert shape.num_parameters == 8_030_261_248 - 128_256 * 4_096 + 4_096
+
+
+def test_an_unknown_kind_of_model_or_a_config_without_sizes_is_model_002() -> None:
+    for config in ({"model_type": "mamba"}, {}, {"model_type": "llama"}, {"model_type": "qwen3", "hidden_size": "x"}):
+        with pytest.raises(ModelError) as caught:
+            shape_from_config(config)
+        assert caught.value.code == "MODEL_002"
+
+
+def test_forward_operations_are_two_a_weight_and_the_attention_term() -> None:
+    # Without embeddings 1000 - 50 * 4 = 800 weights: 1600 a token; attention 2 * 2 layers * 8 tokens * 6 wide = 192.
+    assert forward_flops(TINY, num_tokens=10, row_length=8) == 10 * (1_600 + 192)
+    assert forward_flops(replace(TINY, family="bert"), num_tokens=10, row_length=8) == 10 * (1_600 + 384)
+    assert sampling_flops(TINY, num_new_tokens=10, row_length=8) == 10 * (1_600 + 192 + 400)
+
+
+def test_training_is_three_forward_passes_and_a_fourth_when_recomputed() -> None:
+    once = forward_flops(TINY, num_tokens=10, row_length=8)
+    assert training_flops(TINY, num_tokens=10, row_length=8, gradient_checkpointing=False) == 3 * once
+    assert training_flops(TINY, num_tokens=10, row_length=8, gradient_checkpointing=True) == 4 * once
+
+
+def test_a_layer_keeps_its_norms_attention_and_mlp() -> None:
+    # Norms 2 * 4 * (4 + 4 + b), attention 4 * 6 * b, MLP 4 * 10 * b; Qwen3 norms queries and keys: (6 + 3) * (4 + b).
+    assert layer_activation_bytes(TINY, 4) == 96 + 96 + 160
+    assert layer_activation_bytes(TINY, 2) == 80 + 48 + 80
+    assert layer_activation_bytes(replace(TINY, family="qwen3"), 2) == 80 + 48 + 80 + 54
+    assert layer_activation_bytes(replace(TINY, family="bert"), 4) == 64 + 96 + 80
+
+
+def test_memory_of_a_full_training_in_float32() -> None:
+    memory = training_memory(TINY, tokens_per_forward=10, activation_bytes=4, gradient_checkpointing=False)
+    assert (memory.weights, memory.gradients, memory.optimizer) == (4_000, 4_000, 8_000)
+    assert memory.activations == 10 * (2 * 352 + 4 * 12)
+    assert memory.total == 16_000 + 7_520
+
+
+def test_recomputing_keeps_the_input_of_each_layer_and_one_whole_layer() -> None:
+    memory = training_memory(TINY, tokens_per_forward=10, activation_bytes=4, gradient_checkpointing=True)
+    assert memory.activations == 10 * (2 * 4 * 4 + 352 + 48)
+
+
+def test_autocast_keeps_a_copy_of_the_weights_that_multiply() -> None:
+    memory = training_memory(TINY, tokens_per_forward=10, activation_bytes=2, gradient_checkpointing=True)
+    assert memory.weights == 4_000 + 800 * 2
+
+
+def test_adapters_alone_have_gradients_and_moments() -> None:
+    memory = training_memory(
+        TINY, tokens_per_forward=10, activation_bytes=2, gradient_checkpointing=True, trainable_parameters=30
+    )
+    assert (memory.weights, memory.gradients, memory.optimizer) == (2_000 + 120, 120, 240)
+
+
+def test_memory_of_scoring_and_sampling() -> None:
+    scoring = scoring_memory(TINY, tokens_per_forward=10, weight_bytes=2)
+    assert scoring.weights == 2_000
+    assert scoring.activations == 10 * (8 * 4 + 2 * (4 + 30))  # 5 * 6 of attention and 3 * 10 of the MLP are as wide
+    sampling = sampling_memory(TINY, tokens_per_forward=10, cached_tokens=40, weight_bytes=2)
+    assert sampling.weights == (1_000 - 4) * 2
+    assert sampling.kv_cache == 2 * 2 * 3 * 2 * 40  # keys and values, layers, width, bytes, tokens
+    assert sampling.total == sampling.weights + sampling.activations + sampling.kv_cache
+
+
+def test_the_most_pairs_of_a_prompt() -> None:
+    assert [pairs_per_prompt("all", k) for k in (1, 2, 4)] == [0, 1, 6]
+    assert [pairs_per_prompt("adjacent", k) for k in (1, 2, 4)] == [0, 1, 3]
+    assert [pairs_per_prompt("best_worst", k) for k in (1, 2, 4)] == [0, 1, 1]
+
+
+def recipe(**changes: Any) -> Recipe:
+    sections: dict[str, Any] = {
+        "prompts": {
+            "source": {"kind": "generator", "num_prompts": 1_000}, "test": {"kind": "generator", "num_prompts": 100},
+            "split": {"train": 1, "validation": 0, "test": 0},
+        },
+        "sampling": {
+            "kind": "policy", "policy": {"path": "/base"}, "num_responses": 4, "num_test_responses": 2,
+            "max_new_tokens": 50,
+        },
+        "gold": {"kind": "verifier"},
+        "training": {"base": {"path": "/base"}, "learning_rate": 3e-4, "max_length": 100, "num_epochs": 2},
+    }  # fmt: skip
+    for section, values in changes.items():
+        sections[section] = {**sections.get(section, {}), **values}
+    return Recipe.model_validate({"name": "mine", **sections})
+
+
+def plan(mine: Recipe, known: Known | None = None, probe: Probe | None = None) -> RecipePlan:
+    return plan_recipe(mine, known or Known(shapes={"/base": TINY}), prices=LIST_PRICES, probe=probe, notes=[])
+
+
+def names(of: RecipePlan) -> list[str]:
+    return [warning.name for warning in of.warnings]
+
+
+def test_what_is_not_made_is_bounded_by_the_recipe() -> None:
+    found = plan(recipe())
+    stages = {stage.asset: stage for stage in found.stages}
+    assert stages["prompts"].items == Count(1_100, "at_most")
+    assert stages["sampled_responses"].items == Count(4_200, "at_most")
+    assert stages["sampled_responses"].tokens == Count(210_000, "at_most")
+    assert stages["implicit_pairs"].items == Count(6_100, "at_most")  # 6 of each prompt, 1 of each test prompt
+    assert stages["evaluation_report"].items == Count(200 + 1_000 + 8, "at_most")
+    training = found.training
+    assert training.pairs == Count(6_000, "at_most")
+    assert training.steps_per_epoch == Count(94, "at_most") and training.optimizer_steps == Count(188, "at_most")
+    assert training.warmup_steps == Count(9, "at_most")
+    assert training.tokens == Count(6_000 * 2 * 2 * 100, "at_most")
+    assert training.tokens_per_forward == 2 * 16 * 100
+    assert str(training.optimizer_steps) == "at most 188"
+
+
+def test_a_share_of_the_prompts_is_only_about_known() -> None:
+    prompts = {"split": {"train": 0.8, "validation": 0.1, "test": 0.1}, "test": None}
+    assert plan(recipe(prompts=prompts)).training.pairs == Count(4_800, "at_most_about")
+
+
+def test_bounds_of_the_training_section_hold() -> None:
+    training = plan(recipe(training={"max_train_pairs": 640, "max_optimizer_steps": 15})).training
+    assert training.pairs == Count(640, "at_most") and training.optimizer_steps == Count(15, "at_most")
+    assert training.tokens == Count(15 * 64 * 2 * 100, "at_most")
+
+
+def test_what_is_made_replaces_the_bound() -> None:
+    known = Known(
+        made={
+            "prompts": Made({"train_prompts": 900, "validation_prompts": 0, "test_prompts": 90}),
+            "sampled_responses": Made({"responses": 3_780}, {"mean_response_tokens": 20.5}),
+            "implicit_pairs": Made({"train_pairs": 2_000, "validation_pairs": 0, "test_pairs": 70}),
+        },
+        shapes={"/base": TINY},
+    )
+    found = plan(recipe(), known)
+    stages = {stage.asset: stage for stage in found.stages}
+    assert stages["prompts"].made and stages["prompts"].items == Count(990, "made")
+    assert stages["sampled_responses"].tokens == Count(77_490, "made")
+    assert stages["implicit_pairs"].items == Count(2_070, "made")
+    assert not stages["gold_rewards"].made and stages["gold_rewards"].items == Count(3_780, "made")
+    # Of the pairs that are made, some may be over length.
+    assert found.training.pairs == Count(2_000, "at_most")
+
+
+def test_a_trained_model_has_its_real_steps_and_tokens() -> None:
+    counts = {"pairs_in": 200, "pairs_over_length": 50, "pairs_trained": 130, "tokens": 7_777, "optimizer_steps": 5}
+    found = plan(recipe(), Known(made={"reward_model": Made(counts)}))
+    assert found.training.made and found.training.tokens == Count(7_777, "made")
+    assert found.training.optimizer_steps == Count(5, "made")
+    assert names(found) == ["few_pairs", "no_warmup", "over_length"]
+
+
+def test_an_evaluation_that_is_made_says_what_it_scored() -> None:
+    made = {"evaluation_report": Made({}, {}, {"responses scored by the reward model": 321})}
+    stage = next(s for s in plan(recipe(), Known(made=made)).stages if s.asset == "evaluation_report")
+    assert stage.made and stage.items == Count(321, "made") and stage.tokens == Count(32_100, "at_most")
+
+
+def test_recorded_responses_and_unknown_models_stay_unknown() -> None:
+    mine = recipe(sampling={})
+    mine = mine.model_validate(
+        {**mine.model_dump(), "sampling": {"kind": "recorded", "source": {"kind": "files", "files": ["/a.jsonl"]}}}
+    )
+    found = plan(mine, Known())
+    assert found.training.pairs.value is None and found.training.flops is None and found.training.memory is None
+    assert {device.fits for device in found.devices} == {None}
+    assert str(found.training.optimizer_steps) == "unknown" and found.warnings == []
+
+
+def test_a_probe_gives_time_and_the_cost_of_its_own_device_alone() -> None:
+    found = plan(recipe(), probe=Probe(seconds_per_step=90, device="L4"))
+    assert found.training.seconds == 188 * 90  # 4.7 hours
+    cost = {device.device: (device.hours, device.usd) for device in found.devices}
+    assert cost["L4"] == (pytest.approx(4.7), pytest.approx(4.7 * 0.71))
+    assert cost["H100"] == (None, None)
+    assert plan(recipe()).training.seconds is None
+
+
+def test_a_training_fits_a_device_by_the_sum_of_its_parts() -> None:
+    shape = shape_from_config(KNOWN_CONFIGS["Qwen/Qwen3-4B"])
+    training = {"learning_rate": 5e-6, "dtype": "bfloat16", "gradient_checkpointing": True, "max_length": 2_048}
+
+    def planned(pairs_per_forward: int) -> RecipePlan:
+        execution = {"pairs_per_forward": pairs_per_forward}
+        return plan(recipe(training=training, execution=execution), Known(shapes={"/base": shape}))
+
+    memory = planned(16).training.memory
+    assert memory is not None and memory == planned(16).training.memory_recomputed
+    # 16 bytes a weight, 2 more for each that multiplies; 32 rows of 2,048 tokens, each 36 inputs of 2,560 in float32,
+    # one whole layer of 192,512 bytes and the last norm of 25,600.
+    assert memory.total == 16 * 4_022_470_656 + 2 * 3_633_514_496 + 32 * 2_048 * (368_640 + 192_512 + 25_600)
+    fits = {device.device: device.fits for device in planned(16).devices}
+    assert fits == {"local": None, "L4": False, "A100-80GB": False, "H100": False, "TPU-v5e": False, "TPU-v6e": False}
+    assert {device.device for device in planned(2).devices if device.fits} == {"A100-80GB", "H100"}
+
+
+@pytest.mark.parametrize(("num_pairs", "expected"), [(999, ["few_pairs"]), (1_000, ["few_comparisons"]), (2_000, [])])
+def test_too_few_pairs_give_the_stronger_warning(num_pairs: int, expected: list[str]) -> None:
+    assert [warning.name for warning in guidance.pair_warnings(num_pairs)] == expected
+
+
+@pytest.mark.parametrize(
+    ("reward_epochs", "rl_epochs", "expected"),
+    [
+        (30, 10, []), (20, 20, []), (31, 10, ["reward_epochs"]), (19, 15, ["reward_epochs"]),
+        (25, 21, ["rl_epochs"]), (25, 5, ["few_rl_epochs"]),
+    ],
+)  # fmt: skip
+def test_epochs_outside_the_services_guidance_warn(reward_epochs: float, rl_epochs: float, expected: list[str]) -> None:
+    found = guidance.service_warnings(
+        reward_epochs=reward_epochs, rl_epochs=rl_epochs, model="llama-2-7b", reward_steps=1_410
+    )
+    assert [warning.name for warning in found] == expected
+
+
+def test_steps_outside_a_models_guidance_warn() -> None:
+    found = guidance.service_warnings(reward_epochs=25, rl_epochs=None, model="llama-2-13b", reward_steps=1_410)
+    assert [warning.name for warning in found] == ["service_steps"]
+
+
+def test_the_services_table_is_kept_as_data() -> None:
+    rows = {
+        name: (e.steps, e.learning_rate_multiplier, e.kl_coefficient) for name, e in guidance.SERVICE_GUIDANCE.items()
+    }
+    assert rows == {
+        "llama-2-7b": ((1_000, 5_000), 1.0, 0.1),
+        "llama-2-13b": ((2_000, 8_000), 0.5, 0.1),
+        "t5x": ((500, 2_000), 1.0, 0.05),
+        "text-bison@001": ((1_000, 3_000), 0.8, 0.1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("num_parameters", "learning_rate", "expected"),
+    [
+        (853_504, 3e-4, []), (853_504, 1e-5, ["learning_rate_low"]), (135_000_000, 5e-5, []),
+        (135_000_000, 1e-3, ["learning_rate_high"]), (4_000_000_000, 5e-6, []), (4_000_000_000, 5e-5, []),
+        (4_000_000_000, 3e-4, ["learning_rate_high"]), (8_000_000_000, 1e-8, ["learning_rate_low"]), (None, 0.5, []),
+    ],
+)  # fmt: skip
+def test_a_learning_rate_far_from_usual_warns(
+    num_parameters: int | None, learning_rate: float, expected: list[str]
+) -> None:
+    found = guidance.training_warnings(
+        num_parameters=num_parameters, learning_rate=learning_rate, num_epochs=1, warmup_steps=5
+    )
+    assert [warning.name for warning in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("num_parameters", "num_epochs", "expected"),
+    [(4_000_000_000, 3, []), (4_000_000_000, 4, ["many_epochs"]), (100_000_000, 4, []), (None, 4, [])],
+)
+def test_many_epochs_of_a_large_model_warn(num_parameters: int | None, num_epochs: float, expected: list[str]) -> None:
+    found = guidance.training_warnings(
+        num_parameters=num_parameters, learning_rate=1e-5, num_epochs=num_epochs, warmup_steps=None
+    )
+    assert [warning.name for warning in found] == expected
+
+
+def test_no_warmup_and_no_room_warn() -> None:
+    assert names(plan(recipe(training={"warmup_ratio": 0}))) == ["no_warmup"]
+    assert names(plan(recipe(sampling={"max_new_tokens": 100}))) == ["no_room"]
+    assert names(plan(recipe())) == []
+    long = Known(made={"sampled_responses": Made({"responses": 9}, {"mean_response_tokens": 101.0})})
+    assert names(plan(recipe(), long)) == ["long_responses"]
+
+
+def test_each_warning_is_one_sentence_with_a_remedy() -> None:
+    found = [
+        *guidance.pair_warnings(10), *guidance.pair_warnings(1_500),
+        *guidance.service_warnings(reward_epochs=1, rl_epochs=50, model="t5x", reward_steps=1),
+        *guidance.service_warnings(reward_epochs=None, rl_epochs=1, model=None, reward_steps=None),
+        *guidance.training_warnings(num_parameters=10**10, learning_rate=0.1, num_epochs=9, warmup_steps=0),
+        *guidance.length_warnings(max_length=9, max_new_tokens=9, mean_response_tokens=10, share_over_length=0.5),
+    ]  # fmt: skip
+    assert len({warning.name for warning in found}) == 12
+    for warning in found:
+        assert warning.text.endswith(".") and ": " in warning.text and ". " not in warning.text.replace("et al. ", "")
+
+
+def test_list_prices_are_dated_and_named() -> None:
+    for price in LIST_PRICES:
+        assert price.source and (price.as_of or price.usd_per_hour == 0)
+
+
+def test_a_users_price_list_replaces_the_whole_table() -> None:
+    text = "- {device: mine, usd_per_hour: 1.5, memory_gb: 48, as_of: 2026-01-31, source: contract}\n- {device: lent, usd_per_hour: 0}\n"
+    mine, lent = parse_prices(text, "prices.yaml")
+    assert (mine.device, mine.usd_per_hour, mine.memory_gb, mine.as_of) == ("mine", 1.5, 48, "2026-01-31")
+    assert (lent.device, lent.memory_gb) == ("lent", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "a: 1", "- {device: a}", "- {device: a, usd_per_hour: -1}", "- {device: a, usd_per_hour: 1, x: 2}",
+     "- {device: a, usd_per_hour: 1}\n- {device: a, usd_per_hour: 2}", "- [", "- 3"],
+)  # fmt: skip
+def test_a_faulty_price_list_is_plan_002(text: str) -> None:
+    with pytest.raises(PlanError, match=r"prices\.yaml") as caught:
+        parse_prices(text, "prices.yaml")
+    assert caught.value.code == "PLAN_002"

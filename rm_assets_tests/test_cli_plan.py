@@ -1,0 +1,197 @@
+"""`rm-assets plan`, as a user would type it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from rm_assets.cli.main import app
+from rm_assets.core.errors import ModelError, PlanError
+from rm_assets.core.recipe import Recipe
+from rm_assets.resources.recipes import recipe_book
+from rm_assets.storage.lineage import wanted
+from rm_assets.storage.store import Store
+
+COMMAND = str(Path(sys.executable).parent / "rm-assets")
+STEPS = ("--pairs", "3000", "--prompts", "2000", "--batch-size", "64", "--reward-epochs", "30", "--rl-epochs", "10")
+MINE = """
+prompts:
+  source: {kind: files, files: [prompts.jsonl]}
+  split: {train: 0.5, validation: 0, test: 0.5}
+sampling: {kind: policy, policy: {path: base}, num_responses: 3, max_new_tokens: 20}
+gold: {kind: classifier, model: {hub_id: someone/unheard-of}}
+training: {base: {path: base}, learning_rate: 3.0e-4, max_length: 64, pairs_per_step: 8}
+execution: {pairs_per_forward: 4}
+"""
+CONFIG = {
+    "model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32, "num_attention_heads": 2,
+    "vocab_size": 100,
+}  # fmt: skip
+
+
+@pytest.fixture
+def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe folder with 60 prompts and a base without weights, and an empty store beside it."""
+    folder = tmp_path / "recipes"
+    (folder / "base").mkdir(parents=True)
+    (folder / "base" / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i}?"}) + "\n" for i in range(60)))
+    (folder / "mine.yaml").write_text(MINE)
+    monkeypatch.setenv("RM_ASSETS_RECIPES", str(folder))
+    monkeypatch.setenv("RM_ASSETS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("RM_ASSETS_PRICES", raising=False)
+    return folder
+
+
+def plan(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["plan", *arguments])
+
+
+def planned(*arguments: str) -> dict[str, Any]:
+    result = plan(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def typed(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RM_ASSETS_")} | {
+        "RM_ASSETS_HOME": str(home)
+    }
+    return subprocess.run(
+        [COMMAND, "plan", *arguments], capture_output=True, text=True, env=environment, cwd=home, check=False
+    )
+
+
+def test_the_replaced_calculators_figures_as_json_without_a_warning(tmp_path: Path) -> None:
+    result = typed(*STEPS, "--json", home=tmp_path)
+    assert result.returncode == 0 and result.stderr == ""
+    assert json.loads(result.stdout) == {"reward_model_steps": 1410, "reinforcement_learning_steps": 320}
+
+
+def test_a_misspelt_recipe_gets_a_suggestion_and_exit_status_1(tmp_path: Path) -> None:
+    result = typed("embeded", home=tmp_path)
+    assert result.returncode == 1
+    assert "[RECIPE_001]" in result.stderr and "did you mean 'embedded'?" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_steps_print_as_a_table_with_the_models_guidance_and_warnings() -> None:
+    result = plan("--pairs", "900", "--reward-epochs", "30", "--model", "t5x")
+    assert result.exit_code == 0
+    assert "450" in result.stdout and "500 to 2,000 reward-model steps" in result.stdout
+    assert "900 training pairs are fewer than 1,000" in result.stderr and "outside the 500 to 2,000" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (), ("--pairs", "10"), ("--pairs", "10", "--reward-epochs", "0"), ("--prompts", "10", "--reward-epochs", "1"),
+        ("--pairs", "10", "--reward-epochs", "1", "--model", "gpt"), ("mine", "--pairs", "10"),
+        ("mine", "--batch-size", "8"), ("mine", "--device", "L4"), ("mine", "--seconds-per-step", "1"),
+        ("mine", "--seconds-per-step", "1", "--device", "abacus"), ("--device", "L4"),
+    ],
+)  # fmt: skip
+def test_numbers_that_lack_or_exclude_each_other_are_plan_001(recipes: Path, arguments: tuple[str, ...]) -> None:
+    error = plan(*arguments).exception
+    assert isinstance(error, PlanError) and error.code == "PLAN_001" and error.fix
+
+
+def test_a_recipe_that_was_never_run_is_bounded_and_leaves_no_trace(recipes: Path, tmp_path: Path) -> None:
+    found = planned("mine")
+    training = found["training"]
+    assert training["num_pairs"] == {"value": 90, "basis": "at_most_about"}  # 30 prompts, 3 pairs each
+    assert training["num_optimizer_steps"] == {"value": 12, "basis": "at_most_about"}
+    assert training["num_warmup_steps"]["value"] == 1
+    assert training["num_tokens"]["value"] == 90 * 2 * 64
+    assert training["num_tokens_per_forward"] == 2 * 4 * 64
+    # 100 * 16 embeddings; a layer 4 * 16 * 16 + 3 * 16 * 32 + 2 * 16; last norm and score 2 * 16
+    assert training["num_parameters"] == 1_600 + 2 * 2_592 + 32
+    assert training["memory_bytes"]["optimizer"] == 8 * training["num_parameters"]
+    assert [warning["name"] for warning in found["warnings"]] == ["few_pairs"]
+    assert any("someone/unheard-of" in note for note in found["notes"])
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_tables_say_what_needs_a_probe(recipes: Path) -> None:
+    text = plan("mine").stdout
+    for part in (
+        "at most about 12",
+        "needs a probe",
+        "A100-80GB",
+        "2024-06",
+        "gradient_checkpointing",
+        "warning:",
+        "unknown",
+    ):
+        assert part in text
+
+
+def commit(store: Store, recipe: Recipe, asset: str, **counts: int) -> None:
+    want = wanted(store, recipe, asset)
+    folder = store.folder(asset, want.digest)
+    folder.mkdir(parents=True)
+    (folder / "rows").write_text(asset)
+    record = {
+        "asset": asset, "digest": want.digest, "recipe": recipe.name, "stage_version": 1, "settings": want.settings,
+        "inputs": {}, "counts": counts, "work": {},
+    }  # fmt: skip
+    store.commit(record, folder, ["rows"])
+
+
+def test_committed_stages_give_their_own_counts_and_stay_as_they_are(recipes: Path, tmp_path: Path) -> None:
+    store, mine = Store(tmp_path / "home"), recipe_book().load("mine")
+    commit(store, mine, "prompts", train_prompts=28, validation_prompts=0, test_prompts=31)
+    commit(store, mine, "sampled_responses", responses=177)
+    commit(store, mine, "gold_rewards", gold_rewards=177)
+    commit(store, mine, "implicit_pairs", train_pairs=70, validation_pairs=0, test_pairs=80)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "home").rglob("*")}
+    found = planned("mine")
+    stages = {stage["asset"]: stage for stage in found["stages"]}
+    assert stages["implicit_pairs"]["made"] and stages["implicit_pairs"]["num_items"] == {"value": 150, "basis": "made"}
+    assert not stages["evaluation_report"]["made"]
+    assert found["training"]["num_pairs"] == {"value": 70, "basis": "at_most"}
+    assert found["training"]["num_optimizer_steps"]["value"] == 9
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "home").rglob("*")} == before
+
+
+def test_a_source_that_is_not_there_is_a_note_and_no_error(recipes: Path) -> None:
+    (recipes / "prompts.jsonl").unlink()
+    found = planned("mine")
+    assert found["training"]["num_pairs"]["value"] is None
+    assert sum("prompts.jsonl" in note for note in found["notes"]) == 1
+    assert "steps unknown" in plan("mine").stdout
+
+
+def test_model_config_stands_in_for_a_base_that_is_not_here(recipes: Path, tmp_path: Path) -> None:
+    (recipes / "base" / "config.json").unlink()
+    assert planned("mine")["training"]["memory_bytes"] is None
+    assert "--model-config" in " ".join(planned("mine")["notes"])
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert planned("mine", "--model-config", str(tmp_path / "config.json"))["training"]["memory_bytes"]["total"] > 0
+    error = plan("mine", "--model-config", str(tmp_path / "nowhere.json")).exception
+    assert isinstance(error, ModelError) and error.code == "MODEL_001"
+
+
+def test_a_measured_step_gives_time_and_cost(recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "prices.yaml").write_text("- {device: mine, usd_per_hour: 3, memory_gb: 1}\n")
+    monkeypatch.setenv("RM_ASSETS_PRICES", str(tmp_path / "prices.yaml"))
+    found = planned("mine", "--seconds-per-step", "150", "--device", "mine")
+    assert found["training"]["seconds"] == 12 * 150
+    assert [(d["device"], d["fits"], d["hours"], d["usd"]) for d in found["devices"]] == [("mine", True, 0.5, 1.5)]
+    assert "at most 1.50 USD" in plan("mine", "--seconds-per-step", "150", "--device", "mine").stdout
+    monkeypatch.setenv("RM_ASSETS_PRICES", str(tmp_path / "nowhere.yaml"))
+    error = plan("mine").exception
+    assert isinstance(error, PlanError) and error.code == "PLAN_002"
+
+
+def test_every_shipped_recipe_has_a_plan(recipes: Path) -> None:
+    for key in recipe_book().partition_keys():
+        assert planned(key)["recipe"] == key
