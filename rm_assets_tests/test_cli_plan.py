@@ -26,7 +26,7 @@ prompts:
 sampling: {kind: policy, policy: {path: base}, num_responses: 3, max_new_tokens: 20}
 gold: {kind: classifier, model: {hub_id: someone/unheard-of}}
 training: {base: {path: base}, learning_rate: 3.0e-4, max_length: 64, pairs_per_step: 8}
-execution: {pairs_per_forward: 4}
+execution: {training_token_budget: 512}
 """
 CONFIG = {
     "model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32, "num_attention_heads": 2,
@@ -95,8 +95,8 @@ def test_steps_print_as_a_table_with_the_models_guidance_and_warnings() -> None:
     [
         (), ("--pairs", "10"), ("--pairs", "10", "--reward-epochs", "0"), ("--prompts", "10", "--reward-epochs", "1"),
         ("--pairs", "10", "--reward-epochs", "1", "--model", "gpt"), ("mine", "--pairs", "10"),
-        ("mine", "--batch-size", "8"), ("mine", "--device", "L4"), ("mine", "--seconds-per-step", "1"),
-        ("mine", "--seconds-per-step", "1", "--device", "abacus"), ("--device", "L4"),
+        ("mine", "--batch-size", "8"), ("mine", "--device", "H100"), ("mine", "--seconds-per-step", "1"),
+        ("mine", "--seconds-per-step", "1", "--device", "abacus"), ("--device", "H100"),
     ],
 )  # fmt: skip
 def test_numbers_that_lack_or_exclude_each_other_are_plan_001(recipes: Path, arguments: tuple[str, ...]) -> None:
@@ -111,7 +111,7 @@ def test_a_recipe_that_was_never_run_is_bounded_and_leaves_no_trace(recipes: Pat
     assert training["num_optimizer_steps"] == {"value": 12, "basis": "at_most_about"}
     assert training["num_warmup_steps"]["value"] == 1
     assert training["num_tokens"]["value"] == 90 * 2 * 64
-    assert training["num_tokens_per_forward"] == 2 * 4 * 64
+    assert training["num_tokens_per_forward"] == 512
     # 100 * 16 embeddings; a layer 4 * 16 * 16 + 3 * 16 * 32 + 2 * 16; last norm and score 2 * 16
     assert training["num_parameters"] == 1_600 + 2 * 2_592 + 32
     assert training["memory_bytes"]["optimizer"] == 8 * training["num_parameters"]
@@ -125,8 +125,8 @@ def test_the_tables_say_what_needs_a_probe(recipes: Path) -> None:
     for part in (
         "at most about 12",
         "needs a probe",
-        "A100-80GB",
-        "2024-06",
+        "H100",
+        "2024-12",
         "gradient_checkpointing",
         "warning:",
         "unknown",

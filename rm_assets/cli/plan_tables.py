@@ -57,8 +57,8 @@ def _memory(training: TrainingPlan, kept: TrainingMemory, recomputed: TrainingMe
     chosen = " (this recipe)"
     table = Table(
         "device memory of the training, estimated",
-        "gradient_checkpointing false" + ("" if training.gradient_checkpointing else chosen),
-        "true" + (chosen if training.gradient_checkpointing else ""),
+        "gradient_checkpointing never" + (chosen if training.gradient_checkpointing == "never" else ""),
+        "always" + (chosen if training.gradient_checkpointing == "always" else ""),
     )
     for part, value in kept.as_json().items():
         table.add_row(part, _bytes(value), _bytes(recomputed.as_json()[part]))

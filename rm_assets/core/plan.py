@@ -18,7 +18,8 @@ def num_optimizer_steps(num_pairs: int, pairs_per_step: int, num_epochs: float) 
 
     The same for reinforcement learning, with prompts in place of pairs.
     """
-    return max(1, math.ceil(num_epochs * math.ceil(num_pairs / pairs_per_step)))
+    # Rounded, as 1.1 * 10 is a little more than 11.
+    return max(1, math.ceil(round(num_epochs * math.ceil(num_pairs / pairs_per_step), 9)))
 
 
 def num_pairs_per_forward(pairs_per_step: int, most: int) -> int:

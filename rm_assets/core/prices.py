@@ -29,24 +29,8 @@ class DevicePrice(BaseModel):
 LIST_PRICES: tuple[DevicePrice, ...] = (
     DevicePrice(device="local", usd_per_hour=0, source="your own machine; power and wear are not counted"),
     DevicePrice(
-        device="L4", usd_per_hour=0.71, memory_gb=24, as_of="2024-06",
-        source="Google Cloud, g2-standard-4, us-central1, on demand",
-    ),
-    DevicePrice(
-        device="A100-80GB", usd_per_hour=3.67, memory_gb=80, as_of="2024-06",
-        source="Azure, NC24ads A100 v4, East US, pay as you go",
-    ),
-    DevicePrice(
         device="H100", usd_per_hour=4.92, memory_gb=80, as_of="2024-12",
         source="AWS, EC2 Capacity Blocks, p5.48xlarge for one of its 8 GPUs, US East",
-    ),
-    DevicePrice(
-        device="TPU-v5e", usd_per_hour=1.20, memory_gb=16, as_of="2023-11",
-        source="Google Cloud, one chip, us-central1, on demand",
-    ),
-    DevicePrice(
-        device="TPU-v6e", usd_per_hour=2.70, memory_gb=32, as_of="2024-12",
-        source="Google Cloud, one chip, us-east5, on demand",
     ),
 )  # fmt: skip
 

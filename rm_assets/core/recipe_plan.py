@@ -34,7 +34,7 @@ class TrainingPlan:
     warmup_steps: Count
     tokens: Count
     tokens_per_forward: int
-    gradient_checkpointing: bool
+    gradient_checkpointing: str
     flops: int | None
     memory_kept: TrainingMemory | None
     memory_recomputed: TrainingMemory | None
@@ -42,8 +42,8 @@ class TrainingPlan:
 
     @property
     def memory(self) -> TrainingMemory | None:
-        """What the recipe's own setting takes."""
-        return self.memory_recomputed if self.gradient_checkpointing else self.memory_kept
+        """What it takes at least: with `auto`, activations are recomputed where they would not fit."""
+        return self.memory_kept if self.gradient_checkpointing == "never" else self.memory_recomputed
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -122,8 +122,7 @@ def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> Training
     steps = Count(made.counts["optimizer_steps"], "made") if made else steps
     tokens = Count(made.counts["tokens"], "made") if made else _most_tokens(recipe, pairs, steps)
     shape = known.shapes.get(settings.base.location)
-    in_forward = num_pairs_per_forward(settings.pairs_per_step, recipe.execution.pairs_per_forward)
-    tokens_per_forward = 2 * in_forward * settings.max_length
+    tokens_per_forward = _tokens_per_forward(recipe)
     flops, memory = None, dict[bool, TrainingMemory]()
     if shape:
         memory = {
@@ -135,17 +134,25 @@ def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> Training
         if tokens.value is not None:
             flops = training_flops(
                 shape, num_tokens=tokens.value, row_length=settings.max_length,
-                gradient_checkpointing=settings.gradient_checkpointing,
+                gradient_checkpointing=recipe.execution.gradient_checkpointing == "always",
             )  # fmt: skip
     return TrainingPlan(
         made=made is not None, base=settings.base.location, num_parameters=shape.num_parameters if shape else None,
         pairs=pairs, steps_per_epoch=per_epoch, optimizer_steps=steps, tokens=tokens, flops=flops,
         warmup_steps=UNKNOWN if steps.value is None
         else Count(num_warmup_steps(steps.value, settings.warmup_ratio), steps.basis),
-        tokens_per_forward=tokens_per_forward, gradient_checkpointing=settings.gradient_checkpointing,
+        tokens_per_forward=tokens_per_forward, gradient_checkpointing=recipe.execution.gradient_checkpointing,
         memory_kept=memory.get(False), memory_recomputed=memory.get(True),
         seconds=probed_seconds(probe, steps.value) if probe and steps.value is not None else None,
     )  # fmt: skip
+
+
+def _tokens_per_forward(recipe: Recipe) -> int:
+    """At most: a pair is never cut, and engine trl pads all sides of its pairs to the longest."""
+    settings, execution = recipe.training, recipe.execution
+    if settings.engine == "trl":
+        return 2 * num_pairs_per_forward(settings.pairs_per_step, execution.pairs_per_forward) * settings.max_length
+    return max(execution.training_tokens(on_cpu=execution.device == "cpu"), 2 * settings.max_length)
 
 
 def _steps(recipe: Recipe, pairs: Count) -> tuple[Count, Count]:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from rm_assets.core.plan import num_optimizer_steps, num_warmup_steps
 from rm_assets.core.recipe import TrainingSection
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
+class StepPlan:
     """How N pairs become optimizer steps."""
 
     num_pairs: int
@@ -31,14 +32,12 @@ class TrainingPlan:
         return max(1, min(10, self.num_optimizer_steps // 50))
 
 
-def make_plan(num_pairs: int, settings: TrainingSection) -> TrainingPlan:
+def make_plan(num_pairs: int, settings: TrainingSection) -> StepPlan:
     """Optimizer and warm-up steps of a training."""
-    num_steps = max(1, math.ceil(settings.num_epochs * math.ceil(num_pairs / settings.pairs_per_step)))
+    num_steps = num_optimizer_steps(num_pairs, settings.pairs_per_step, settings.num_epochs)
     if settings.max_optimizer_steps is not None:
         num_steps = min(num_steps, settings.max_optimizer_steps)
-    # Rounded: the first step of a warm-up has rate 0, which must not be all of a very short training.
-    num_warmup_steps = min(round(settings.warmup_ratio * num_steps), num_steps - 1)
-    return TrainingPlan(num_pairs, settings.pairs_per_step, num_steps, num_warmup_steps)
+    return StepPlan(num_pairs, settings.pairs_per_step, num_steps, num_warmup_steps(num_steps, settings.warmup_ratio))
 
 
 def epoch_order(prompts: Numbers, *, seed: int, epoch: int, shuffle: str) -> Numbers:
@@ -53,7 +52,7 @@ def epoch_order(prompts: Numbers, *, seed: int, epoch: int, shuffle: str) -> Num
     return np.argsort(place[prompts], kind="stable")
 
 
-def step_slice(plan: TrainingPlan, step: int) -> tuple[int, slice]:
+def step_slice(plan: StepPlan, step: int) -> tuple[int, slice]:
     """Epoch of an optimizer step (from 0), and the places of its pairs in the order of that epoch."""
     epoch, index = divmod(step, plan.steps_per_epoch)
     start = index * plan.pairs_per_step

@@ -26,6 +26,11 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.core.recipe_counts import Count, Known, Made, pairs_per_prompt
 from rm_assets.core.recipe_plan import RecipePlan, plan_recipe
 
+PRICES = parse_prices(
+    "[{device: local, usd_per_hour: 0}, {device: small, usd_per_hour: 0.71, memory_gb: 24},"
+    " {device: large, usd_per_hour: 4.92, memory_gb: 80}]",
+    "prices",
+)
 TINY = ModelShape(
     num_parameters=1_000, hidden_size=4, num_layers=2, intermediate_size=10, num_heads=2, num_kv_heads=1, head_dim=3,
     vocab_size=50,
@@ -163,7 +168,7 @@ def recipe(**changes: Any) -> Recipe:
 
 
 def plan(mine: Recipe, known: Known | None = None, probe: Probe | None = None) -> RecipePlan:
-    return plan_recipe(mine, known or Known(shapes={"/base": TINY}), prices=LIST_PRICES, probe=probe, notes=[])
+    return plan_recipe(mine, known or Known(shapes={"/base": TINY}), prices=PRICES, probe=probe, notes=[])
 
 
 def names(of: RecipePlan) -> list[str]:
@@ -243,30 +248,30 @@ def test_recorded_responses_and_unknown_models_stay_unknown() -> None:
 
 
 def test_a_probe_gives_time_and_the_cost_of_its_own_device_alone() -> None:
-    found = plan(recipe(), probe=Probe(seconds_per_step=90, device="L4"))
+    found = plan(recipe(), probe=Probe(seconds_per_step=90, device="small"))
     assert found.training.seconds == 188 * 90  # 4.7 hours
     cost = {device.device: (device.hours, device.usd) for device in found.devices}
-    assert cost["L4"] == (pytest.approx(4.7), pytest.approx(4.7 * 0.71))
-    assert cost["H100"] == (None, None)
+    assert cost["small"] == (pytest.approx(4.7), pytest.approx(4.7 * 0.71))
+    assert cost["large"] == (None, None)
     assert plan(recipe()).training.seconds is None
 
 
 def test_a_training_fits_a_device_by_the_sum_of_its_parts() -> None:
     shape = shape_from_config(KNOWN_CONFIGS["Qwen/Qwen3-4B"])
-    training = {"learning_rate": 5e-6, "dtype": "bfloat16", "gradient_checkpointing": True, "max_length": 2_048}
+    training = {"learning_rate": 5e-6, "dtype": "bfloat16", "max_length": 2_048}
 
-    def planned(pairs_per_forward: int) -> RecipePlan:
-        execution = {"pairs_per_forward": pairs_per_forward}
+    def planned(token_budget: int) -> RecipePlan:
+        execution = {"training_token_budget": token_budget}
         return plan(recipe(training=training, execution=execution), Known(shapes={"/base": shape}))
 
-    memory = planned(16).training.memory
-    assert memory is not None and memory == planned(16).training.memory_recomputed
+    memory = planned(65_536).training.memory
+    assert memory is not None and memory == planned(65_536).training.memory_recomputed
     # 16 bytes a weight, 2 more for each that multiplies; 32 rows of 2,048 tokens, each 36 inputs of 2,560 in float32,
     # one whole layer of 192,512 bytes and the last norm of 25,600.
     assert memory.total == 16 * 4_022_470_656 + 2 * 3_633_514_496 + 32 * 2_048 * (368_640 + 192_512 + 25_600)
-    fits = {device.device: device.fits for device in planned(16).devices}
-    assert fits == {"local": None, "L4": False, "A100-80GB": False, "H100": False, "TPU-v5e": False, "TPU-v6e": False}
-    assert {device.device for device in planned(2).devices if device.fits} == {"A100-80GB", "H100"}
+    fits = {device.device: device.fits for device in planned(65_536).devices}
+    assert fits == {"local": None, "small": False, "large": False}
+    assert {device.device for device in planned(8_192).devices if device.fits} == {"large"}
 
 
 @pytest.mark.parametrize(("num_pairs", "expected"), [(999, ["few_pairs"]), (1_000, ["few_comparisons"]), (2_000, [])])

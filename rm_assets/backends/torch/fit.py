@@ -16,11 +16,10 @@ from rm_assets.backends.torch.training_batches import micro_batches, pair_reward
 from rm_assets.backends.torch.training_state import State
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import ExecutionSection, TrainingSection
-from rm_assets.core.training_order import TrainingPlan
+from rm_assets.core.training_order import StepPlan
 
 VALIDATION_WINDOW = 256
 """Pairs whose tokens are in memory at a time."""
-CPU_TOKEN_BUDGET, GPU_TOKEN_BUDGET = 2_048, 16_384
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class FitJob:
 
     store: PairStore
     validation: PairStore
-    plan: TrainingPlan
+    plan: StepPlan
     settings: TrainingSection
     execution: ExecutionSection
     seed: int
@@ -41,9 +40,8 @@ class FitJob:
 
     @property
     def token_budget(self) -> int:
-        """Tokens in one forward pass: on a CPU, few enough for the activations to stay near its caches."""
-        by_device = CPU_TOKEN_BUDGET if self.device.type == "cpu" else GPU_TOKEN_BUDGET
-        return self.execution.training_token_budget or by_device
+        """Tokens in one forward pass."""
+        return self.execution.training_tokens(on_cpu=self.device.type == "cpu")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import TrainingSection
-from rm_assets.core.training_order import TrainingPlan
+from rm_assets.core.training_order import StepPlan
 
 SPIKE_WINDOW = 32
 """Steps whose median is the usual loss."""
@@ -29,7 +29,7 @@ def build_optimizer(module: torch.nn.Module, settings: TrainingSection) -> torch
     )  # fmt: skip
 
 
-def rate_factor(step: int, plan: TrainingPlan, schedule: str) -> float:
+def rate_factor(step: int, plan: StepPlan, schedule: str) -> float:
     """What the peak learning rate is multiplied with in optimizer step `step`, counted from 0."""
     if step < plan.num_warmup_steps:
         return step / plan.num_warmup_steps

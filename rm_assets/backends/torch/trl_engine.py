@@ -26,6 +26,7 @@ from rm_assets.backends.torch.pair_store import PairStore
 from rm_assets.backends.torch.rendering import Encoded
 from rm_assets.backends.torch.reward_forward import right_padded
 from rm_assets.core.errors import ModelError
+from rm_assets.core.plan import num_pairs_per_forward
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.training_order import epoch_order
 
@@ -39,7 +40,7 @@ def fit(job: FitJob) -> Fitted:
     """Trains to the last step."""
     settings, execution, plan = job.settings, job.execution, job.plan
     model = load_base_for_reward(settings.base, seed=job.seed, device=job.device, tokenizer=job.renderer.tokenizer)
-    pairs_per_forward = forward_size(settings.pairs_per_step, execution.pairs_per_forward)
+    pairs_per_forward = num_pairs_per_forward(settings.pairs_per_step, execution.pairs_per_forward)
     options: dict[str, Any] = {
         "output_dir": str(job.work), "seed": job.seed, "max_steps": plan.num_optimizer_steps,
         "per_device_train_batch_size": pairs_per_forward,
@@ -64,11 +65,6 @@ def fit(job: FitJob) -> Fitted:
     trainer.fit(job.state)
     # Every pair is computed on both sides: nothing is shared.
     return Fitted(model, plan.num_optimizer_steps, trainer.num_tokens, trainer.num_tokens, trainer.history())
-
-
-def forward_size(pairs_per_step: int, most: int) -> int:
-    """Pairs in one forward pass: as many as allowed that divide the step evenly."""
-    return next(size for size in range(min(most, pairs_per_step), 0, -1) if pairs_per_step % size == 0)
 
 
 class EpochOrder(torch.utils.data.Sampler[int]):

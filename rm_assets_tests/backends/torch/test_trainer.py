@@ -10,7 +10,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from rm_assets.backends.torch.checkpoints import load_renderer
 from rm_assets.backends.torch.scorer import TorchScorer
 from rm_assets.backends.torch.trainer import TorchTrainer
-from rm_assets.backends.torch.trl_engine import forward_size
 from rm_assets.core.errors import DataError, ModelError
 from rm_assets.core.protocols import TrainingResult
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
@@ -194,10 +193,6 @@ def test_pairs_of_a_last_step_that_is_not_full_weigh_the_same(base: Path, tmp_pa
         (log,) = train(tmp_path / str(size), section, pairs=toy_pairs(13), execution=execution).history
         logs.append([log[name] for name in ("loss", "accuracy", "margin", "grad_norm")])
     assert logs[0] == pytest.approx(logs[1], rel=1e-4)
-
-
-def test_a_forward_pass_of_trl_divides_the_optimizer_step() -> None:
-    assert [forward_size(24, most) for most in (16, 32, 5, 1)] == [12, 24, 4, 1]
 
 
 @pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {}])

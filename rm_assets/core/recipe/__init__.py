@@ -1,0 +1,163 @@
+"""What a recipe says: one frozen model a section, every field with its meaning, unit and bound.
+
+A recipe is a YAML file and a Dagster partition. The sections `prompts` to `release` decide results and enter the digests;
+`execution` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rm_assets.core.recipe.gold import ClassifierGold, GoldSection, PairsSection, RecordedGold, VerifierGold
+from rm_assets.core.recipe.prompts import (
+    DatasetSource,
+    FileSource,
+    GeneratorSource,
+    PromptSource,
+    PromptsSection,
+    RowSource,
+    SplitFractions,
+)
+from rm_assets.core.recipe.sampling import Alignment, PolicySampling, RecordedResponses, SamplingSection, ServerSampling
+from rm_assets.core.recipe.section import Dtype, ModelRef, Section
+from rm_assets.core.recipe.training import (
+    BradleyTerry,
+    LoraSettings,
+    Objective,
+    Regression,
+    SoftBradleyTerry,
+    TrainingSection,
+    ValidationSettings,
+)
+
+__all__ = [
+    "Alignment",
+    "BradleyTerry",
+    "ClassifierGold",
+    "DatasetSource",
+    "Dtype",
+    "EvaluationSection",
+    "ExecutionSection",
+    "FileSource",
+    "GeneratorSource",
+    "GoldSection",
+    "LoraSettings",
+    "ModelRef",
+    "Objective",
+    "PairsSection",
+    "PolicySampling",
+    "PromptSource",
+    "PromptsSection",
+    "Recipe",
+    "RecordedGold",
+    "RecordedResponses",
+    "Regression",
+    "ReleaseSection",
+    "RowSource",
+    "SamplingSection",
+    "Section",
+    "ServerSampling",
+    "SoftBradleyTerry",
+    "SplitFractions",
+    "TrainingSection",
+    "ValidationSettings",
+    "VerifierGold",
+]
+
+
+class EvaluationSection(Section):
+    """How the trained model is judged."""
+
+    pairs: Literal["one_random", "all"] = Field(
+        "one_random",
+        description="Test pairs: one drawn at random for each prompt before its gold is looked at, or every pair.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the drawn pairs.")
+    max_train_pairs: int = Field(
+        500, gt=0, description="Training pairs that are scored for the accuracy on training data."
+    )
+    num_worst_mistakes: int = Field(20, ge=0, description="Confident mistakes shown as text.")
+    num_canaries: int = Field(8, gt=0, description="Conversations whose rewards a release must reproduce.")
+
+
+class ReleaseSection(Section):
+    """Where the model goes."""
+
+    hub_id: str | None = Field(
+        None, description="Repository on the Hub to push to; without it the release stays a local folder."
+    )
+    private: bool = Field(True, description="Create the repository as private.")
+    validate_only: bool = Field(False, description="Build and validate the release folder, push nothing.")
+    license: str = Field("other", description="License identifier for the model card.")
+    language: list[str] = Field(default=["en"], description="Language codes for the model card.")
+    tags: list[str] = Field(default=[], description="Further tags for the model card.")
+
+
+class ExecutionSection(Section):
+    """How work is carried out. Changes no result and enters no digest."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Where models run; `auto` takes a GPU if there is one."
+    )
+    num_threads: int | None = Field(None, gt=0, description="CPU threads of a task; all cores when not given.")
+    shard_prompts: int = Field(256, gt=0, description="Prompts in one committed shard: the unit of resume.")
+    token_budget: int = Field(16_384, gt=0, description="Tokens in one forward pass while sampling and scoring.")
+    training_token_budget: int | None = Field(
+        None,
+        gt=0,
+        description="Tokens in one forward pass while training; 2,048 on a CPU and 16,384 elsewhere when not given.",
+    )
+    pairs_per_forward: int = Field(16, gt=0, description="Pairs in one forward pass while training with engine trl.")
+    gradient_checkpointing: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Recompute activations in the backward pass, which takes less memory and about a third more time; `auto` does so where the estimated memory does not fit.",
+    )
+    deterministic: bool = Field(
+        False, description="Use only operations whose result is the same in every run, at some cost on a GPU."
+    )
+    profile: bool = Field(
+        False, description="Profile a few training steps and write what took the time beside the model."
+    )
+    save_every_steps: int = Field(200, gt=0, description="Optimizer steps between two resumable checkpoints.")
+    timeout_seconds: float | None = Field(
+        None, gt=0, description="Longest time for one task; without it there is no limit."
+    )
+    server_concurrency: int = Field(32, gt=0, description="Requests that a server works on at a time.")
+    server_timeout_seconds: float = Field(
+        600, gt=0, description="Longest time for one answer of a server; then it is asked again."
+    )
+    server_retries: int = Field(
+        8,
+        ge=0,
+        description="Further tries of a request that a server dropped, refused as too many, or failed to answer.",
+    )
+
+    def training_tokens(self, *, on_cpu: bool) -> int:
+        """Tokens in one forward pass while training: on a CPU, few enough for the activations to stay near its caches."""
+        return self.training_token_budget or (2_048 if on_cpu else 16_384)
+
+
+class Recipe(Section):
+    """The whole recipe of one partition."""
+
+    name: str = Field(description="Partition key: the file's name, with @SEED where `seeds` are given.")
+    description: str = Field("", description="What this recipe is for.")
+    seed: int = Field(0, ge=0, description="Seed of the training run: order of pairs and initial score head.")
+    prompts: PromptsSection = Field(description="Where prompts come from and how they are split.")
+    sampling: SamplingSection = Field(description="Responses: sampled from a policy or by a server, or recorded.")
+    gold: GoldSection = Field(description="Gold rewards: from a gold model, from rules, or recorded.")
+    pairs: PairsSection = Field(default=PairsSection(), description="How gold rewards become chosen and rejected.")
+    training: TrainingSection = Field(description="Training of the reward model.")
+    evaluation: EvaluationSection = Field(default=EvaluationSection(), description="How the trained model is judged.")
+    release: ReleaseSection = Field(default=ReleaseSection(), description="Where the model goes.")
+    execution: ExecutionSection = Field(
+        default=ExecutionSection(), description="How work is carried out; changes no result."
+    )
+
+    @model_validator(mode="after")
+    def _labels_find_their_responses(self) -> "Recipe":
+        if self.sampling.kind != "recorded" and self.gold.kind == "recorded" and self.gold.response_field is None:
+            raise ValueError(
+                "recorded rewards without gold.response_field are taken by position, which means nothing for freshly sampled responses; name gold.response_field, or record the responses too"
+            )
+        return self

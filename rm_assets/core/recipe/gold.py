@@ -1,0 +1,95 @@
+"""Gold rewards and how they become pairs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rm_assets.core.recipe.prompts import RowSource
+from rm_assets.core.recipe.sampling import Alignment
+from rm_assets.core.recipe.section import Dtype, ModelRef, Section
+from rm_assets.core.verifier import VerifierRule
+
+
+class ClassifierGold(Section):
+    """Gold rewards from a sequence classifier with one output."""
+
+    kind: Literal["classifier"] = Field(description="A gold model.")
+    model: ModelRef = Field(description="The gold model's checkpoint.")
+    max_length: int = Field(
+        2048,
+        gt=1,
+        description="Longest prompt and response together, in tokens; longer ones are cut at the end and counted.",
+    )
+    dtype: Dtype = Field("float32", description="Precision of the gold model's weights.")
+
+
+class VerifierGold(Section):
+    """Gold rewards from rules: the weighted sum of five components, each in [0, 1], each reported."""
+
+    kind: Literal["verifier"] = Field(description="Rules and a reference answer.")
+    answer_pattern: str = Field(
+        r"####\s*(-?[\d,\.]+)",
+        description="Regular expression whose group 1 is the final answer; the last match counts.",
+    )
+    format_pattern: str = Field(
+        r".*####\s*-?[\d,\.]+",
+        description="Regular expression that the whole response must match to be in format ('.' matches line ends).",
+    )
+    numeric_tolerance: float = Field(
+        0.0, ge=0, description="Answers this near to the reference count as equal (absolute)."
+    )
+    partial_tolerance: float = Field(
+        1.0, gt=0, description="Distance at which the credit for a near answer has fallen to 0 (absolute)."
+    )
+    exact: float = Field(1.0, ge=0, description="Weight: the final answer equals the reference's.")
+    partial: float = Field(0.0, ge=0, description="Weight: nearness of the final answer.")
+    numerical: float = Field(0.0, ge=0, description="Weight: agreement of the numbers before the final answer (F1).")
+    lines: float = Field(0.0, ge=0, description="Weight: agreement of the lines before the final answer (F1).")
+    format: float = Field(0.0, ge=0, description="Weight: the response is in format.")
+
+    @model_validator(mode="after")
+    def _sound_rule(self) -> "VerifierGold":
+        if self.exact + self.partial + self.numerical + self.lines + self.format <= 0:
+            raise ValueError("at least one of the weights exact, partial, numerical, lines, format must be above 0")
+        VerifierRule(**self.model_dump(exclude={"kind"}))  # the rule itself knows what is wrong with a pattern
+        return self
+
+
+class RecordedGold(Section):
+    """Gold rewards or ranks that already exist."""
+
+    kind: Literal["recorded"] = Field(description="Rewards or ranks that already exist.")
+    source: RowSource = Field(description="Where the rewards lie; may be the file of the responses.")
+    align: Alignment = Field("prompt", description="How a row finds its prompt, as for recorded responses.")
+    prompt_field: str = Field("prompt", description="Column with the prompt's id or text; unused with align `row`.")
+    response_field: str | None = Field(
+        None,
+        description="Column with the response that the reward is of. Without it, rewards are taken in the order of the responses and their number must agree.",
+    )
+    reward_fields: list[str] = Field(
+        default=["gold_reward"],
+        min_length=1,
+        description="Column with the reward (or rank), or several; a row that is a plain list has columns '0', '1', ...",
+    )
+    ranks: bool = Field(False, description="The numbers are ranks (1 is best): the gold reward is minus the rank.")
+
+    @model_validator(mode="after")
+    def _one_reward_a_response(self) -> "RecordedGold":
+        if self.response_field is not None and len(self.reward_fields) > 1:
+            raise ValueError("'response_field' names one response a row, so 'reward_fields' must name one column")
+        return self
+
+
+GoldSection = Annotated[ClassifierGold | VerifierGold | RecordedGold, Field(discriminator="kind")]
+
+
+class PairsSection(Section):
+    """How gold rewards become chosen and rejected."""
+
+    policy: Literal["best_worst", "all", "adjacent"] = Field(
+        "all",
+        description="Which two of a prompt's K responses make a pair: best against worst, every two, or neighbours in rank.",
+    )
+    min_margin: float = Field(
+        0.0, ge=0, description="Least gold margin of a pair, in units of the gold reward. Ties are dropped in any case."
+    )

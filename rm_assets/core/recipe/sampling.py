@@ -1,0 +1,88 @@
+"""Responses: sampled from a policy, by a server, or recorded."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rm_assets.core.recipe.prompts import RowSource
+from rm_assets.core.recipe.section import Dtype, ModelRef, Section
+from rm_assets.core.servers import address_fault
+
+
+class PolicySampling(Section):
+    """Responses sampled from a causal language model through its chat template."""
+
+    kind: Literal["policy"] = Field(description="Sample from a model.")
+    policy: ModelRef = Field(description="The policy's checkpoint.")
+    num_responses: int = Field(2, ge=1, description="Responses for each training prompt (K).")
+    num_test_responses: int | None = Field(
+        None, ge=1, description="Responses for each validation and test prompt; as `num_responses` when not given."
+    )
+    temperature: float = Field(1.0, ge=0, le=10, description="Softmax temperature; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus: smallest set of tokens with this probability.")
+    max_new_tokens: int = Field(1024, gt=0, description="Longest response, in tokens.")
+    seed: int = Field(0, ge=0, description="Seed; each (prompt, sample) derives its own from it.")
+    dtype: Dtype = Field("float32", description="Precision of the policy's weights.")
+
+
+class ServerSampling(Section):
+    """Responses sampled by a server with an OpenAI-compatible API (vLLM, SGLang, TGI), which renders the chat template itself.
+
+    `base_url` and `api_key_env` enter no digest: the same model served elsewhere gives the same responses.
+    """
+
+    kind: Literal["server"] = Field(description="Sample from a server.")
+    base_url: str = Field(
+        description="Root of the server's API, for example http://127.0.0.1:8000/v1. Enters no digest."
+    )
+    model: str = Field(min_length=1, description="Name under which the server offers the model.")
+    revision: str = Field(
+        min_length=1,
+        description="Your name for what is served: weights, chat template, precision. The weights of a server cannot be hashed, so responses are sampled anew when this changes, and only then.",
+    )
+    api_key_env: str | None = Field(
+        None,
+        pattern="^[A-Z_][A-Z0-9_]*$",
+        description="Name of the environment variable that holds the API key, never the key itself. Enters no digest.",
+    )
+    num_responses: int = Field(2, ge=1, description="Responses for each training prompt (K).")
+    num_test_responses: int | None = Field(
+        None, ge=1, description="Responses for each validation and test prompt; as `num_responses` when not given."
+    )
+    temperature: float = Field(1.0, ge=0, le=10, description="Softmax temperature; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus: smallest set of tokens with this probability.")
+    max_new_tokens: int = Field(1024, gt=0, description="Longest response, in tokens.")
+    seed: int = Field(
+        0, ge=0, description="Seed; each (prompt, sample) derives its own from it, of which the server gets 31 bits."
+    )
+
+    @model_validator(mode="after")
+    def _sound_address(self) -> "ServerSampling":
+        if fault := address_fault(self.base_url, sends_key=self.api_key_env is not None):
+            raise ValueError(f"base_url {fault}")
+        return self
+
+
+Alignment = Literal["prompt_id", "prompt", "row"]
+
+
+class RecordedResponses(Section):
+    """Responses that already exist."""
+
+    kind: Literal["recorded"] = Field(description="Responses that already exist.")
+    source: RowSource = Field(description="Where the responses lie.")
+    align: Alignment = Field(
+        "prompt",
+        description="How a row finds its prompt: `prompt_id` (prompts.id_field), `prompt` (its text), or `row` (same position in the prompts' source).",
+    )
+    prompt_field: str = Field("prompt", description="Column with the prompt's id or text; unused with align `row`.")
+    response_fields: list[str] = Field(
+        default=["response"],
+        min_length=1,
+        description="Column with the response, or several for rows that hold several.",
+    )
+    model_field: str | None = Field(None, description="Column that names the model that wrote the response.")
+    missing: Literal["error", "drop"] = Field("error", description="What to do with prompts that have no response.")
+
+
+SamplingSection = Annotated[PolicySampling | ServerSampling | RecordedResponses, Field(discriminator="kind")]

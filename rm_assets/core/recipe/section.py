@@ -1,0 +1,64 @@
+"""What every section is made of: strict frozen models, checkpoints, precisions."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class Section(BaseModel):
+    """Frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_as_number(cls, values: Any) -> Any:
+        # YAML reads yes, no, on and off as truth values, which pydantic would take for 1 and 0.
+        for key, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool) and key in cls.model_fields and cls.model_fields[key].annotation is not bool:
+                raise ValueError(
+                    f"'{key}' is a truth value ({value}) here; write a number, or quote it if a text is meant"
+                )
+        return values
+
+
+class ModelRef(Section):
+    """A checkpoint: a local folder or a Hugging Face Hub id."""
+
+    path: str | None = Field(
+        None,
+        description="Local checkpoint folder: absolute, relative to the recipe file, or package://PATH inside rm_assets. ${VAR} is read from the environment.",
+    )
+    hub_id: str | None = Field(
+        None, pattern=r"^[\w.-]+(/[\w.-]+)?$", description="Model id on the Hugging Face Hub: OWNER/NAME."
+    )
+    revision: str | None = Field(
+        None, description="Commit, tag or branch on the Hub. Pin a commit: a branch can move under you."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that comes with the checkpoint. Leave off unless you have read it."
+    )
+    chat_template: str | None = Field(
+        None, description="Jinja chat template to use instead of the checkpoint's own, or where it has none."
+    )
+    pad_token: str | None = Field(
+        None,
+        description="Pad token where the checkpoint has none or pads with its end token; must be in the vocabulary.",
+    )
+
+    @model_validator(mode="after")
+    def _one_location(self) -> "ModelRef":
+        if (self.path is None) == (self.hub_id is None):
+            raise ValueError("give exactly one of 'path' and 'hub_id'")
+        if self.path is not None and self.revision is not None:
+            raise ValueError(
+                "'revision' belongs to 'hub_id'; the revision of a local checkpoint is the hash of its files"
+            )
+        return self
+
+    @property
+    def location(self) -> str:
+        """The folder or the Hub id, whichever was given."""
+        return self.path or self.hub_id or ""
