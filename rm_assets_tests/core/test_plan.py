@@ -188,7 +188,7 @@ def test_what_is_not_made_is_bounded_by_the_recipe() -> None:
     assert training.steps_per_epoch == Count(94, "at_most") and training.optimizer_steps == Count(188, "at_most")
     assert training.warmup_steps == Count(9, "at_most")
     assert training.tokens == Count(6_000 * 2 * 2 * 100, "at_most")
-    assert training.tokens_per_forward == 2 * 16 * 100
+    assert training.tokens_per_forward == 16_384
     assert str(training.optimizer_steps) == "at most 188"
 
 

@@ -54,7 +54,7 @@ class Progress:
 
 def fit(job: FitJob) -> Fitted:
     """Trains to the last step, or until validation says stop."""
-    loop = _Loop(job)
+    loop = TrainingLoop(job)
     if job.state is not None:
         loop.resume(job.state.folder)
     while loop.progress.step < job.plan.num_optimizer_steps and not loop.progress.is_over:
@@ -62,7 +62,9 @@ def fit(job: FitJob) -> Fitted:
     return loop.finish()
 
 
-class _Loop:
+class TrainingLoop:
+    """A training that can be taken step by step, saved and resumed."""
+
     def __init__(self, job: FitJob) -> None:
         self._job, settings = job, job.settings
         torch.use_deterministic_algorithms(job.execution.deterministic)
@@ -90,7 +92,7 @@ class _Loop:
     def take_step(self) -> None:
         """One optimizer step, with what is due after it: log, validation, state."""
         job, progress = self._job, self.progress
-        loss, grad_norm, sums = self._backward(self._numbers(progress.step))
+        loss, grad_norm, sums = self.backward(self.numbers(progress.step))
         rate = job.settings.learning_rate * rate_factor(progress.step, job.plan, job.settings.schedule)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -109,7 +111,7 @@ class _Loop:
         if progress.step % job.execution.save_every_steps == 0 or is_last or progress.is_over:
             self._save()
 
-    def _numbers(self, step: int) -> Numbers:
+    def numbers(self, step: int) -> Numbers:
         """The pairs of a step, counted from 0."""
         job = self._job
         epoch, where = step_slice(job.plan, step)
@@ -120,7 +122,7 @@ class _Loop:
             )  # fmt: skip
         return self._order[where]
 
-    def _backward(self, numbers: Numbers) -> tuple[float, float, Sums]:
+    def backward(self, numbers: Numbers) -> tuple[float, float, Sums]:
         """Gradients of a step's loss; the loss, the gradient's norm before clipping, and sums over its pairs."""
         job, sums = self._job, Sums()
         total = float(self._prompt_weights[numbers].sum())

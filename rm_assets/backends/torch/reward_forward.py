@@ -52,19 +52,19 @@ class RewardForward(torch.nn.Module):
         self._masks = MaskCache()
         if self.shares_prefix:
             model.set_attn_implementation(ATTENTION)
-            model.score.float()
+            model.score.to(torch.promote_types(next(model.score.parameters()).dtype, torch.float32))
 
     def forward(self, rows: PackedRow | PaddedRows) -> torch.Tensor:
-        """(R,) float32 rewards in the order of the groups and their rows."""
+        """(R,) rewards in the order of the groups and their rows, in float32 where the model computes in less."""
         model: Any = self.model
         if isinstance(rows, PackedRow):
             ends = backbone_ends(model, rows)  # (R, W)
             # In bfloat16 rewards near 10 are 0.06 apart, so that close ones would become ties.
             with torch.autocast(ends.device.type, enabled=False):
-                logits = model.score(ends.float())  # (R, 1)
+                logits = model.score(_at_least_float32(ends))  # (R, 1)
         else:
-            logits = model(**rows.inputs).logits  # (R, 1)
-        rewards: torch.Tensor = logits[:, 0].float()
+            logits = _at_least_float32(model(**rows.inputs).logits)  # (R, 1)
+        rewards: torch.Tensor = logits[:, 0]
         return rewards
 
     def prepare(self, groups: Sequence[Group]) -> PackedRow | PaddedRows:
@@ -109,6 +109,10 @@ class RewardForward(torch.nn.Module):
         if not self.shares_prefix:
             return max(lengths), max(lengths) * len(lengths)
         return max(lengths), sum(lengths) - (len(lengths) - 1) * common_prefix([row.ids for row in group])
+
+
+def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def right_padded(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
