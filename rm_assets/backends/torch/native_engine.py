@@ -16,9 +16,10 @@ from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file, save_file
 
 from rm_assets.backends.torch import training_state
-from rm_assets.backends.torch.checkpoints import load_base_for_reward
+from rm_assets.backends.torch.checkpoints import DTYPES, load_base_for_reward
 from rm_assets.backends.torch.fit import FitJob, Fitted, Sums, gold_of, pair_figures
 from rm_assets.backends.torch.lora import Adapter
+from rm_assets.backends.torch.memory import recomputes_activations
 from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.optimization import LossGuard, build_optimizer, rate_factor
 from rm_assets.backends.torch.pair_store import Numbers
@@ -77,7 +78,10 @@ class TrainingLoop:
         model = load_base_for_reward(settings.base, seed=job.seed, device=job.device, tokenizer=job.renderer.tokenizer)
         disable_dropout(model)
         self._adapter = settings.lora and Adapter(model, settings.lora, seed=job.seed, dtype=settings.dtype)
-        if job.execution.gradient_checkpointing == "always":
+        if recomputes_activations(
+            model, job.execution.gradient_checkpointing, device=job.device, reporter=job.reporter,
+            tokens_per_forward=max(job.token_budget, 2 * int(job.store.lengths().max())), activation_bytes=DTYPES[settings.dtype].itemsize,
+        ):  # fmt: skip
             model.activation_checkpointing_enable()
         self._model = model.train()
         forward = RewardForward(model, int(job.renderer.tokenizer.pad_token_id))

@@ -1,0 +1,189 @@
+"""What only the native engine does: objectives, weights, validation, adapters, guards, memory."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+from rm_assets.backends.torch import memory
+from rm_assets.backends.torch.optimization import LossGuard, rate_factor
+from rm_assets.core.errors import ModelError
+from rm_assets.core.recipe import Regression, SoftBradleyTerry
+from rm_assets.core.training_order import StepPlan, epoch_order, step_slice
+from rm_assets_tests.backends.torch.test_trainer import EXECUTION, settings, train
+from rm_assets_tests.fakes import ListReporter, save_causal, toy_pairs
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_causal(tmp_path_factory.mktemp("base"))
+
+
+def test_the_engines_train_the_same_pairs_in_the_same_order(base: Path, tmp_path: Path) -> None:
+    results = {}
+    for engine in ("native", "trl"):
+        section = settings(base, engine, num_epochs=3, pairs_per_step=8, learning_rate=1e-3)
+        results[engine] = train(tmp_path / engine, section, pairs=toy_pairs(21))
+    native, trl = results["native"].history, results["trl"].history
+    assert len(native) == len(trl) == 9
+    for one, other in zip(native, trl, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=2e-4)
+        assert (one["accuracy"], one["learning_rate"]) == pytest.approx((other["accuracy"], other["learning_rate"]))
+
+
+@pytest.mark.parametrize("centering", [0.0, 0.05])
+def test_soft_targets_bring_reward_margins_to_gold_margins(base: Path, tmp_path: Path, centering: float) -> None:
+    soft = SoftBradleyTerry(kind="soft_bradley_terry", temperature=2.0)
+    pairs = [replace(p, chosen_gold_reward=3.0, gold_margin=3.0) for p in toy_pairs(40)]
+    result = train(tmp_path, settings(base, num_epochs=12, objective=soft, centering=centering), pairs=pairs)
+    assert result.history[-1]["margin"] == pytest.approx(1.5, abs=0.3)
+
+
+def test_regression_learns_the_gold_rewards_themselves(base: Path, tmp_path: Path) -> None:
+    pairs = [replace(p, chosen_gold_reward=5.0, rejected_gold_reward=4.0) for p in toy_pairs(40)]
+    result = train(tmp_path, settings(base, num_epochs=20, objective=Regression(kind="regression")), pairs=pairs)
+    assert result.history[0]["loss"] > 5 and result.final_loss < 0.1
+    assert result.history[-1]["margin"] == pytest.approx(1.0, abs=0.25)
+
+
+def test_every_prompt_can_weigh_the_same(base: Path, tmp_path: Path) -> None:
+    """Three copies of a pair under one prompt weigh as much as one pair of another prompt."""
+    one, other = toy_pairs(2)
+    pairs = [one, *(replace(other, pair_id=f"copy{i}") for i in range(3))]
+    options: dict[str, Any] = {"max_optimizer_steps": 1, "pairs_per_step": 4, "learning_rate": 1e-9}
+    losses = {}
+    for weighting, used in (("pair", pairs), ("prompt", pairs), ("plain", [one, other])):
+        section = settings(base, weighting="pair" if weighting == "plain" else weighting, **options)
+        losses[weighting] = train(tmp_path / weighting, section, pairs=used).final_loss
+    assert losses["prompt"] == pytest.approx(losses["plain"], rel=1e-6)
+    assert losses["pair"] != pytest.approx(losses["plain"], rel=1e-3)
+
+
+def test_low_rank_matrices_and_the_head_are_trained_and_merged(base: Path, tmp_path: Path) -> None:
+    reporter = ListReporter()
+    section = settings(base, num_epochs=8, lora={"rank": 4, "alpha": 8})
+    result = train(tmp_path, section, reporter=reporter)
+    assert result.history[0]["loss"] > 0.3 and result.final_loss < 0.2
+    state = load_file(next((tmp_path / "work").glob("checkpoint-*/weights.safetensors")))
+    assert "score.weight" in state and all("lora_" in name for name in state if name != "score.weight")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    trained, plain = dict(model.named_parameters()), load_file(base / "model.safetensors")
+    assert not any("lora" in name for name in trained)
+    assert not torch.equal(
+        trained["model.layers.0.self_attn.q_proj.weight"], plain["model.layers.0.self_attn.q_proj.weight"]
+    )
+    assert torch.equal(trained["model.embed_tokens.weight"], plain["model.embed_tokens.weight"])
+    assert result.validation_accuracy == 1.0  # of the merged model
+
+
+def test_an_adapter_for_layers_that_are_not_there_is_an_error(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"MODEL_002.*target_modules"):
+        train(tmp_path, settings(base, lora={"target_modules": ["c_attn"]}))
+
+
+def test_the_best_weights_are_kept_and_training_stops_without_better_ones(base: Path, tmp_path: Path) -> None:
+    """Validation pairs with the labels turned round get worse with every step, so the first look is the best."""
+    wrong = [replace(p, chosen=p.rejected, rejected=p.chosen) for p in toy_pairs(12, "validation")]
+    section = settings(base, num_epochs=10, validation={"every_steps": 2, "patience": 3})
+    result = train(tmp_path, section, validation_pairs=wrong)
+    looks = [entry for entry in result.history if "validation_loss" in entry]
+    losses = [look["validation_loss"] for look in looks]
+    assert [look["step"] for look in looks] == [2, 4, 6, 8] and min(losses) == losses[0]
+    assert result.num_optimizer_steps == 8
+    first = train(tmp_path / "short", settings(base, num_epochs=10, max_optimizer_steps=50), validation_pairs=wrong)
+    assert result.validation_accuracy == looks[0]["validation_accuracy"]
+    assert first.num_optimizer_steps == 50
+
+
+def test_a_resumed_training_remembers_its_best_weights(base: Path, tmp_path: Path) -> None:
+    from rm_assets_tests.backends.torch.test_trainer import StopAfter
+
+    section = settings(base, num_epochs=4, validation={"every_steps": 3, "metric": "accuracy"})
+    whole = train(tmp_path / "whole", section)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", section, reporter=StopAfter(7))
+    resumed = train(tmp_path / "cut", section)
+    timings = ("tokens_per_second", "eta_seconds")
+    plain = [[{k: v for k, v in e.items() if k not in timings} for e in r.history] for r in (whole, resumed)]
+    assert plain[0] == plain[1]
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+def test_a_spike_is_skipped_and_three_in_a_row_are_an_error() -> None:
+    guard = LossGuard(10.0)
+    assert all(guard.accepts(step, 0.7, 1.0) for step in range(1, 5))
+    assert guard.accepts(5, 6.9, 1.0) and not guard.accepts(6, 7.1, 1.0)
+    assert not guard.accepts(7, 90.0, 1.0)
+    again = LossGuard(10.0, guard.state(), guard.num_spikes)
+    with pytest.raises(ModelError, match=r"MODEL_008.*step 8"):
+        again.accepts(8, 8.0, 1.0)
+    assert guard.accepts(8, 0.5, 1.0) and guard.num_spikes == 0
+
+
+def test_small_losses_late_in_a_training_are_no_measure_of_a_spike() -> None:
+    guard = LossGuard(10.0)
+    assert all(guard.accepts(step, loss, 1.0) for step, loss in enumerate([0.7, *[0.001] * 40, 0.5], 1))
+
+
+@pytest.mark.parametrize(("loss", "norm", "name"), [(float("nan"), 1.0, "loss"), (1.0, float("inf"), "gradient norm")])
+def test_what_is_no_number_stops_the_training(loss: float, norm: float, name: str) -> None:
+    with pytest.raises(ModelError, match=f"MODEL_006.*{name} of optimizer step 3"):
+        LossGuard(10.0).accepts(3, loss, norm)
+
+
+def test_activations_are_recomputed_where_keeping_them_would_not_fit(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = settings(base, num_epochs=2)
+    plain, tight = ListReporter(), ListReporter()
+    kept = train(tmp_path / "kept", section, reporter=plain)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 100_000)
+    recomputed = train(tmp_path / "recomputed", section, reporter=tight)
+    assert any("activations are recomputed" in line for line in tight.lines)
+    assert not any("activations are recomputed" in line for line in plain.lines)
+    assert recomputed.final_loss == pytest.approx(kept.final_loss, rel=1e-5)
+
+
+def test_the_schedule_rises_from_nothing_and_falls_to_nothing() -> None:
+    plan = StepPlan(num_pairs=80, pairs_per_step=8, num_optimizer_steps=10, num_warmup_steps=2)
+    rates = {name: [rate_factor(step, plan, name) for step in (0, 1, 2, 6, 10)] for name in ("linear", "cosine")}
+    assert rates["linear"] == [0, 0.5, 1, 0.5, 0]
+    assert rates["cosine"] == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert rate_factor(9, plan, "constant") == 1
+
+
+def test_an_epoch_holds_every_pair_once_and_keeps_prompts_together() -> None:
+    prompts = np.repeat(np.arange(5), [1, 3, 2, 6, 1])
+    for epoch in range(3):
+        order = epoch_order(prompts, seed=1, epoch=epoch, shuffle="prompts")
+        assert sorted(order) == list(range(13))
+        assert np.count_nonzero(np.diff(prompts[order])) == 4
+    single = epoch_order(prompts, seed=1, epoch=0, shuffle="pairs")
+    assert sorted(single) == list(range(13)) and np.count_nonzero(np.diff(prompts[single])) > 4
+    assert list(epoch_order(prompts, seed=1, epoch=0, shuffle="pairs")) == list(single)
+    assert list(epoch_order(prompts, seed=2, epoch=0, shuffle="pairs")) != list(single)
+
+
+def test_the_last_step_of_an_epoch_has_the_pairs_that_are_left() -> None:
+    plan = StepPlan(num_pairs=10, pairs_per_step=4, num_optimizer_steps=6, num_warmup_steps=0)
+    assert [step_slice(plan, step) for step in range(4)] == [
+        (0, slice(0, 4)), (0, slice(4, 8)), (0, slice(8, 10)), (1, slice(0, 4)),
+    ]  # fmt: skip
+
+
+def test_a_step_needs_no_more_than_its_micro_batches(base: Path, tmp_path: Path) -> None:
+    """The update is the same whatever the token budget cuts the step into."""
+    losses = []
+    for budget in (30, 100_000):
+        execution = EXECUTION.model_copy(update={"training_token_budget": budget})
+        section = settings(base, num_epochs=2, learning_rate=1e-3)
+        losses.append([e["loss"] for e in train(tmp_path / str(budget), section, execution=execution).history])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)

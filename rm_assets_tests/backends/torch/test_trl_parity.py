@@ -1,0 +1,167 @@
+"""One optimizer step of the native engine against TRL's RewardTrainer as it comes, on the same 64 pairs."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel
+from trl.trainer.reward_config import RewardConfig
+from trl.trainer.reward_trainer import RewardTrainer
+
+from rm_assets.backends.torch.checkpoints import load_base_for_reward, load_renderer
+from rm_assets.backends.torch.fit import FitJob, gold_of
+from rm_assets.backends.torch.native_engine import TrainingLoop
+from rm_assets.backends.torch.objectives import pair_losses
+from rm_assets.backends.torch.pair_store import PairStore, encode_pairs
+from rm_assets.backends.torch.reward_forward import RewardForward
+from rm_assets.backends.torch.training_batches import micro_batches, pair_rewards
+from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
+from rm_assets.core.records import Pair, conversation
+from rm_assets.core.training_order import make_plan
+from rm_assets_tests.fakes import ListReporter, save_causal, toy_pairs
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+RATE = 0.01
+
+
+def pairs_of(num_pairs: int) -> list[Pair]:
+    """Sixteen prompts with four pairs each: responses are shared within and between the pairs of a prompt."""
+    pairs = []
+    for index, pair in enumerate(toy_pairs(num_pairs)):
+        prompt, rank = index // 4, index % 4
+        texts = [f"{'good ' * (rank + 1)}right {prompt}", f"bad {'ramble ' * (rank // 2)}{prompt}"]
+        sides = [conversation(f"what is {prompt} and {prompt % 3}", None, text) for text in texts]
+        pairs.append(replace(pair, prompt_id=f"p{prompt}", chosen=sides[0], rejected=sides[1]))
+    return pairs
+
+
+@pytest.fixture(scope="module", params=["qwen3", "llama"])
+def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[FitJob, PreTrainedModel]:
+    folder = tmp_path_factory.mktemp("parity")
+    base = ModelRef(path=str(save_causal(folder / "base", request.param)))
+    section = TrainingSection(
+        base=base, max_length=100, pairs_per_step=64, learning_rate=RATE, max_grad_norm=1e9, warmup_ratio=0,
+        schedule="constant", max_optimizer_steps=1,
+    )  # fmt: skip
+    renderer, reporter = load_renderer(base), ListReporter()
+    store = encode_pairs(pairs_of(64), renderer, section, 0, folder / "pairs.bin", reporter)
+    none = encode_pairs([], renderer, section, 0, folder / "none.bin", reporter, is_validation=True)
+    execution = ExecutionSection(device="cpu", training_token_budget=300)
+    job = FitJob(store, none, make_plan(64, section), section, execution, 0, CPU, renderer, folder, None, reporter)
+    model = load_base_for_reward(base, seed=0, device=CPU, tokenizer=renderer.tokenizer)
+    return job, model
+
+
+def trl_step(job: FitJob, model: PreTrainedModel, optimizer: Any, folder: Path) -> None:
+    """RewardTrainer takes one step on the 64 pairs; every default that has a say in the update is TRL's."""
+    store = job.store
+    rows = {
+        f"{side}_ids": [store.row(int(number)).ids for number in numbers]
+        for side, numbers in (("chosen", store.chosen), ("rejected", store.rejected))
+    }
+    config = RewardConfig(
+        output_dir=str(folder), per_device_train_batch_size=16, gradient_accumulation_steps=4, max_steps=1,
+        learning_rate=RATE, lr_scheduler_type="constant", max_grad_norm=0.0, max_length=None, bf16=False, use_cpu=True,
+        gradient_checkpointing=False, report_to="none", disable_tqdm=True, save_strategy="no", logging_steps=1,
+        dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = RewardTrainer(
+        model=model, args=config, train_dataset=Dataset.from_dict(rows), processing_class=job.renderer.tokenizer,
+        optimizers=(optimizer, None),
+    )  # fmt: skip
+    trainer.train()
+
+
+def native_gradients(job: FitJob, model: PreTrainedModel) -> float:
+    """Leaves the gradients of the step's mean loss in the model, and returns the loss."""
+    forward, total = RewardForward(model, int(job.renderer.tokenizer.pad_token_id)), 0.0
+    for batch in micro_batches(forward, job.store, np.arange(64), job.token_budget):
+        rewards = pair_rewards(forward, batch, CPU)
+        gold = gold_of(job.store, batch.numbers, CPU)
+        loss = pair_losses(rewards, gold, job.settings.objective, 0.0).sum() / 64
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+    return total
+
+
+def in_float64(model: PreTrainedModel) -> PreTrainedModel:
+    """The model in float64 throughout: the norms of transformers go through float32 whatever the model's precision."""
+
+    class Norm(torch.nn.Module):
+        def __init__(self, norm: Any) -> None:
+            super().__init__()
+            self.weight, self.epsilon = norm.weight, norm.variance_epsilon
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            scale: torch.Tensor = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.epsilon)
+            return self.weight * hidden * scale
+
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__.endswith("RMSNorm"):
+                setattr(module, name, Norm(child))
+    return model.double()
+
+
+def updates(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, torch.Tensor]:
+    old = dict(before.named_parameters())
+    return {name: (weight - old[name]).detach() for name, weight in after.named_parameters()}
+
+
+def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
+    scale = max(float(value.norm()) for value in expected.values())
+    for name, value in expected.items():
+        assert float((found[name] - value).norm()) <= tolerance * max(float(value.norm()), 1e-3 * scale), name
+
+
+def test_responses_are_shared_in_these_pairs(setting: tuple[FitJob, PreTrainedModel]) -> None:
+    store: PairStore = setting[0].store
+    assert len(store) == 64 and store.num_prompts == 16
+    forward = RewardForward(copy.deepcopy(setting[1]), 0)
+    batches = list(micro_batches(forward, store, np.arange(64), 300))
+    assert len(batches) > 1
+    assert sum(b.rows.num_tokens for b in batches) < 0.6 * sum(b.num_pair_tokens for b in batches)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_gradients_and_an_sgd_update_equal_trl(setting: tuple[FitJob, PreTrainedModel], tmp_path: Path) -> None:
+    job, start = setting
+    theirs, ours = copy.deepcopy(start), copy.deepcopy(start)
+    trl_step(job, theirs, torch.optim.SGD(theirs.parameters(), lr=1.0), tmp_path)
+    native_gradients(job, ours)
+    # With a rate of 1 the update is minus the gradient, up to the rounding of the weights.
+    gradients = {name: -weight.grad for name, weight in ours.named_parameters() if weight.grad is not None}
+    assert_close(gradients, updates(start, theirs), 1e-5)
+    torch.optim.SGD(ours.parameters(), lr=1.0).step()
+    assert_close(updates(start, ours), updates(start, theirs), 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_an_adamw_update_in_float64_equals_trl(setting: tuple[FitJob, PreTrainedModel], tmp_path: Path) -> None:
+    """In float32 an AdamW step is nearly a sign step, which turns rounding into whole steps."""
+    job, start = setting
+    start = in_float64(copy.deepcopy(start))
+    theirs, ours = copy.deepcopy(start), copy.deepcopy(start)
+    trl_step(job, theirs, torch.optim.AdamW(theirs.parameters(), lr=RATE, weight_decay=0.0), tmp_path)
+    native_gradients(job, ours)
+    torch.optim.AdamW(ours.parameters(), lr=RATE, weight_decay=0.0).step()
+    assert_close(updates(start, ours), updates(start, theirs), 1e-8)
+
+
+def test_the_loop_takes_the_step_that_its_gradients_say(setting: tuple[FitJob, PreTrainedModel]) -> None:
+    job, start = setting
+    reference = copy.deepcopy(start)
+    loss = native_gradients(job, reference)
+    torch.optim.AdamW(reference.parameters(), lr=RATE, weight_decay=0.0, fused=True).step()
+    loop = TrainingLoop(job)
+    loop.take_step()
+    (log,) = loop.progress.history
+    assert log["loss"] == pytest.approx(loss, rel=1e-6) and log["learning_rate"] == RATE
+    found, expected = updates(start, loop.finish().model), updates(start, reference)
+    assert_close(found, expected, 1e-2)  # the order of the micro-batches differs: see the float64 test
