@@ -1,6 +1,8 @@
 """kill -9 in the middle of a task: what is committed stays, and the end is that of an uninterrupted run, byte by byte."""
 
+import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -18,7 +20,7 @@ from rm_assets.executors.local import TaskEnd
 from rm_assets.resources import compute
 from rm_assets.resources.compute import Made
 from rm_assets_tests.fakes import save_causal, save_classifier
-from rm_assets_tests.tasks.conftest import ASSETS, Bench
+from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench
 
 Interrupt = Callable[[Bench, Recipe, str, str], Path]
 
@@ -121,15 +123,22 @@ def test_rewards_committed_before_a_kill_are_not_scored_again(tmp_path: Path, in
 
 
 @pytest.mark.slow
-def test_training_resumes_after_a_kill_and_ends_with_the_same_weights(tmp_path: Path, interrupt: Interrupt) -> None:
+@pytest.mark.parametrize("engine", ["native", "trl"])
+def test_training_killed_three_times_ends_with_the_same_losses_and_weights(
+    tmp_path: Path, interrupt: Interrupt, engine: str
+) -> None:
     save_causal(tmp_path / "recipes" / "base")
-    execution = {"device": "cpu", "num_threads": 1, "save_every_steps": 2}
+    execution = {"device": "cpu", "num_threads": 1, "save_every_steps": 1}
+    training = {**TOY["training"], "engine": engine}
     broken, whole = prepared(tmp_path, lambda b: b.recipe(execution=execution), 4, 40)
-    recipe = broken.recipe(execution=execution)
-    folder = interrupt(broken, recipe, "reward_model", "reward_model/*/work/checkpoint-*/complete.json")
-    assert not (folder / "checkpoint").exists()
+    recipe = broken.recipe(execution=execution, training=training)
+    for step in sorted(random.sample(range(2, 19), 3)):  # another draw in every run: no step may matter
+        # The state's first file is there and its last one is not, so this state must not be resumed from.
+        folder = interrupt(broken, recipe, "reward_model", f"reward_model/*/work/checkpoint-{step}/*")
+        assert not (folder / "checkpoint").exists()
     made = broken.make(recipe, "reward_model")
-    (resumed,) = [line for line in broken.said if "resuming after optimizer step" in line]
-    assert resumed.endswith("of 20") and " step 0 " not in resumed
+    assert [line for line in broken.said if "resuming after optimizer step" in line and line.endswith("of 20")]
     assert made.manifest.counts["optimizer_steps"] == 20
+    trace = json.loads((made.folder / "checkpoint" / "rm_assets.json").read_text("utf-8"))["history"]
+    assert [entry["step"] for entry in trace] == list(range(1, 21))
     assert_same_end(made, whole.make(recipe, "reward_model"))

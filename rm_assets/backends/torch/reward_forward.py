@@ -52,7 +52,8 @@ class RewardForward(torch.nn.Module):
         self._masks = MaskCache()
         if self.shares_prefix:
             model.set_attn_implementation(ATTENTION)
-            model.score.to(torch.promote_types(next(model.score.parameters()).dtype, torch.float32))
+            head: Any = model.score
+            head.to(torch.promote_types(model.dtype, torch.float32))
 
     def forward(self, rows: PackedRow | PaddedRows) -> torch.Tensor:
         """(R,) rewards in the order of the groups and their rows, in float32 where the model computes in less."""

@@ -134,11 +134,11 @@ A, B = [5, 6, 7, 8], [9, 10, 11]
     "rows",
     [
         [A, B],  # nothing shared
-        [A + [1], A + [2]],  # everything but the last token
+        [[*A, 1], [*A, 2]],  # everything but the last token
         [A, A + B],  # one is a prefix of the other
         [A + B, A + B],  # the same twice
         [[3], [3]],  # one token each
-        [A + B, A + [12], A, B + A, A + B + A],  # a short prefix of many
+        [A + B, [*A, 12], A, B + A, A + B + A],  # a short prefix of many
         [A * 12 + B, A * 12 + [4], A * 12],  # a long prompt
     ],
 )
