@@ -39,6 +39,7 @@ ERROR_CODES: dict[str, str] = {
     "MODEL_006": "The model gave a reward that is not a finite number.",
     "MODEL_007": "The model's rope scaling makes a reward depend on its batch.",
     "MODEL_008": "The training loss left its range.",
+    "MODEL_009": "There are not enough devices for the training's processes.",
     "SERVER_001": "The server cannot be reached, or failed at every try.",
     "SERVER_002": "The server's API key is missing or refused.",
     "SERVER_003": "The server does not offer the model, or its address is not that of the API.",

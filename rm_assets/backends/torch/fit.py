@@ -1,7 +1,7 @@
 """What an engine is handed and what it gives back, and the figures of pairs that both engines report."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,7 @@ class Sums:
 
     weight: float = 0.0
     loss: float = 0.0
-    num_pairs: int = 0
+    num_pairs: float = 0
     num_right: float = 0.0
     margin: float = 0.0
 
@@ -75,10 +75,17 @@ class Sums:
         self.num_pairs, self.num_right = self.num_pairs + len(margins), self.num_right + num_right
         self.margin += margin
 
+    def values(self) -> list[float]:
+        """The sums as plain numbers."""
+        return [self.weight, self.loss, self.num_pairs, self.num_right, self.margin]
+
+    def set(self, values: list[float]) -> None:
+        """The inverse of `values`."""
+        self.weight, self.loss, self.num_pairs, self.num_right, self.margin = values
+
     def merge(self, other: "Sums") -> None:
         """Takes the sums of other pairs."""
-        for name, value in asdict(other).items():
-            setattr(self, name, getattr(self, name) + value)
+        self.set([mine + others for mine, others in zip(self.values(), other.values(), strict=True)])
 
     def figures(self) -> dict[str, float]:
         """Loss (weighted), accuracy (a tie counts half) and margin of a pair."""

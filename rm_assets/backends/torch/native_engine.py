@@ -6,6 +6,7 @@ pairs divided by the sum of the weights, so the update is that of one large padd
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file, save_file
 
-from rm_assets.backends.torch import training_state
+from rm_assets.backends.torch import distributed, training_state
 from rm_assets.backends.torch.checkpoints import DTYPES, load_base_for_reward
+from rm_assets.backends.torch.distributed import World, spread_like, whole
 from rm_assets.backends.torch.fit import FitJob, Fitted, Sums, gold_of, pair_figures
 from rm_assets.backends.torch.lora import Adapter
 from rm_assets.backends.torch.memory import recomputes_activations
@@ -24,7 +26,7 @@ from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.optimization import LossGuard, build_optimizer, rate_factor
 from rm_assets.backends.torch.pair_store import Numbers
 from rm_assets.backends.torch.reward_forward import RewardForward
-from rm_assets.backends.torch.training_batches import micro_batches, pair_rewards
+from rm_assets.backends.torch.training_batches import MicroBatch, micro_batches, pair_rewards
 from rm_assets.core.training_order import epoch_order, step_slice
 
 WEIGHTS, OPTIMIZER, PROGRESS, BEST = "weights.safetensors", "optimizer.safetensors", "progress.json", "best"
@@ -55,12 +57,24 @@ class Progress:
 
 def fit(job: FitJob) -> Fitted:
     """Trains to the last step, or until validation says stop."""
+    if job.execution.num_processes == 1:
+        return train_to_the_end(job).finish()
+    distributed.run(job)
+    state = training_state.newest(job.work)
+    assert state is not None, "the last step saves a state"
+    loop = TrainingLoop(job)
+    loop.resume(state.folder)
+    return loop.finish()
+
+
+def train_to_the_end(job: FitJob) -> "TrainingLoop":
+    """Takes every step that is left."""
     loop = TrainingLoop(job)
     if job.state is not None:
         loop.resume(job.state.folder)
     while loop.progress.step < job.plan.num_optimizer_steps and not loop.progress.is_over:
         loop.take_step()
-    return loop.finish()
+    return loop
 
 
 class TrainingLoop:
@@ -84,9 +98,12 @@ class TrainingLoop:
         ):  # fmt: skip
             model.activation_checkpointing_enable()
         self._model = model.train()
+        self._world = World()
         forward = RewardForward(model, int(job.renderer.tokenizer.pad_token_id))
-        optimizer = build_optimizer(forward, settings)
-        self._forward, self._optimizer = self._accelerator.prepare(forward, optimizer)
+        self._world.shard(forward)
+        # For evaluation, as Accelerate calls it: it sets up the precision and leaves sharding alone.
+        self._forward = self._accelerator.prepare_model(forward, evaluation_mode=True)
+        self._optimizer = self._accelerator.prepare_optimizer(build_optimizer(forward, settings))
         self._guard = LossGuard(settings.max_loss_spike)
         self._epoch, self._order = -1, np.zeros(0, np.int64)
         self._prompt_weights = self._weights_by_prompt()
@@ -130,17 +147,30 @@ class TrainingLoop:
         """Gradients of a step's loss; the loss, the gradient's norm before clipping, and sums over its pairs."""
         job, sums = self._job, Sums()
         total = float(self._prompt_weights[numbers].sum())
-        for batch in micro_batches(self._forward, job.store, numbers, job.token_budget):
+        batches = micro_batches(self._forward, job.store, numbers, job.token_budget)
+        for batch, counts in self._own(batches):
             rewards = pair_rewards(self._forward, batch, job.device)
             gold = gold_of(job.store, batch.numbers, job.device)
             losses = pair_losses(rewards, gold, job.settings.objective, job.settings.centering)
             weights = torch.from_numpy(self._prompt_weights[batch.numbers]).to(losses)
-            self._accelerator.backward((losses * weights).sum() / total)
-            sums.add(losses, rewards, weights)
-            self.progress.num_tokens += batch.rows.num_tokens
-            self.progress.num_pair_tokens += batch.num_pair_tokens
-        norm = self._accelerator.clip_grad_norm_(self._forward.parameters(), job.settings.max_grad_norm)
+            # Gradients are averaged over the processes.
+            share = counts * self._world.size / total
+            self._accelerator.backward((losses * weights).sum() * share)
+            if counts:
+                sums.add(losses, rewards, weights)
+        sums.set(self._world.total(sums.values(), job.device))
+        norm = whole(self._accelerator.clip_grad_norm_(self._forward.parameters(), job.settings.max_grad_norm))
         return sums.loss / total, float(norm), sums
+
+    def _own(self, batches: Iterator[MicroBatch]) -> Iterator[tuple[MicroBatch, bool]]:
+        """This process's micro-batches, and whether each counts; tokens are those of all processes."""
+        counted = (self._counted(batch) for batch in batches)
+        return ((batch, True) for batch in counted) if self._world.size == 1 else iter(self._world.share(list(counted)))
+
+    def _counted(self, batch: MicroBatch) -> MicroBatch:
+        self.progress.num_tokens += batch.rows.num_tokens
+        self.progress.num_pair_tokens += batch.num_pair_tokens
+        return batch
 
     def _weights_by_prompt(self) -> Numbers:
         """(N,) weight of each pair."""
@@ -191,10 +221,12 @@ class TrainingLoop:
         progress.guard, progress.num_spikes = self._guard.state(), self._guard.num_spikes
         folder = self._job.work / f"checkpoint-{progress.step}"
         self._save_weights(folder)
-        save_file(self._optimizer_tensors(), folder / OPTIMIZER)
-        (folder / PROGRESS).write_text(json.dumps(asdict(progress)), "utf-8")
-        training_state.mark_complete(folder)
-        training_state.keep_newest(self._job.work, 2)
+        optimizer = self._optimizer_tensors()
+        if self._world.rank == 0:
+            save_file(optimizer, folder / OPTIMIZER)
+            (folder / PROGRESS).write_text(json.dumps(asdict(progress)), "utf-8")
+            training_state.mark_complete(folder)
+            training_state.keep_newest(self._job.work, 2)
 
     def resume(self, folder: Path) -> None:
         """Goes on exactly where a state was saved."""
@@ -205,7 +237,7 @@ class TrainingLoop:
             for weight in group["params"]:
                 parts = {key: tensors[f"{names[weight]}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
                 self._optimizer.state[weight] = {
-                    key: part if key == "step" and weight.device.type == "cpu" else part.to(weight.device)
+                    key: part.to(weight.device) if key == "step" else spread_like(part, weight)
                     for key, part in parts.items()
                 }
         self.progress = Progress.read(folder / PROGRESS)
@@ -226,19 +258,21 @@ class TrainingLoop:
         return [(name, weight) for name, weight in self._model.named_parameters() if weight.requires_grad]
 
     def _save_weights(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: weight.detach().contiguous() for name, weight in self._trained()}, folder / WEIGHTS)
+        weights = {name: whole(weight.detach()).contiguous() for name, weight in self._trained()}
+        if self._world.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(weights, folder / WEIGHTS)
 
     def _load_weights(self, folder: Path) -> None:
         tensors = load_file(folder / WEIGHTS)
         with torch.no_grad():
             for name, weight in self._trained():
-                weight.copy_(tensors[name])
+                weight.copy_(spread_like(tensors[name], weight))
 
     def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
         names = {weight: name for name, weight in self._trained()}
         return {
-            f"{names[weight]}/{key}": part.contiguous()
+            f"{names[weight]}/{key}": whole(part).contiguous()
             for weight, parts in self._optimizer.state.items()
             for key, part in parts.items()
         }

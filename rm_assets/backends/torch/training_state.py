@@ -27,15 +27,17 @@ def prepare(work: Path, training: str) -> State | None:
     """The newest complete state of this very training; everything else under `work` that is a state is removed."""
     work.mkdir(parents=True, exist_ok=True)
     same = _read(work / TRAINING) == {"training": training}
-    complete: list[State] = []
     for folder in work.glob("checkpoint-*"):
-        state = _complete_state(folder) if same else None
-        if state is None:
+        if not same or _complete_state(folder) is None:
             shutil.rmtree(folder)
-        else:
-            complete.append(state)
     _write(work / TRAINING, {"training": training})
-    return max(complete, key=lambda state: state.step, default=None)
+    return newest(work)
+
+
+def newest(work: Path) -> State | None:
+    """The complete state of the latest step."""
+    states = [_complete_state(folder) for folder in work.glob("checkpoint-*")]
+    return max((state for state in states if state), key=lambda state: state.step, default=None)
 
 
 def mark_complete(folder: Path) -> None:

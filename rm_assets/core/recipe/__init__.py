@@ -112,6 +112,11 @@ class ExecutionSection(Section):
         "auto",
         description="Recompute activations in the backward pass, which takes less memory and about a third more time; `auto` does so where the estimated memory does not fit.",
     )
+    num_processes: int = Field(
+        1,
+        gt=0,
+        description="Processes of one training, each with a GPU of its own where there are GPUs; weights are sharded between them.",
+    )
     deterministic: bool = Field(
         False, description="Use only operations whose result is the same in every run, at some cost on a GPU."
     )

@@ -1,0 +1,115 @@
+"""One training on several processes, weights and optimizer sharded between them (FSDP, Zhao et al. 2023).
+
+Every process knows the whole step and computes its share of the micro-batches; gradients are summed. The last layer and
+what surrounds the layers form one unit, because the last layer is only partly computed (shared_prefix.py).
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from rm_assets.backends.torch.fit import FitJob
+from rm_assets.backends.torch.reward_forward import RewardForward
+from rm_assets.backends.torch.training_batches import MicroBatch
+from rm_assets.core.errors import ModelError
+
+
+class World:
+    """The processes of a training: one alone, unless a process group is up."""
+
+    def __init__(self) -> None:
+        is_up = dist.is_available() and dist.is_initialized()
+        self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if is_up else (0, 1)
+
+    def shard(self, forward: RewardForward) -> None:
+        """Spreads the weights over the processes, each layer a unit of its own."""
+        if self.size == 1:
+            return
+        names = set(forward.model._no_split_modules or ())
+        layers = [module for module in forward.model.modules() if type(module).__name__ in names]
+        for layer in layers[:-1]:
+            fully_shard(layer)
+        fully_shard(forward)
+
+    def share(self, batches: list[MicroBatch]) -> list[tuple[MicroBatch, bool]]:
+        """This process's micro-batches, and whether each counts. All processes get as many: gathering weights is a
+        meeting that nobody may miss, so one that has run out computes a batch that counts for nothing."""
+        num_rounds = -(-len(batches) // self.size)
+        own = batches[self.rank :: self.size]
+        filled = islice(cycle(batches), num_rounds - len(own))
+        return [(batch, True) for batch in own] + [(batch, False) for batch in filled]
+
+    def total(self, values: list[float], device: torch.device) -> list[float]:
+        """The sum of each number over all processes."""
+        if self.size == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(tensor)
+        return [float(value) for value in tensor]
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor gathered from all processes; every process has to ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def spread_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The share of a whole tensor that this process holds of `like`."""
+    if isinstance(like, DTensor):
+        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+    return tensor.to(like.device)
+
+
+def run(job: FitJob) -> None:
+    """Trains on `execution.num_processes` processes; the last state in `job.work` is the result."""
+    processes: Any = torch.multiprocessing
+    num_processes = job.execution.num_processes
+    if job.device.type == "cuda" and torch.cuda.device_count() < num_processes:
+        raise ModelError(
+            "MODEL_009",
+            f"execution.num_processes is {num_processes}, but there are {torch.cuda.device_count()} GPUs",
+            fix="lower execution.num_processes to the number of GPUs",
+        )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # The processes are started anew: what this one has opened on a GPU cannot be inherited.
+    processes.start_processes(_work, (job, port), nprocs=num_processes, start_method="spawn")
+
+
+def _work(rank: int, job: FitJob, port: int) -> None:
+    from rm_assets.backends.torch.native_engine import train_to_the_end
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job.execution.num_processes))
+    device = torch.device("cuda", rank) if job.device.type == "cuda" else job.device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        reporter = job.reporter if rank == 0 else _Silent()
+        train_to_the_end(replace(job, device=device, reporter=reporter))
+    finally:
+        dist.destroy_process_group()
+
+
+class _Silent:
+    """All processes know the same; one of them tells it."""
+
+    def log(self, message: str) -> None:
+        """Drops the line."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Drops the count."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Drops the figures."""
