@@ -1,5 +1,6 @@
 """reward_model: training of a sequence classifier on the training pairs."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -64,6 +65,7 @@ def train(task: Task) -> Product:
         facts={
             "final_loss": result.final_loss,
             "validation_accuracy": result.validation_accuracy,
+            **_profile(task),
             "training_seconds": round(seconds, 1),
             "tokens_shared": round(1 - result.num_tokens / result.num_pair_tokens, 4),
             **{k: round(v, 5) for k, v in result.history[-1].items() if k in ("accuracy", "margin", "grad_norm")},
@@ -75,6 +77,17 @@ def train(task: Task) -> Product:
 def _pairs(task: Task, split: str) -> Iterator[Pair]:
     """The pairs of a split, read as they are used."""
     return (pair for pair in read_table(task.input("implicit_pairs", "pairs.parquet"), Pair) if pair.split == split)
+
+
+def _profile(task: Task) -> dict[str, str]:
+    """Moves the profile beside the model, where it stays; it is no part of the asset's content."""
+    profile, kept = task.folder / "work" / "profile", task.folder / "profile"
+    if not profile.exists():
+        return {}
+    shutil.rmtree(kept, ignore_errors=True)
+    profile.rename(kept)
+    with open(kept / "operators.txt", encoding="utf-8") as file:
+        return {"profile": file.readline().strip(), "profile_folder": str(kept)}
 
 
 def _plots(task: Task, history: list[dict[str, float]]) -> list[str]:

@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rm_assets.backends.torch.fit import FitJob
 from rm_assets.backends.torch.reward_forward import RewardForward
@@ -55,18 +54,6 @@ class World:
         tensor = torch.tensor(values, dtype=torch.float64, device=device)
         dist.all_reduce(tensor)
         return [float(value) for value in tensor]
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor gathered from all processes; every process has to ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def spread_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The share of a whole tensor that this process holds of `like`."""
-    if isinstance(like, DTensor):
-        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
-    return tensor.to(like.device)
 
 
 def run(job: FitJob) -> None:

@@ -7,6 +7,7 @@ pairs divided by the sum of the weights, so the update is that of one large padd
 import json
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,11 +15,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from safetensors.torch import load_file, save_file
 
 from rm_assets.backends.torch import distributed, training_state
 from rm_assets.backends.torch.checkpoints import DTYPES, load_base_for_reward
-from rm_assets.backends.torch.distributed import World, spread_like, whole
+from rm_assets.backends.torch.distributed import World
 from rm_assets.backends.torch.fit import FitJob, Fitted, Sums, gold_of, pair_figures
 from rm_assets.backends.torch.lora import Adapter
 from rm_assets.backends.torch.memory import recomputes_activations
@@ -26,10 +26,19 @@ from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.optimization import LossGuard, build_optimizer, rate_factor
 from rm_assets.backends.torch.pair_store import Numbers
 from rm_assets.backends.torch.reward_forward import RewardForward
+from rm_assets.backends.torch.step_profile import FIRST_STEP, StepProfile
+from rm_assets.backends.torch.trained_weights import (
+    Weights,
+    load_optimizer,
+    load_weights,
+    save_optimizer,
+    save_weights,
+    whole,
+)
 from rm_assets.backends.torch.training_batches import MicroBatch, micro_batches, pair_rewards
 from rm_assets.core.training_order import epoch_order, step_slice
 
-WEIGHTS, OPTIMIZER, PROGRESS, BEST = "weights.safetensors", "optimizer.safetensors", "progress.json", "best"
+PROGRESS, BEST, PROFILE = "progress.json", "best", "profile"
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -74,6 +83,7 @@ def train_to_the_end(job: FitJob) -> "TrainingLoop":
         loop.resume(job.state.folder)
     while loop.progress.step < job.plan.num_optimizer_steps and not loop.progress.is_over:
         loop.take_step()
+    loop.end_profile()
     return loop
 
 
@@ -108,11 +118,16 @@ class TrainingLoop:
         self._epoch, self._order = -1, np.zeros(0, np.int64)
         self._prompt_weights = self._weights_by_prompt()
         self.progress = Progress()
+        self._profile = None
+        if job.execution.profile and self._world.rank == 0:
+            self._profile = StepProfile(job.work / PROFILE, job.device)
         self._began, self._began_at, self._began_tokens = time.monotonic(), 0, 0
 
     def take_step(self) -> None:
         """One optimizer step, with what is due after it: log, validation, state."""
         job, progress = self._job, self.progress
+        if self._profile:
+            self._profile.step_begins()
         loss, grad_norm, sums = self.backward(self.numbers(progress.step))
         rate = job.settings.learning_rate * rate_factor(progress.step, job.plan, job.settings.schedule)
         for group in self._optimizer.param_groups:
@@ -124,6 +139,9 @@ class TrainingLoop:
         else:
             job.reporter.log(f"step {progress.step} skipped: its loss is {loss:.4g}")
         self._optimizer.zero_grad()
+        self._mark("update")
+        if self._profile:
+            self._profile.step_ended()
         progress.sums.merge(sums)
         is_last = progress.step == job.plan.num_optimizer_steps
         figures = self._validate(is_last)
@@ -149,13 +167,16 @@ class TrainingLoop:
         total = float(self._prompt_weights[numbers].sum())
         batches = micro_batches(self._forward, job.store, numbers, job.token_budget)
         for batch, counts in self._own(batches):
+            self._mark("input")
             rewards = pair_rewards(self._forward, batch, job.device)
             gold = gold_of(job.store, batch.numbers, job.device)
             losses = pair_losses(rewards, gold, job.settings.objective, job.settings.centering)
             weights = torch.from_numpy(self._prompt_weights[batch.numbers]).to(losses)
+            self._mark("forward")
             # Gradients are averaged over the processes.
             share = counts * self._world.size / total
             self._accelerator.backward((losses * weights).sum() * share)
+            self._mark("backward")
             if counts:
                 sums.add(losses, rewards, weights)
         sums.set(self._world.total(sums.values(), job.device))
@@ -164,13 +185,30 @@ class TrainingLoop:
 
     def _own(self, batches: Iterator[MicroBatch]) -> Iterator[tuple[MicroBatch, bool]]:
         """This process's micro-batches, and whether each counts; tokens are those of all processes."""
-        counted = (self._counted(batch) for batch in batches)
+        counted = self._counted(batches)
         return ((batch, True) for batch in counted) if self._world.size == 1 else iter(self._world.share(list(counted)))
 
-    def _counted(self, batch: MicroBatch) -> MicroBatch:
-        self.progress.num_tokens += batch.rows.num_tokens
-        self.progress.num_pair_tokens += batch.num_pair_tokens
-        return batch
+    def _counted(self, batches: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
+        while True:
+            with self._profile.waiting() if self._profile else nullcontext():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            self.progress.num_tokens += batch.rows.num_tokens
+            self.progress.num_pair_tokens += batch.num_pair_tokens
+            yield batch
+
+    def end_profile(self) -> None:
+        """Says what the profile found, where one was asked for."""
+        if self._profile:
+            self._profile.finish()
+            self._job.reporter.log(
+                self._profile.sentence or f"no profile: it needs more than {FIRST_STEP} optimizer steps"
+            )
+
+    def _mark(self, what: str) -> None:
+        if self._profile:
+            self._profile.mark(what)
 
     def _weights_by_prompt(self) -> Numbers:
         """(N,) weight of each pair."""
@@ -190,7 +228,7 @@ class TrainingLoop:
         value = figures[wanted.metric] * (-1 if wanted.metric == "loss" else 1)
         if progress.best is None or value > progress.best:
             progress.best, progress.num_worse = value, 0
-            self._save_weights(job.work / BEST)
+            save_weights(self._trained(), job.work / BEST)
         else:
             progress.num_worse += 1
             progress.is_over = wanted.patience is not None and progress.num_worse >= wanted.patience
@@ -220,26 +258,17 @@ class TrainingLoop:
         progress = self.progress
         progress.guard, progress.num_spikes = self._guard.state(), self._guard.num_spikes
         folder = self._job.work / f"checkpoint-{progress.step}"
-        self._save_weights(folder)
-        optimizer = self._optimizer_tensors()
+        save_weights(self._trained(), folder)
+        save_optimizer(self._optimizer, self._trained(), folder)
         if self._world.rank == 0:
-            save_file(optimizer, folder / OPTIMIZER)
             (folder / PROGRESS).write_text(json.dumps(asdict(progress)), "utf-8")
             training_state.mark_complete(folder)
             training_state.keep_newest(self._job.work, 2)
 
     def resume(self, folder: Path) -> None:
         """Goes on exactly where a state was saved."""
-        self._load_weights(folder)
-        tensors = load_file(folder / OPTIMIZER)
-        names = {weight: name for name, weight in self._trained()}
-        for group in self._optimizer.param_groups:
-            for weight in group["params"]:
-                parts = {key: tensors[f"{names[weight]}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-                self._optimizer.state[weight] = {
-                    key: part.to(weight.device) if key == "step" else spread_like(part, weight)
-                    for key, part in parts.items()
-                }
+        load_weights(self._trained(), folder)
+        load_optimizer(self._optimizer, self._trained(), folder)
         self.progress = Progress.read(folder / PROGRESS)
         self._guard = LossGuard(self._job.settings.max_loss_spike, self.progress.guard, self.progress.num_spikes)
         self._began_at, self._began_tokens = self.progress.step, self.progress.num_pair_tokens
@@ -248,34 +277,14 @@ class TrainingLoop:
         """The trained model: the best one where validation chose it."""
         progress = self.progress
         if progress.best is not None:
-            self._load_weights(self._job.work / BEST)
+            load_weights(self._trained(), self._job.work / BEST)
         model = self._adapter.merged() if self._adapter else self._model
         return Fitted(
             model, progress.step, progress.num_tokens, progress.num_pair_tokens, progress.history
         )  # fmt: skip
 
-    def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
-        return [(name, weight) for name, weight in self._model.named_parameters() if weight.requires_grad]
-
-    def _save_weights(self, folder: Path) -> None:
-        weights = {name: whole(weight.detach()).contiguous() for name, weight in self._trained()}
-        if self._world.rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(weights, folder / WEIGHTS)
-
-    def _load_weights(self, folder: Path) -> None:
-        tensors = load_file(folder / WEIGHTS)
-        with torch.no_grad():
-            for name, weight in self._trained():
-                weight.copy_(spread_like(tensors[name], weight))
-
-    def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
-        names = {weight: name for name, weight in self._trained()}
-        return {
-            f"{names[weight]}/{key}": whole(part).contiguous()
-            for weight, parts in self._optimizer.state.items()
-            for key, part in parts.items()
-        }
+    def _trained(self) -> Weights:
+        return {name: weight for name, weight in self._model.named_parameters() if weight.requires_grad}
 
 
 def disable_dropout(model: torch.nn.Module) -> None:

@@ -1,5 +1,9 @@
 """What only the native engine does: objectives, weights, validation, adapters, guards, memory."""
 
+import csv
+import gzip
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,3 +191,29 @@ def test_a_step_needs_no_more_than_its_micro_batches(base: Path, tmp_path: Path)
         section = settings(base, num_epochs=2, learning_rate=1e-3)
         losses.append([e["loss"] for e in train(tmp_path / str(budget), section, execution=execution).history])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_profile_says_what_takes_the_time(base: Path, tmp_path: Path) -> None:
+    reporter = ListReporter()
+    execution = EXECUTION.model_copy(update={"profile": True, "training_token_budget": 100})
+    train(tmp_path, settings(base, num_epochs=2), execution=execution, reporter=reporter)
+    folder = tmp_path / "work" / "profile"
+    (sentence,) = [line for line in reporter.lines if "s a step:" in line]
+    assert (folder / "operators.txt").read_text("utf-8").startswith(sentence)
+    shares = {kind: int(share) for kind, share in re.findall(r"([a-z ]+) (\d+)%", sentence.split(": ", 1)[1])}
+    assert len(shares) == 5 and 97 <= sum(shares.values()) <= 103
+    assert "attention" in " ".join(shares) and "aten::" in (folder / "operators.txt").read_text("utf-8")
+    with gzip.open(folder / "trace.json.gz") as trace:
+        assert json.load(trace)["traceEvents"]
+    with open(folder / "memory.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["after"] for row in rows} == {"input", "forward", "backward", "update"}
+    assert sum(row["after"] == "update" for row in rows) == 4
+    assert all(int(row["bytes"]) > 1_000_000 for row in rows)
+
+
+def test_a_training_too_short_for_a_profile_says_so(base: Path, tmp_path: Path) -> None:
+    reporter = ListReporter()
+    execution = EXECUTION.model_copy(update={"profile": True})
+    train(tmp_path, settings(base, max_optimizer_steps=2), execution=execution, reporter=reporter)
+    assert any(line.startswith("no profile") for line in reporter.lines)
