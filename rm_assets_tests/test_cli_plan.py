@@ -16,6 +16,8 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Store
+from rm_assets_tests.fakes import save_causal
+from rm_assets_tests.tasks.conftest import ASSETS, Bench
 
 COMMAND = str(Path(sys.executable).parent / "rm-assets")
 STEPS = ("--pairs", "3000", "--prompts", "2000", "--batch-size", "64", "--reward-epochs", "30", "--rl-epochs", "10")
@@ -195,3 +197,25 @@ def test_a_measured_step_gives_time_and_cost(recipes: Path, tmp_path: Path, monk
 def test_every_shipped_recipe_has_a_plan(recipes: Path) -> None:
     for key in recipe_book().partition_keys():
         assert planned(key)["recipe"] == key
+
+
+@pytest.mark.slow
+def test_a_probe_measures_real_steps_and_leaves_the_store_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.write_toy(40)
+    save_causal(tmp_path / "recipes" / "base")
+    mine = bench.recipe("mine")
+    monkeypatch.setenv("RM_ASSETS_RECIPES", str(tmp_path / "recipes"))
+    monkeypatch.setenv("RM_ASSETS_HOME", str(bench.home))
+    bench.make(mine, *ASSETS[:3])
+    refused = plan("mine", "--probe").exception
+    assert isinstance(refused, PlanError) and "not made yet" in str(refused)
+    bench.make(mine, ASSETS[3])
+    before = bench.manifests()
+    found = json.loads(plan("mine", "--probe", "--json").stdout)
+    training = found["training"]
+    assert training["seconds"] > 0 and training["probe_peak_bytes"] > 10**8
+    assert next(d for d in found["devices"] if d["device"] == "local")["usd"] == 0
+    assert bench.manifests() == before and not list(bench.home.glob("reward_model/*"))

@@ -92,7 +92,12 @@ def plan(
     seconds_per_step: Annotated[
         float | None, typer.Option(help="Measured seconds of one optimizer step, for time and cost; needs --device.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Device that was measured, as in the price list.")] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure ten optimizer steps on this machine first; the pairs must be made.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="Device that was or is measured, as in the price list; `local` for --probe.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """What a recipe takes before it runs: steps, tokens, operations, memory; with a measured step also time and cost."""
@@ -102,15 +107,22 @@ def plan(
         "--pairs": pairs, "--prompts": prompts, "--batch-size": batch_size, "--reward-epochs": reward_epochs,
         "--rl-epochs": rl_epochs, "--model": model,
     }  # fmt: skip
-    measured = {"--model-config": model_config, "--seconds-per-step": seconds_per_step, "--device": device}
+    measured = {
+        "--model-config": model_config, "--seconds-per-step": seconds_per_step, "--device": device,
+        "--probe": probe or None,
+    }  # fmt: skip
     if recipe is None:
         planner.refuse(measured, "belongs to a recipe, and none is named")
         question = planner.StepQuestion(pairs, prompts, batch_size or 64, reward_epochs, rl_epochs, model)
         planner.print_steps(question, as_json=as_json)
         return
     planner.refuse(numbers, f"cannot be given beside the recipe '{recipe}', which has these numbers itself")
-    probe = planner.probe_of(seconds_per_step, device)
-    planner.print_recipe_plan(recipe, model_config=model_config, probe=probe, as_json=as_json)
+    if probe:
+        planner.refuse({"--seconds-per-step": seconds_per_step}, "is what --probe measures")
+        planner.print_probed_plan(recipe, device or "local", model_config=model_config, as_json=as_json)
+    else:
+        given = planner.probe_of(seconds_per_step, device)
+        planner.print_recipe_plan(recipe, model_config=model_config, probe=given, as_json=as_json)
 
 
 @app.command()

@@ -134,14 +134,28 @@ def print_recipe_plan(name: str, *, model_config: Path | None, probe: Probe | No
         print_plan(plan, Console(highlight=False))
 
 
+def print_probed_plan(name: str, device: str, *, model_config: Path | None, as_json: bool) -> None:
+    """As `print_recipe_plan`, after ten real optimizer steps on this machine. Raises also what a training raises."""
+    from rm_assets.cli.probe import measure
+
+    _require_price(device, _prices())
+    probe = measure(recipe_book().load(name), device)
+    print_recipe_plan(name, model_config=model_config, probe=probe, as_json=as_json)
+
+
+def _require_price(device: str, prices: tuple[DevicePrice, ...]) -> None:
+    if device not in [price.device for price in prices]:
+        raise PlanError(
+            "PLAN_001", f"the price list has no device '{device}'",
+            fix=f"one of {', '.join(p.device for p in prices)}; RM_ASSETS_PRICES names a list of your own",
+        )  # fmt: skip
+
+
 def make_plan(recipe: Recipe, *, model_config: Path | None = None, probe: Probe | None = None) -> RecipePlan:
     """Reads store, sources and configurations, writing and locking nothing. A `probe` brings time and cost."""
     prices = _prices()
-    if probe is not None and probe.device not in [price.device for price in prices]:
-        raise PlanError(
-            "PLAN_001", f"the price list has no device '{probe.device}'",
-            fix=f"one of {', '.join(p.device for p in prices)}; RM_ASSETS_PRICES names a list of your own",
-        )  # fmt: skip
+    if probe is not None:
+        _require_price(probe.device, prices)
     notes: list[str] = []
     made = _made(Store(find_home()), recipe, notes)
     rows = _rows_of_files(recipe, notes) if "prompts" not in made else {}

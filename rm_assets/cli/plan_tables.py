@@ -50,6 +50,8 @@ def _training(training: TrainingPlan) -> Table:
     table.add_row("tokens of a forward pass", f"at most {training.tokens_per_forward:,}")
     table.add_row("operations at most", _flops(training.flops))
     table.add_row("time", _measured(training, training.seconds and training.seconds / 3600, "h"))
+    if training.peak_bytes is not None:
+        table.add_row("memory of the probe, at its peak", _bytes(training.peak_bytes))
     return table
 
 

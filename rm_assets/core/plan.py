@@ -172,6 +172,7 @@ class Probe:
 
     seconds_per_step: float
     device: str
+    peak_bytes: int | None = None
 
 
 def probed_seconds(probe: Probe, num_steps: int) -> float:

@@ -39,6 +39,7 @@ class TrainingPlan:
     memory_kept: TrainingMemory | None
     memory_recomputed: TrainingMemory | None
     seconds: float | None
+    peak_bytes: int | None
 
     @property
     def memory(self) -> TrainingMemory | None:
@@ -56,7 +57,7 @@ class TrainingPlan:
             "memory_bytes": self.memory and self.memory.as_json(),
             "memory_bytes_kept": self.memory_kept and self.memory_kept.as_json(),
             "memory_bytes_recomputed": self.memory_recomputed and self.memory_recomputed.as_json(),
-            "seconds": self.seconds,
+            "seconds": self.seconds, "probe_peak_bytes": self.peak_bytes,
         }  # fmt: skip
 
 
@@ -144,6 +145,7 @@ def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> Training
         tokens_per_forward=tokens_per_forward, gradient_checkpointing=recipe.execution.gradient_checkpointing,
         memory_kept=memory.get(False), memory_recomputed=memory.get(True),
         seconds=probed_seconds(probe, steps.value) if probe and steps.value is not None else None,
+        peak_bytes=probe.peak_bytes if probe else None,
     )  # fmt: skip
 
 

@@ -98,7 +98,12 @@ class Product:
 
 
 def run_task(work: Callable[[Task], Product]) -> None:
-    """Runs `work` for the request file named on the command line, and ends the process."""
+    """Makes an asset with `work` for the request file named on the command line, and ends the process."""
+    run_process(lambda request, reporter: _run(work, request, reporter))
+
+
+def run_process(work: Callable[[dict[str, Any], LineReporter], None]) -> None:
+    """Runs `work` as a task's process: with the threads of the recipe, its errors as events, and no longer than its parent."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     reporter = LineReporter()
     try:
@@ -106,7 +111,7 @@ def run_task(work: Callable[[Task], Product]) -> None:
         threads = request["recipe"]["execution"]["num_threads"] or os.cpu_count() or 1
         # Read by OpenMP, MKL and PyTorch when they load, so it is set before any of them is imported.
         os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
-        _run(work, request, reporter)
+        work(request, reporter)
     except RmAssetsError as error:
         reporter.emit(event="error", error=error.to_dict())
         sys.exit(1)

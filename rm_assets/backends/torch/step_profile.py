@@ -2,6 +2,8 @@
 
 import csv
 import os
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +112,12 @@ def used_memory(device: torch.device) -> int:
     try:
         return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # no Linux
-        import resource
+        return peak_memory()
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak_memory() -> int:
+    """Most bytes in use so far: allocated on a GPU if there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

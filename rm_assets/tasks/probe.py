@@ -1,0 +1,55 @@
+"""A probe: ten real optimizer steps of a recipe, to know what all of them will take. Nothing of it is kept."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rm_assets.core.recipe import Recipe
+from rm_assets.core.records import Pair
+from rm_assets.storage.store import Store
+from rm_assets.storage.tables import read_table
+from rm_assets.tasks.session import LineReporter, run_process
+
+NUM_STEPS, NUM_WARM_STEPS = 10, 3
+
+
+class _StepClock(LineReporter):
+    """Notes when each step was over."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """One step is over."""
+        self.times.append(time.monotonic())
+        self.progress(step, NUM_STEPS, "steps of the probe")
+
+
+def probe(request: dict[str, Any], reporter: LineReporter) -> None:
+    """Trains for ten steps and emits the seconds of one, the first three left out."""
+    from rm_assets.backends.torch.step_profile import peak_memory
+    from rm_assets.backends.torch.trainer import TorchTrainer
+
+    recipe, clock = Recipe.model_validate(request["recipe"]), _StepClock()
+    settings = recipe.training.model_copy(
+        update={"max_optimizer_steps": NUM_STEPS, "num_epochs": float(NUM_STEPS), "validation": None}
+    )
+    most = 2 * NUM_STEPS * settings.pairs_per_step  # some may be over length
+    pairs = (pair for pair in read_table(Path(request["pairs"]), Pair) if pair.split == "train")
+    store = Store(Path(request["home"]))
+    with tempfile.TemporaryDirectory() as folder, store.device(reporter.log):
+        TorchTrainer().train(
+            islice(pairs, most), [], settings=settings, execution=recipe.execution, seed=recipe.seed,
+            checkpoint=Path(folder) / "checkpoint", work=Path(folder) / "work", reporter=clock,
+        )  # fmt: skip
+    steps = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
+    seconds = statistics.median(steps[NUM_WARM_STEPS - 1 :])
+    reporter.emit(event="probe", seconds_per_step=seconds, peak_bytes=peak_memory())
+
+
+if __name__ == "__main__":
+    run_process(probe)
