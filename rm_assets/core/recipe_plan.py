@@ -154,7 +154,7 @@ def _tokens_per_forward(recipe: Recipe) -> int:
     settings, execution = recipe.training, recipe.execution
     if settings.engine == "trl":
         return 2 * num_pairs_per_forward(settings.pairs_per_step, execution.pairs_per_forward) * settings.max_length
-    return max(execution.training_tokens(on_cpu=execution.device == "cpu"), 2 * settings.max_length)
+    return max(execution.forward_tokens("training", on_cpu=execution.device == "cpu"), 2 * settings.max_length)
 
 
 def _steps(recipe: Recipe, pairs: Count) -> tuple[Count, Count]:

@@ -75,7 +75,7 @@ def _sampling(recipe: Recipe, known: Known) -> StagePlan:
     shape = known.shapes.get(section.policy.location)
     flops = memory = None
     if shape:
-        budget = recipe.execution.token_budget
+        budget = recipe.execution.forward_tokens("sampling", on_cpu=recipe.execution.device == "cpu")
         memory = sampling_memory(
             shape, tokens_per_forward=budget, cached_tokens=CACHED_TOKENS_PER_BUDGET * budget,
             weight_bytes=BYTES[section.dtype],
@@ -120,7 +120,11 @@ def _scored(
     flops = memory = None
     if shape:
         memory = scoring_memory(
-            shape, tokens_per_forward=max(recipe.execution.token_budget, max_length), weight_bytes=weight_bytes
+            shape,
+            tokens_per_forward=max(
+                recipe.execution.forward_tokens("scoring", on_cpu=recipe.execution.device == "cpu"), max_length
+            ),
+            weight_bytes=weight_bytes,
         )
         if tokens.value is not None:
             flops = forward_flops(shape, num_tokens=tokens.value, row_length=max_length)

@@ -69,12 +69,13 @@ def _scorer(task: Task, checkpoint: Path, max_length: int) -> "TorchScorer":
     from rm_assets.backends.torch.scorer import TorchScorer
 
     execution = task.recipe.execution
+    device = pick_device(execution.device)
     return TorchScorer(
         ModelRef(path=str(checkpoint)),
         max_length=max_length,
         dtype="float32",
-        device=pick_device(execution.device),
-        token_budget=execution.token_budget,
+        device=device,
+        token_budget=execution.forward_tokens("scoring", on_cpu=device.type == "cpu"),
         reporter=task.reporter,
     )
 

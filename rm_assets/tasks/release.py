@@ -113,12 +113,13 @@ def validate(folder: Path, report: dict[str, Any], recipe: Recipe) -> float:
             f"{folder} is no complete release: missing {missing or 'nothing'}, of a kind that is not released {foreign or 'none'}, empty {empty or 'none'}",
             fix="rebuild reward_model and release again",
         )
+    device = pick_device(recipe.execution.device)
     scorer = TorchScorer(
         ModelRef(path=str(folder)),
         max_length=json.loads((folder / "rm_assets.json").read_text("utf-8"))["max_length"],
         dtype="float32",
-        device=pick_device(recipe.execution.device),
-        token_budget=recipe.execution.token_budget,
+        device=device,
+        token_budget=recipe.execution.forward_tokens("scoring", on_cpu=device.type == "cpu"),
         reporter=QuietReporter(),
     )
     largest = 0.0

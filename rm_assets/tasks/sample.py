@@ -47,14 +47,15 @@ def sample_from_policy(
     from rm_assets.backends.torch.sampler import TorchSampler
 
     execution, progress = task.recipe.execution, RunProgress(task.reporter)
+    device = pick_device(execution.device)
     sampler = TorchSampler(
         section.policy,
         temperature=section.temperature,
         top_p=section.top_p,
         max_new_tokens=section.max_new_tokens,
         dtype=section.dtype,
-        device=pick_device(execution.device),
-        token_budget=execution.token_budget,
+        device=device,
+        token_budget=execution.forward_tokens("sampling", on_cpu=device.type == "cpu"),
         reporter=progress,
     )
     model = section.policy.location if section.policy.hub_id else "policy"

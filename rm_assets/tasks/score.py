@@ -38,12 +38,13 @@ def score_with_classifier(
     from rm_assets.backends.torch.scorer import TorchScorer
 
     execution, reporter = task.recipe.execution, task.reporter
+    device = pick_device(execution.device)
     scorer = TorchScorer(
         section.model,
         max_length=section.max_length,
         dtype=section.dtype,
-        device=pick_device(execution.device),
-        token_budget=execution.token_budget,
+        device=device,
+        token_budget=execution.forward_tokens("scoring", on_cpu=device.type == "cpu"),
         reporter=QuietReporter(),
     )
     log = ShardLog(

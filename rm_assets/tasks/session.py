@@ -111,6 +111,8 @@ def run_process(work: Callable[[dict[str, Any], LineReporter], None]) -> None:
         threads = request["recipe"]["execution"]["num_threads"] or os.cpu_count() or 1
         # Read by OpenMP, MKL and PyTorch when they load, so it is set before any of them is imported.
         os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
+        # Threads that wait by spinning take the cores from the threads they wait for as soon as anything else runs here.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         work(request, reporter)
     except RmAssetsError as error:
         reporter.emit(event="error", error=error.to_dict())

@@ -81,6 +81,8 @@ def _work(rank: int, job: FitJob, port: int) -> None:
     device = torch.device("cuda", rank) if job.device.type == "cuda" else job.device
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // job.execution.num_processes))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         reporter = job.reporter if rank == 0 else _Silent()

@@ -41,7 +41,7 @@ class FitJob:
     @property
     def token_budget(self) -> int:
         """Tokens in one forward pass."""
-        return self.execution.training_tokens(on_cpu=self.device.type == "cpu")
+        return self.execution.forward_tokens("training", on_cpu=self.device.type == "cpu")
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,10 @@ def pair_figures(job: FitJob, forward: RewardForward) -> dict[str, float]:
 
 def _validation_rewards(job: FitJob, forward: RewardForward) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(B, 2) rewards and gold rewards."""
+    budget = job.execution.forward_tokens("scoring", on_cpu=job.device.type == "cpu")
     for start in range(0, len(job.validation), VALIDATION_WINDOW):
         numbers = np.arange(start, min(start + VALIDATION_WINDOW, len(job.validation)))
-        for batch in micro_batches(forward, job.validation, numbers, job.execution.token_budget):
+        for batch in micro_batches(forward, job.validation, numbers, budget):
             yield pair_rewards(forward, batch, job.device), gold_of(job.validation, batch.numbers, job.device)
 
 

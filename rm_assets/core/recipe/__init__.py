@@ -101,11 +101,13 @@ class ExecutionSection(Section):
     )
     num_threads: int | None = Field(None, gt=0, description="CPU threads of a task; all cores when not given.")
     shard_prompts: int = Field(256, gt=0, description="Prompts in one committed shard: the unit of resume.")
-    token_budget: int = Field(16_384, gt=0, description="Tokens in one forward pass while sampling and scoring.")
-    training_token_budget: int | None = Field(
+    token_budget: int | None = Field(
         None,
         gt=0,
-        description="Tokens in one forward pass while training; 2,048 on a CPU and 16,384 elsewhere when not given.",
+        description="Tokens in one forward pass while sampling and scoring; when not given 16,384, but 2,048 for scoring on a CPU.",
+    )
+    training_token_budget: int | None = Field(
+        None, gt=0, description="Tokens in one forward pass while training; when not given 16,384, but 2,048 on a CPU."
     )
     pairs_per_forward: int = Field(16, gt=0, description="Pairs in one forward pass while training with engine trl.")
     gradient_checkpointing: Literal["auto", "always", "never"] = Field(
@@ -137,9 +139,13 @@ class ExecutionSection(Section):
         description="Further tries of a request that a server dropped, refused as too many, or failed to answer.",
     )
 
-    def training_tokens(self, *, on_cpu: bool) -> int:
-        """Tokens in one forward pass while training: on a CPU, few enough for the activations to stay near its caches."""
-        return self.training_token_budget or (2_048 if on_cpu else 16_384)
+    def forward_tokens(self, work: Literal["sampling", "scoring", "training"], *, on_cpu: bool) -> int:
+        """Tokens in one forward pass.
+
+        A CPU is fastest while activations stay near its caches; sampling computes one token a row, and many rows are best.
+        """
+        given = self.training_token_budget if work == "training" else self.token_budget
+        return given or (2_048 if on_cpu and work != "sampling" else 16_384)
 
 
 class Recipe(Section):
