@@ -6,7 +6,7 @@ export DAGSTER_HOME ?= $(CURDIR)
 SHELL  := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-slow check format install clean
+.PHONY: help demo ui test test-slow bench check format install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,15 +32,18 @@ test: install  ## Run the tests
 test-slow: install  ## Run the tests that need a browser, servers or much time
 	@$(BIN)/python -m pytest -m slow
 
+bench: install  ## Measure against TRL, plain scoring and generate; needs RM_ASSETS_REAL_DATA; about a quarter of an hour
+	@$(BIN)/python -W ignore -m benchmarks
+
 check: install  ## Lint, types, import contracts
-	@$(BIN)/ruff check rm_assets rm_assets_tests
-	@$(BIN)/ruff format --check rm_assets rm_assets_tests
+	@$(BIN)/ruff check rm_assets rm_assets_tests benchmarks
+	@$(BIN)/ruff format --check rm_assets rm_assets_tests benchmarks
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
 format: install  ## Format the code
-	@$(BIN)/ruff check --fix rm_assets rm_assets_tests
-	@$(BIN)/ruff format rm_assets rm_assets_tests
+	@$(BIN)/ruff check --fix rm_assets rm_assets_tests benchmarks
+	@$(BIN)/ruff format rm_assets rm_assets_tests benchmarks
 
 clean:  ## Remove results and caches (not .venv)
 	rm -rf .rm_assets history schedules storage logs .logs_queue .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

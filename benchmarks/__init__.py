@@ -1,0 +1,1 @@
+"""The product against its peers: `make bench`, or `python -m benchmarks --help`."""
