@@ -6,9 +6,10 @@ the pair policy proposes; every candidate is kept or counted with the one reason
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import combinations, pairwise
+from itertools import combinations, groupby, pairwise
 
 from rm_assets.core.digests import pair_id
+from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import PairsSection
 from rm_assets.core.records import GoldReward, Pair, conversation
 
@@ -29,10 +30,34 @@ def candidates(rewards: list[GoldReward], policy: str) -> Iterator[tuple[GoldRew
         yield ranked[0], ranked[-1]
 
 
-def make_pairs(groups: Iterable[list[GoldReward]], section: PairsSection) -> tuple[list[Pair], Counter[str]]:
-    """The pairs of all prompts (one list of rewards a prompt), and the account: candidates = kept + the reasons."""
-    pairs: list[Pair] = []
+def by_prompt(rewards: Iterable[GoldReward]) -> Iterator[list[GoldReward]]:
+    """The rewards of each prompt, which lie side by side: of all prompts, only one is in memory.
+
+    Raises: DataError DATA_010 where they do not, since pairs between the parts of a prompt would be lost.
+    """
+    for prompt_id, group in groupby(rewards, key=lambda r: r.prompt_id):
+        of_prompt = list(group)
+        # A prompt's responses are counted from 0, so of a prompt in two places one part has no 0.
+        if min(r.sample_index for r in of_prompt) != 0:
+            raise DataError(
+                "DATA_010",
+                f"the gold rewards of prompt {prompt_id} are not side by side, or its first one is missing",
+                why="pairs are made prompt by prompt, and some of this one's would be lost",
+                fix="remove the gold rewards and run again",
+            )
+        yield of_prompt
+
+
+def make_pairs(groups: Iterable[list[GoldReward]], section: PairsSection) -> tuple[Iterator[Pair], Counter[str]]:
+    """The pairs of all prompts (one list of rewards a prompt) as a stream, and the account: candidates = kept + the reasons.
+
+    The account is complete once the last pair has been taken.
+    """
     account: Counter[str] = Counter(candidates=0, kept=0, **dict.fromkeys(REASONS, 0))
+    return _kept_pairs(groups, section, account), account
+
+
+def _kept_pairs(groups: Iterable[list[GoldReward]], section: PairsSection, account: Counter[str]) -> Iterator[Pair]:
     for rewards in groups:
         for better, worse in candidates(rewards, section.policy):
             account["candidates"] += 1
@@ -45,8 +70,7 @@ def make_pairs(groups: Iterable[list[GoldReward]], section: PairsSection) -> tup
                 account["below_min_margin"] += 1
             else:
                 account["kept"] += 1
-                pairs.append(_pair(better, worse, margin))
-    return pairs, account
+                yield _pair(better, worse, margin)
 
 
 def _pair(better: GoldReward, worse: GoldReward, margin: float) -> Pair:

@@ -1,10 +1,10 @@
 """Records as Parquet, in batches: a table is never in memory as a whole unless its reader asks for that."""
 
-import dataclasses
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,8 @@ from rm_assets.core.records import Messages
 from rm_assets.storage.files import whole_file
 
 Record = TypeVar("Record")
-BATCH_ROWS = 8_192
+BATCH_ROWS = 1_024
+"""Rows in memory at a time, and in one row group of a file."""
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
@@ -39,17 +40,21 @@ def _field(name: str, hint: Any) -> pa.Field:
 
 def write_table(path: Path, record: type[Record], rows: Iterable[Record]) -> int:
     """Writes `rows` as one Parquet file, whole or not at all, and returns their number."""
-    schema, names, num_rows, stream = arrow_schema(record), [f.name for f in dataclasses.fields(record)], 0, iter(rows)  # type: ignore[arg-type]
+    schema, num_rows, stream = arrow_schema(record), 0, iter(rows)
     with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         while batch := list(islice(stream, BATCH_ROWS)):
-            columns = [[getattr(row, name) for row in batch] for name in names]
-            arrays = [
-                pa.array([list(v.items()) for v in c] if pa.types.is_map(f.type) else c, f.type)
-                for c, f in zip(columns, schema, strict=True)
-            ]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            writer.write_batch(_arrow_batch(batch, schema))
             num_rows += len(batch)
     return num_rows
+
+
+def _arrow_batch(rows: list[Any], schema: pa.Schema) -> pa.RecordBatch:
+    columns = [[getattr(row, name) for row in rows] for name in schema.names]
+    arrays = [
+        pa.array([list(v.items()) for v in c] if pa.types.is_map(f.type) else c, f.type)
+        for c, f in zip(columns, schema, strict=True)
+    ]
+    return pa.record_batch(arrays, schema=schema)
 
 
 def read_table(path: Path, record: type[Record]) -> Iterator[Record]:
@@ -65,20 +70,23 @@ def read_table(path: Path, record: type[Record]) -> Iterator[Record]:
                     f"{path} has other columns than {record.__name__}",
                     fix="remove its folder and run again",
                 )
-            for batch in file.iter_batches(BATCH_ROWS):
+            for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
                 for row in batch.to_pylist(maps_as_pydicts="strict"):
                     yield record(**row)
+                # Arrow keeps what it has freed, which would grow beside whatever the reader does.
+                pa.default_memory_pool().release_unused()
     except (pa.ArrowInvalid, OSError) as error:
         raise StoreError(
             "STORE_003", f"{path} is not a readable table", why=str(error), fix="remove its folder and run again"
         ) from None
 
 
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Writes one JSON object a line, whole or not at all, and returns their number."""
-    num_rows = 0
+@contextmanager
+def jsonl_writer(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Takes one JSON object a line; the file is there, whole, when the block ends well."""
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for row in rows:
+
+        def write(row: Mapping[str, Any]) -> None:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            num_rows += 1
-    return num_rows
+
+        yield write

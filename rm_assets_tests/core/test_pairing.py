@@ -1,14 +1,17 @@
 """Implicit pairs: who is chosen, and an account in which no candidate is lost."""
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rm_assets.core.pairing import REASONS, candidates, make_pairs
+from rm_assets.core.errors import DataError
+from rm_assets.core.pairing import REASONS, by_prompt, candidates, make_pairs
 from rm_assets.core.recipe import PairsSection
-from rm_assets.core.records import GoldReward
+from rm_assets.core.records import GoldReward, Pair
 
 Policy = Literal["best_worst", "all", "adjacent"]
 POLICIES: tuple[Policy, ...] = ("best_worst", "all", "adjacent")
@@ -39,6 +42,11 @@ def rewards(*values: float, texts: str | None = None, prompt: str = "p", system:
     ]
 
 
+def made(groups: list[list[GoldReward]], section: PairsSection) -> tuple[list[Pair], Counter[str]]:
+    pairs, account = make_pairs(groups, section)
+    return list(pairs), account
+
+
 def names(group: list[GoldReward], policy: Policy) -> list[str]:
     return [better.response + worse.response for better, worse in candidates(group, policy)]
 
@@ -67,7 +75,7 @@ def test_ties_stay_in_order_of_their_sample_index() -> None:
 
 
 def test_pair_carries_conversations_ids_and_margin() -> None:
-    (pair,), _ = make_pairs([rewards(-7.5, -3.25, system="")], PairsSection())
+    (pair,), _ = made([rewards(-7.5, -3.25, system="")], PairsSection())
     assert pair.chosen == [
         {"role": "system", "content": ""},
         {"role": "user", "content": "p"},
@@ -80,30 +88,30 @@ def test_pair_carries_conversations_ids_and_margin() -> None:
 
 
 def test_system_message_of_none_is_left_out() -> None:
-    (pair,), _ = make_pairs([rewards(0, 1)], PairsSection())
+    (pair,), _ = made([rewards(0, 1)], PairsSection())
     assert [message["role"] for message in pair.chosen] == ["user", "assistant"]
 
 
 def test_ties_are_dropped_and_counted() -> None:
-    pairs, account = make_pairs([rewards(1, 1, 2)], PairsSection(policy="all"))
+    pairs, account = made([rewards(1, 1, 2)], PairsSection(policy="all"))
     assert [p.chosen_id + p.rejected_id for p in pairs] == ["pcpa", "pcpb"]
     assert account == {"candidates": 3, "kept": 2, "tie": 1, "below_min_margin": 0, "identical_text": 0}
 
 
 def test_pairs_below_min_margin_are_dropped_and_the_margin_itself_is_kept() -> None:
-    pairs, account = make_pairs([rewards(0, 1, 3)], PairsSection(policy="adjacent", min_margin=2))
+    pairs, account = made([rewards(0, 1, 3)], PairsSection(policy="adjacent", min_margin=2))
     assert [p.gold_margin for p in pairs] == [2]
     assert account == {"candidates": 2, "kept": 1, "tie": 0, "below_min_margin": 1, "identical_text": 0}
 
 
 def test_identical_texts_make_no_pair_even_where_gold_differs() -> None:
-    pairs, account = make_pairs([rewards(0, 1, texts="xx")], PairsSection())
+    pairs, account = made([rewards(0, 1, texts="xx")], PairsSection())
     assert pairs == []
     assert account == {"candidates": 1, "kept": 0, "tie": 0, "below_min_margin": 0, "identical_text": 1}
 
 
 def test_no_pair_crosses_prompts() -> None:
-    pairs, account = make_pairs([rewards(0, 1), rewards(5, prompt="q"), rewards(3, 2, prompt="r")], PairsSection())
+    pairs, account = made([rewards(0, 1), rewards(5, prompt="q"), rewards(3, 2, prompt="r")], PairsSection())
     assert [(p.prompt_id, p.chosen_id, p.rejected_id) for p in pairs] == [("p", "pb", "pa"), ("r", "ra", "rb")]
     assert account["candidates"] == 2
 
@@ -120,7 +128,7 @@ groups = st.lists(
 def test_every_candidate_is_kept_or_counted_with_one_reason(
     some_groups: list[list[GoldReward]], policy: Policy, min_margin: float
 ) -> None:
-    pairs, account = make_pairs(some_groups, PairsSection(policy=policy, min_margin=min_margin))
+    pairs, account = made(some_groups, PairsSection(policy=policy, min_margin=min_margin))
     sizes = [len(group) for group in some_groups]
     expected = {
         "best_worst": sum(k > 1 for k in sizes),
@@ -139,6 +147,30 @@ def test_every_candidate_is_kept_or_counted_with_one_reason(
 @given(st.permutations([0, 1, 2, 3]), st.sampled_from(POLICIES))
 def test_order_of_rows_changes_no_pair(order: list[int], policy: Policy) -> None:
     group = rewards(2, 0, 2, 1)
-    assert make_pairs([[group[i] for i in order]], PairsSection(policy=policy)) == make_pairs(
-        [group], PairsSection(policy=policy)
-    )
+    section = PairsSection(policy=policy)
+    assert made([[group[i] for i in order]], section) == made([group], section)
+
+
+def test_at_most_one_prompt_is_taken_ahead_of_the_pair_that_is_given() -> None:
+    taken: list[str] = []
+
+    def source() -> Iterator[GoldReward]:
+        for prompt in "pqr":
+            for reward in rewards(0, 1, 2, prompt=prompt):
+                taken.append(reward.prompt_id)
+                yield reward
+
+    pairs, account = make_pairs(by_prompt(source()), PairsSection(policy="all"))
+    assert taken == []
+    for number, pair in enumerate(pairs):
+        # All of this prompt, and the one reward that shows where the next prompt begins.
+        assert pair.prompt_id == "pqr"[number // 3] and taken == list("pppqqqrrr")[: 3 * (number // 3) + 4]
+        assert account["kept"] == number + 1
+    assert account["kept"] == 9
+
+
+def test_a_prompt_that_comes_back_is_data_010() -> None:
+    first, second = rewards(0, 1)
+    with pytest.raises(DataError, match="gold rewards of prompt p are not side by side") as caught:
+        list(by_prompt([first, *rewards(3, prompt="q"), second]))
+    assert caught.value.code == "DATA_010"

@@ -18,7 +18,7 @@ from pathlib import Path
 from rm_assets.core.errors import StoreError
 from rm_assets.core.records import Prompt
 from rm_assets.storage.files import write_text
-from rm_assets.storage.tables import write_jsonl, write_table
+from rm_assets.storage.tables import jsonl_writer, write_table
 import os
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 path = Path(sys.argv[2])
@@ -28,7 +28,9 @@ try:
     if sys.argv[1] == "text":
         write_text(path, "x" * 10_000)
     elif sys.argv[1] == "jsonl":
-        write_jsonl(path, ({"n": i} for i in range(10_000)))
+        with jsonl_writer(path) as write:
+            for i in range(10_000):
+                write({"n": i})
     else:
         write_table(path, Prompt, prompts)
 except StoreError as error:

@@ -11,7 +11,7 @@ import pytest
 from rm_assets.core.errors import StoreError
 from rm_assets.core.records import GoldReward, Pair, Prompt, Response, conversation
 from rm_assets.storage import tables
-from rm_assets.storage.tables import read_table, write_jsonl, write_table
+from rm_assets.storage.tables import jsonl_writer, read_table, write_table
 from rm_assets.tasks.sample import SampledRow
 from rm_assets.tasks.score import ScoredRow
 
@@ -110,11 +110,18 @@ def test_a_record_of_unknown_type_is_refused_when_it_is_written(tmp_path: Path) 
 
 
 def test_jsonl_is_one_object_a_line_in_plain_unicode(tmp_path: Path) -> None:
-    assert write_jsonl(tmp_path / "a.jsonl", iter([{"a": "ä\n"}, {"b": [1, None]}])) == 2
+    with jsonl_writer(tmp_path / "a.jsonl") as write:
+        write({"a": "ä\n"})
+        write({"b": [1, None]})
     assert (tmp_path / "a.jsonl").read_text("utf-8") == '{"a": "ä\\n"}\n{"b": [1, null]}\n'
 
 
 def test_jsonl_with_a_number_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    def write_broken() -> None:
+        with jsonl_writer(tmp_path / "a.jsonl") as write:
+            write({"a": 1})
+            write({"a": float("inf")})
+
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_jsonl(tmp_path / "a.jsonl", [{"a": 1}, {"a": float("inf")}])
+        write_broken()
     assert list(tmp_path.iterdir()) == []

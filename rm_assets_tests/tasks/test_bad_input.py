@@ -254,7 +254,7 @@ def test_a_full_disk_is_store_001_and_the_next_run_goes_on(
         bench.make(bench.recipe(), earlier)
     with monkeypatch.context() as patch:
         limit_file_size(tmp_path / "limit", patch, 600)
-        assert_refused(bench, bench.recipe(), asset, ends, "STORE_001", "no space left", ".parquet")
+        assert_refused(bench, bench.recipe(), asset, ends, "STORE_001", "no space left", f"/{asset}/")
     assert not bench.make(bench.recipe(), asset).was_there
 
 

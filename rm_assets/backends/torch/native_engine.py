@@ -214,7 +214,7 @@ class TrainingLoop:
         """(N,) weight of each pair."""
         store = self._job.store
         if self._job.settings.weighting == "pair":
-            return np.ones(len(store))
+            return np.broadcast_to(1.0, len(store))
         return 1.0 / np.bincount(store.prompt)[store.prompt]
 
     def _validate(self, is_last: bool) -> dict[str, float]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import TrainingSection
 from rm_assets.core.records import Messages, Pair
 
-CHUNK = 512
+CHUNK = 256
 """Pairs that are rendered and tokenized together."""
 REPORT_EVERY = 16_384
 Numbers = np.ndarray[Any, np.dtype[Any]]
@@ -51,14 +51,15 @@ class PairStore:
         """Distinct prompts."""
         return int(self.prompt.max()) + 1 if len(self) else 0
 
-    def row(self, index: int) -> Encoded:
-        """The token ids of one conversation, read from disk."""
-        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
+    def rows(self, indices: Iterable[int]) -> Iterator[Encoded]:
+        """The token ids of these conversations, each read from disk when it is taken."""
         parts = 2 if self.has_type_ids else 1
         with open(self.file, "rb", buffering=0) as file:
-            values = np.frombuffer(os.pread(file.fileno(), 4 * parts * (end - start), 4 * parts * start), np.int32)
-        ids, *types = values.reshape(parts, -1).tolist()
-        return Encoded(ids, types[0] if types else None)
+            for index in indices:
+                start, end = int(self.offsets[index]), int(self.offsets[index + 1])
+                values = np.frombuffer(os.pread(file.fileno(), 4 * parts * (end - start), 4 * parts * start), np.int32)
+                ids, *types = values.reshape(parts, -1).tolist()
+                yield Encoded(ids, types[0] if types else None)
 
     def lengths(self) -> Numbers:
         """(R,) tokens of each row."""
@@ -83,12 +84,7 @@ def encode_pairs(
             num_in += len(chunk)
             if num_in % REPORT_EVERY == 0:
                 reporter.log(f"{num_in:,} pairs tokenized")
-    kept = np.arange(len(builder.chosen))
-    if not is_validation and settings.max_train_pairs is not None and settings.max_train_pairs < len(kept):
-        # By a hash of each pair, so that a larger subset contains the smaller ones.
-        rank = np.array([unit_interval("subset", seed, pair_id.decode()) for pair_id in builder.pair_ids])
-        kept = np.sort(np.argsort(rank, kind="stable")[: settings.max_train_pairs])
-    store = builder.store(file, kept, num_in)
+    store = builder.store(file, num_in, None if is_validation else settings.max_train_pairs, seed)
     what = "validation pairs" if is_validation else "pairs"
     reporter.log(f"{what}: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in store.counts.items()))
     if not len(store) and not is_validation:
@@ -109,37 +105,39 @@ class _Builder:
         self._renderer, self._settings = renderer, settings
         self._lengths, self._prompts = array("i"), array("Q")
         self._gold = array("d")
-        self.chosen, self.rejected = array("i"), array("i")
-        self.pair_ids: list[bytes] = []
+        self._chosen, self._rejected = array("i"), array("i")
+        self._pair_ids = [np.zeros(0, "S1")]  # one array a chunk: 16 bytes an id instead of 57 as an object
         self._has_types = False
         self._hash = hashlib.sha256()
         self._reasons = {"over_length": 0, "identical_after_tokenization": 0}
 
     def add(self, chunk: list[Pair]) -> bytes:
         """Takes the pairs that can be trained on, and returns the tokens of their rows as int32."""
-        rows = _encode_distinct(chunk, self._renderer)
+        keys = [(json.dumps(pair.chosen), json.dumps(pair.rejected)) for pair in chunk]
+        rows = _encode_distinct(chunk, keys, self._renderer)
         written: dict[str, int] = {}
         blocks: list[bytes] = []
-        for pair in chunk:
-            keys = (json.dumps(pair.chosen), json.dumps(pair.rejected))
-            chosen, rejected = rows[keys[0]], rows[keys[1]]
+        pair_ids: list[bytes] = []
+        for pair, sides in zip(chunk, keys, strict=True):
+            chosen, rejected = rows[sides[0]], rows[sides[1]]
             for row in (chosen, rejected):
                 require_real_end(self._renderer, row, f"pair {pair.pair_id}")
             reason = self._unusable(pair, chosen, rejected)
             if reason is not None:
                 self._reasons[reason] += 1
                 continue
-            for key, row in zip(keys, (chosen, rejected), strict=True):
+            for key, row in zip(sides, (chosen, rejected), strict=True):
                 if key not in written:
                     written[key] = len(self._lengths)
                     self._lengths.append(len(row.ids))
                     self._has_types |= row.type_ids is not None
                     blocks.append(np.array(row.ids + (row.type_ids or []), np.int32).tobytes())
-            self.chosen.append(written[keys[0]])
-            self.rejected.append(written[keys[1]])
+            self._chosen.append(written[sides[0]])
+            self._rejected.append(written[sides[1]])
             self._prompts.append(int(digest(pair.prompt_id)[:16], 16))
             self._gold.extend((pair.chosen_gold_reward, pair.rejected_gold_reward))
-            self.pair_ids.append(pair.pair_id.encode())
+            pair_ids.append(pair.pair_id.encode())
+        self._pair_ids.append(np.array(pair_ids, "S"))
         block = b"".join(blocks)
         self._hash.update(block)
         return block
@@ -157,24 +155,28 @@ class _Builder:
             return "over_length"
         return "identical_after_tokenization" if chosen.ids == rejected.ids else None
 
-    def store(self, file: Path, kept: Numbers, num_in: int) -> PairStore:
-        """The finished store, with the pairs `kept`."""
-        index: dict[str, Numbers] = {
-            "chosen": np.array(self.chosen, np.int32)[kept],
-            "rejected": np.array(self.rejected, np.int32)[kept],
-            "gold": np.array(self._gold, np.float64).reshape(-1, 2)[kept],
-        }
-        offsets = np.concatenate([[0], np.cumsum(np.array(self._lengths, np.int64))]).astype(np.int64)
-        for part in (offsets, *index.values()):
-            self._hash.update(part.tobytes())
-        prompts = np.array(self._prompts, np.uint64)[kept]
-        self._hash.update(prompts.tobytes())
-        counts = {"in": num_in, "trained": len(kept), **self._reasons, "set_aside": len(self.chosen) - len(kept)}
+    def store(self, file: Path, num_in: int, most: int | None, seed: int) -> PairStore:
+        """The finished store, with at most `most` pairs. The arrays stay where they were gathered."""
+        pair_ids = np.concatenate(self._pair_ids)
+        kept = slice(None) if most is None or most >= len(pair_ids) else _subset(pair_ids, most, seed)
+        chosen, rejected = np.frombuffer(self._chosen, np.int32)[kept], np.frombuffer(self._rejected, np.int32)[kept]
+        gold = np.frombuffer(self._gold, np.float64).reshape(-1, 2)[kept]
+        prompts = np.frombuffer(self._prompts, np.uint64)[kept]
+        offsets = np.zeros(len(self._lengths) + 1, np.int64)
+        np.cumsum(np.frombuffer(self._lengths, np.int32), out=offsets[1:])
+        for part in (offsets, chosen, rejected, gold, prompts):
+            self._hash.update(np.ascontiguousarray(part).data)
+        counts = {"in": num_in, "trained": len(chosen), **self._reasons, "set_aside": len(pair_ids) - len(chosen)}
         return PairStore(
-            file, offsets, self._has_types, prompt=_numbered(prompts), pair_ids=np.array(self.pair_ids)[kept],
+            file, offsets, self._has_types, chosen, rejected, _numbered(prompts), gold, pair_ids[kept],
             counts=counts, token_digest=self._hash.hexdigest()[:32],
-            chosen=index["chosen"], rejected=index["rejected"], gold=index["gold"],
         )  # fmt: skip
+
+
+def _subset(pair_ids: Numbers, most: int, seed: int) -> Numbers:
+    """Places of `most` pairs, by a hash of each pair, so that a larger subset contains the smaller ones."""
+    rank = np.fromiter((unit_interval("subset", seed, pair_id.decode()) for pair_id in pair_ids), float, len(pair_ids))
+    return np.sort(np.argsort(rank, kind="stable")[:most])
 
 
 def _numbered(keys: Numbers) -> Numbers:
@@ -185,9 +187,11 @@ def _numbered(keys: Numbers) -> Numbers:
     return rank[inverse]
 
 
-def _encode_distinct(chunk: Sequence[Pair], renderer: Renderer) -> dict[str, Encoded]:
+def _encode_distinct(
+    chunk: Sequence[Pair], keys: Sequence[tuple[str, str]], renderer: Renderer
+) -> dict[str, Encoded]:  # fmt: skip
     """A response that is in several pairs is rendered once."""
-    distinct: dict[str, Messages] = {
-        json.dumps(side): side for pair in chunk for side in (pair.chosen, pair.rejected)
-    }  # fmt: skip
+    distinct: dict[str, Messages] = {}
+    for pair, (chosen, rejected) in zip(chunk, keys, strict=True):
+        distinct[chosen], distinct[rejected] = pair.chosen, pair.rejected
     return dict(zip(distinct, renderer.encode(list(distinct.values())), strict=True))

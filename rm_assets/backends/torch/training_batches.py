@@ -63,14 +63,13 @@ def pair_rewards(forward: RewardForward, batch: MicroBatch, device: torch.device
 
 def _by_prompt(store: PairStore, numbers: Numbers) -> list[PairGroup]:
     groups: dict[int, PairGroup] = {}
-    rows: dict[int, Encoded] = {}
-    for number in numbers.tolist():
-        sides = int(store.chosen[number]), int(store.rejected[number])
-        for index in sides:
-            if index not in rows:
-                rows[index] = store.row(index)
-        group = groups.setdefault(int(store.prompt[number]), PairGroup())
-        group.add(number, rows[sides[0]], rows[sides[1]])
+    chosen, rejected = store.chosen[numbers], store.rejected[numbers]
+    distinct = np.unique(np.concatenate([chosen, rejected])).tolist()
+    rows = dict(zip(distinct, store.rows(distinct), strict=True))
+    for number, prompt, *sides in zip(
+        *(column.tolist() for column in (numbers, store.prompt[numbers], chosen, rejected)), strict=True
+    ):
+        groups.setdefault(prompt, PairGroup()).add(number, rows[sides[0]], rows[sides[1]])
     return list(groups.values())
 
 

@@ -101,7 +101,7 @@ def as_dataset(store: PairStore) -> Dataset:
     """The columns that make TRL neither tokenize nor filter, and token types where there are any."""
     columns: dict[str, list[Any]] = {}
     for side, numbers in (("chosen", store.chosen), ("rejected", store.rejected)):
-        rows = [store.row(int(number)) for number in numbers]
+        rows = list(store.rows(numbers))
         columns[f"{side}_ids"] = [row.ids for row in rows]
         if store.has_type_ids:
             columns[f"{side}_type_ids"] = [row.type_ids for row in rows]
