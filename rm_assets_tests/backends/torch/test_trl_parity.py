@@ -62,7 +62,7 @@ def trl_step(job: FitJob, model: PreTrainedModel, optimizer: Any, folder: Path) 
     """RewardTrainer takes one step on the 64 pairs; every default that has a say in the update is TRL's."""
     store = job.store
     rows = {
-        f"{side}_ids": [store.row(int(number)).ids for number in numbers]
+        f"{side}_ids": [row.ids for row in store.rows(numbers)]
         for side, numbers in (("chosen", store.chosen), ("rejected", store.rejected))
     }
     config = RewardConfig(
