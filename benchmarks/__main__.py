@@ -22,6 +22,7 @@ GPU_ROWS, GPU_PROMPTS = 512, 256
 BYTES_PER_WEIGHT = 16
 """Weight, gradient and two moments in float32."""
 ROOM_FOR_ACTIVATIONS = 16 * 2**30
+QUIET_LOAD = 0.5
 
 
 def main() -> None:
@@ -33,6 +34,11 @@ def main() -> None:
     if any(real in name for name in names for real in workloads.REAL) and not real_lengths.is_there():
         sys.exit(
             f"set {real_lengths.ENV} to the folder of real data, or choose others with --only (see docs/benchmarks.md)"
+        )
+    if os.getloadavg()[0] > QUIET_LOAD:
+        print(
+            f"warning: load average {os.getloadavg()[0]:.1f}. Threads that wait for a busy core spin, so CPU times of "
+            "several threads mean little now; wait, or try --threads 1"
         )
     lines, began = [], time.monotonic()
     for run in _suites(options):
