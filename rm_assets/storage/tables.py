@@ -70,11 +70,13 @@ def read_table(path: Path, record: type[Record]) -> Iterator[Record]:
                     f"{path} has other columns than {record.__name__}",
                     fix="remove its folder and run again",
                 )
-            for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
-                for row in batch.to_pylist(maps_as_pydicts="strict"):
-                    yield record(**row)
-                # Arrow keeps what it has freed, which would grow beside whatever the reader does.
-                pa.default_memory_pool().release_unused()
+            # A reader of the whole file would keep something of every row group.
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
+                    for row in batch.to_pylist(maps_as_pydicts="strict"):
+                        yield record(**row)
+                    # Arrow keeps what it has freed, which would grow beside whatever the reader does.
+                    pa.default_memory_pool().release_unused()
     except (pa.ArrowInvalid, OSError) as error:
         raise StoreError(
             "STORE_003", f"{path} is not a readable table", why=str(error), fix="remove its folder and run again"

@@ -104,7 +104,7 @@ class _Builder:
     def __init__(self, renderer: Renderer, settings: TrainingSection) -> None:
         self._renderer, self._settings = renderer, settings
         self._lengths, self._prompts = array("i"), array("Q")
-        self._gold = array("d")
+        self._gold = array("f")  # what the losses are computed in
         self._chosen, self._rejected = array("i"), array("i")
         self._pair_ids = [np.zeros(0, "S1")]  # one array a chunk: 16 bytes an id instead of 57 as an object
         self._has_types = False
@@ -158,9 +158,10 @@ class _Builder:
     def store(self, file: Path, num_in: int, most: int | None, seed: int) -> PairStore:
         """The finished store, with at most `most` pairs. The arrays stay where they were gathered."""
         pair_ids = np.concatenate(self._pair_ids)
+        self._pair_ids.clear()
         kept = slice(None) if most is None or most >= len(pair_ids) else _subset(pair_ids, most, seed)
         chosen, rejected = np.frombuffer(self._chosen, np.int32)[kept], np.frombuffer(self._rejected, np.int32)[kept]
-        gold = np.frombuffer(self._gold, np.float64).reshape(-1, 2)[kept]
+        gold = np.frombuffer(self._gold, np.float32).reshape(-1, 2)[kept]
         prompts = np.frombuffer(self._prompts, np.uint64)[kept]
         offsets = np.zeros(len(self._lengths) + 1, np.int64)
         np.cumsum(np.frombuffer(self._lengths, np.int32), out=offsets[1:])
@@ -181,10 +182,12 @@ def _subset(pair_ids: Numbers, most: int, seed: int) -> Numbers:
 
 def _numbered(keys: Numbers) -> Numbers:
     """(N,) int32: equal keys get equal numbers, in the order of their first place."""
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    # Equal keys mostly lie side by side, so only the first of each run is sorted.
+    is_head = np.concatenate([np.ones(min(len(keys), 1), bool), keys[1:] != keys[:-1]])
+    _, first, inverse = np.unique(keys[is_head], return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int32)
     rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
-    return rank[inverse]
+    return rank[inverse][np.cumsum(is_head, dtype=np.int32) - 1]
 
 
 def _encode_distinct(
