@@ -48,7 +48,7 @@ def epoch_order(prompts: Numbers, *, seed: int, epoch: int, shuffle: str) -> Num
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
     if shuffle == "pairs":
         return rng.permutation(len(prompts))
-    place = rng.permutation(int(prompts.max()) + 1)
+    place = rng.permutation(int(prompts.max()) + 1).astype(np.int32)
     return np.argsort(place[prompts], kind="stable")
 
 

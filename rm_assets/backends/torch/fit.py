@@ -116,4 +116,4 @@ def _validation_rewards(job: FitJob, forward: RewardForward) -> Iterator[tuple[t
 
 def gold_of(store: PairStore, numbers: Numbers, device: torch.device) -> torch.Tensor:
     """(B, 2) float32 gold rewards of chosen and rejected."""
-    return torch.from_numpy(store.gold[numbers]).float().to(device)
+    return torch.from_numpy(store.gold(numbers).copy()).to(device)

@@ -104,7 +104,7 @@ class TrainingLoop:
         self._adapter = settings.lora and Adapter(model, settings.lora, seed=job.seed, dtype=settings.dtype)
         if recomputes_activations(
             model, job.execution.gradient_checkpointing, device=job.device, reporter=job.reporter,
-            tokens_per_forward=max(job.token_budget, 2 * int(job.store.lengths().max())), activation_bytes=DTYPES[settings.dtype].itemsize,
+            tokens_per_forward=max(job.token_budget, 2 * job.store.longest), activation_bytes=DTYPES[settings.dtype].itemsize,
         ):  # fmt: skip
             model.activation_checkpointing_enable()
         self._model = model.train()
@@ -116,7 +116,7 @@ class TrainingLoop:
         self._optimizer = self._accelerator.prepare_optimizer(build_optimizer(forward, settings))
         self._guard = LossGuard(settings.max_loss_spike)
         self._epoch, self._order = -1, np.zeros(0, np.int64)
-        self._prompt_weights = self._weights_by_prompt()
+        self._pairs_of_prompt = np.bincount(job.store.prompt) if settings.weighting == "prompt" else None
         self.progress = Progress()
         self._profile = None
         if job.execution.profile and self._world.rank == 0:
@@ -164,14 +164,14 @@ class TrainingLoop:
     def backward(self, numbers: Numbers) -> tuple[float, float, Sums]:
         """Gradients of a step's loss; the loss, the gradient's norm before clipping, and sums over its pairs."""
         job, sums = self._job, Sums()
-        total = float(self._prompt_weights[numbers].sum())
+        total = float(self._weights(numbers).sum())
         batches = micro_batches(self._forward, job.store, numbers, job.token_budget)
         for batch, counts in self._own(batches):
             self._mark("input")
             rewards = pair_rewards(self._forward, batch, job.device)
             gold = gold_of(job.store, batch.numbers, job.device)
             losses = pair_losses(rewards, gold, job.settings.objective, job.settings.centering)
-            weights = torch.from_numpy(self._prompt_weights[batch.numbers]).to(losses)
+            weights = torch.from_numpy(self._weights(batch.numbers)).to(losses)
             self._mark("forward")
             # Gradients are averaged over the processes.
             share = counts * self._world.size / total
@@ -210,12 +210,12 @@ class TrainingLoop:
         if self._profile:
             self._profile.mark(what)
 
-    def _weights_by_prompt(self) -> Numbers:
-        """(N,) weight of each pair."""
-        store = self._job.store
-        if self._job.settings.weighting == "pair":
-            return np.broadcast_to(1.0, len(store))
-        return 1.0 / np.bincount(store.prompt)[store.prompt]
+    def _weights(self, numbers: Numbers) -> Numbers:
+        """(B,) weight of each pair."""
+        if self._pairs_of_prompt is None:
+            return np.ones(len(numbers))
+        weights: Numbers = 1.0 / self._pairs_of_prompt[self._job.store.prompt[numbers]]
+        return weights
 
     def _validate(self, is_last: bool) -> dict[str, float]:
         """Figures of the validation pairs where they are due; keeps the best weights and says when to stop."""

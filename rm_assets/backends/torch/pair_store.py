@@ -1,4 +1,4 @@
-"""Pairs as token ids on disk, with an index of a few dozen bytes a pair in memory, so that any number can be trained on.
+"""Pairs as token ids on disk, with a few bytes a pair in memory, so that any number can be trained on.
 
 Every pair that comes in is kept or counted with the one reason why not. Shapes: N pairs, R rows (conversations).
 """
@@ -28,42 +28,60 @@ REPORT_EVERY = 16_384
 Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
+_INDEX = np.dtype(
+    [("starts", "<i8", 2), ("lengths", "<i4", 2), ("gold", "<f4", 2), ("pair_id", "S32")]  # chosen, rejected
+)
+
+
 @dataclass(frozen=True)
 class PairStore:
-    """Encoded pairs, in the order they came in. Arrays are (N,) unless said otherwise."""
+    """Encoded pairs on disk, in the order they came in. Only the prompts, which are shuffled, are in memory."""
 
     file: Path
-    offsets: Numbers  # (R + 1,) int64, in tokens
     has_type_ids: bool
-    chosen: Numbers  # row of the chosen conversation
-    rejected: Numbers
-    prompt: Numbers  # number of the prompt, 0 to the number of prompts
-    gold: Numbers  # (N, 2) gold rewards of chosen and rejected
-    pair_ids: Numbers
+    prompt: Numbers  # (N,) number of the prompt, from 0 to the number of prompts
+    longest: int
     counts: dict[str, int]
     token_digest: str
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self.prompt)
 
     @property
     def num_prompts(self) -> int:
         """Distinct prompts."""
         return int(self.prompt.max()) + 1 if len(self) else 0
 
-    def rows(self, indices: Iterable[int]) -> Iterator[Encoded]:
-        """The token ids of these conversations, each read from disk when it is taken."""
+    def index(self, numbers: Iterable[int]) -> Numbers:
+        """Of these pairs: where the tokens of chosen and rejected begin, how many they are, gold rewards, and id."""
+        with open(index_of(self.file), "rb", buffering=0) as file:
+            size = _INDEX.itemsize
+            return np.frombuffer(b"".join(os.pread(file.fileno(), size, size * number) for number in numbers), _INDEX)
+
+    def gold(self, numbers: Iterable[int]) -> Numbers:
+        """(B, 2) float32 gold rewards of chosen and rejected."""
+        gold: Numbers = self.index(numbers)["gold"]
+        return gold
+
+    def rows(self, places: Iterable[tuple[int, int]]) -> Iterator[Encoded]:
+        """The conversations at these places (start, length), each read from disk when it is taken."""
         parts = 2 if self.has_type_ids else 1
         with open(self.file, "rb", buffering=0) as file:
-            for index in indices:
-                start, end = int(self.offsets[index]), int(self.offsets[index + 1])
-                values = np.frombuffer(os.pread(file.fileno(), 4 * parts * (end - start), 4 * parts * start), np.int32)
+            for start, length in places:
+                values = np.frombuffer(os.pread(file.fileno(), 4 * parts * length, 4 * parts * start), np.int32)
                 ids, *types = values.reshape(parts, -1).tolist()
                 yield Encoded(ids, types[0] if types else None)
 
-    def lengths(self) -> Numbers:
-        """(R,) tokens of each row."""
-        return np.diff(self.offsets)
+    def pair_ids(self) -> Iterator[str]:
+        """The id of every pair."""
+        for start in range(0, len(self), CHUNK):
+            records = self.index(range(start, min(start + CHUNK, len(self))))
+            yield from (pair_id.decode() for pair_id in records["pair_id"])
+
+
+def index_of(file: Path) -> Path:
+    """The file beside the tokens that says which of them belong to which pair."""
+    return file.with_suffix(".index")
 
 
 def encode_pairs(
@@ -78,9 +96,10 @@ def encode_pairs(
     builder, num_in = _Builder(renderer, settings), 0
     stream = iter(pairs)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "wb") as out:
+    with open(file, "wb") as tokens, open(index_of(file), "wb") as index:
         while chunk := list(islice(stream, CHUNK)):
-            out.write(builder.add(chunk))
+            for out, block in zip((tokens, index), builder.add(chunk), strict=True):
+                out.write(block)
             num_in += len(chunk)
             if num_in % REPORT_EVERY == 0:
                 reporter.log(f"{num_in:,} pairs tokenized")
@@ -99,25 +118,23 @@ def encode_pairs(
 
 
 class _Builder:
-    """Collects the index while the tokens go to disk."""
+    """Makes the blocks of both files, and keeps what the store has in memory."""
 
     def __init__(self, renderer: Renderer, settings: TrainingSection) -> None:
         self._renderer, self._settings = renderer, settings
-        self._lengths, self._prompts = array("i"), array("Q")
-        self._gold = array("f")  # what the losses are computed in
-        self._chosen, self._rejected = array("i"), array("i")
-        self._pair_ids = [np.zeros(0, "S1")]  # one array a chunk: 16 bytes an id instead of 57 as an object
+        self._prompts = array("Q")
+        self._num_tokens = self._longest = 0
         self._has_types = False
         self._hash = hashlib.sha256()
         self._reasons = {"over_length": 0, "identical_after_tokenization": 0}
 
-    def add(self, chunk: list[Pair]) -> bytes:
-        """Takes the pairs that can be trained on, and returns the tokens of their rows as int32."""
+    def add(self, chunk: list[Pair]) -> tuple[bytes, bytes]:
+        """Takes the pairs that can be trained on: the tokens of their rows as int32, and their index."""
         keys = [(json.dumps(pair.chosen), json.dumps(pair.rejected)) for pair in chunk]
         rows = _encode_distinct(chunk, keys, self._renderer)
-        written: dict[str, int] = {}
+        starts: dict[str, int] = {}
         blocks: list[bytes] = []
-        pair_ids: list[bytes] = []
+        index: list[tuple[Any, ...]] = []
         for pair, sides in zip(chunk, keys, strict=True):
             chosen, rejected = rows[sides[0]], rows[sides[1]]
             for row in (chosen, rejected):
@@ -126,21 +143,21 @@ class _Builder:
             if reason is not None:
                 self._reasons[reason] += 1
                 continue
-            for key, row in zip(sides, (chosen, rejected), strict=True):
-                if key not in written:
-                    written[key] = len(self._lengths)
-                    self._lengths.append(len(row.ids))
+            lengths = len(chosen.ids), len(rejected.ids)
+            for key, row, length in zip(sides, (chosen, rejected), lengths, strict=True):
+                if key not in starts:
+                    starts[key] = self._num_tokens
+                    self._num_tokens += length
                     self._has_types |= row.type_ids is not None
                     blocks.append(np.array(row.ids + (row.type_ids or []), np.int32).tobytes())
-            self._chosen.append(written[sides[0]])
-            self._rejected.append(written[sides[1]])
+            self._longest = max(self._longest, *lengths)
             self._prompts.append(int(digest(pair.prompt_id)[:16], 16))
-            self._gold.extend((pair.chosen_gold_reward, pair.rejected_gold_reward))
-            pair_ids.append(pair.pair_id.encode())
-        self._pair_ids.append(np.array(pair_ids, "S"))
-        block = b"".join(blocks)
-        self._hash.update(block)
-        return block
+            gold = pair.chosen_gold_reward, pair.rejected_gold_reward
+            index.append(((starts[sides[0]], starts[sides[1]]), lengths, gold, pair.pair_id.encode()))
+        written = b"".join(blocks), np.array(index, _INDEX).tobytes()
+        for block in written:
+            self._hash.update(block)
+        return written
 
     def _unusable(self, pair: Pair, chosen: Encoded, rejected: Encoded) -> str | None:
         length, limit = max(len(chosen.ids), len(rejected.ids)), self._settings.max_length
@@ -156,28 +173,25 @@ class _Builder:
         return "identical_after_tokenization" if chosen.ids == rejected.ids else None
 
     def store(self, file: Path, num_in: int, most: int | None, seed: int) -> PairStore:
-        """The finished store, with at most `most` pairs. The arrays stay where they were gathered."""
-        pair_ids = np.concatenate(self._pair_ids)
-        self._pair_ids.clear()
-        kept = slice(None) if most is None or most >= len(pair_ids) else _subset(pair_ids, most, seed)
-        chosen, rejected = np.frombuffer(self._chosen, np.int32)[kept], np.frombuffer(self._rejected, np.int32)[kept]
-        gold = np.frombuffer(self._gold, np.float32).reshape(-1, 2)[kept]
-        prompts = np.frombuffer(self._prompts, np.uint64)[kept]
-        offsets = np.zeros(len(self._lengths) + 1, np.int64)
-        np.cumsum(np.frombuffer(self._lengths, np.int32), out=offsets[1:])
-        for part in (offsets, chosen, rejected, gold, prompts):
-            self._hash.update(np.ascontiguousarray(part).data)
-        counts = {"in": num_in, "trained": len(chosen), **self._reasons, "set_aside": len(pair_ids) - len(chosen)}
+        """The finished store, with at most `most` pairs."""
+        prompts = np.frombuffer(self._prompts, np.uint64)
+        num_usable = len(prompts)
+        if most is not None and most < num_usable:
+            prompts = prompts[_keep_subset(index_of(file), most, seed)]
+        self._hash.update(prompts.tobytes())
+        counts = {"in": num_in, "trained": len(prompts), **self._reasons, "set_aside": num_usable - len(prompts)}
         return PairStore(
-            file, offsets, self._has_types, chosen, rejected, _numbered(prompts), gold, pair_ids[kept],
-            counts=counts, token_digest=self._hash.hexdigest()[:32],
+            file, self._has_types, _numbered(prompts), self._longest, counts, self._hash.hexdigest()[:32]
         )  # fmt: skip
 
 
-def _subset(pair_ids: Numbers, most: int, seed: int) -> Numbers:
-    """Places of `most` pairs, by a hash of each pair, so that a larger subset contains the smaller ones."""
-    rank = np.fromiter((unit_interval("subset", seed, pair_id.decode()) for pair_id in pair_ids), float, len(pair_ids))
-    return np.sort(np.argsort(rank, kind="stable")[:most])
+def _keep_subset(index: Path, most: int, seed: int) -> Numbers:
+    """Leaves `most` pairs in the index, by a hash of each pair, so that a larger subset contains the smaller ones."""
+    records = np.fromfile(index, _INDEX)
+    rank = np.array([unit_interval("subset", seed, pair_id.decode()) for pair_id in records["pair_id"]])
+    kept = np.sort(np.argsort(rank, kind="stable")[:most])
+    records[kept].tofile(index)
+    return kept
 
 
 def _numbered(keys: Numbers) -> Numbers:

@@ -79,7 +79,7 @@ class TorchTrainer:
             _write(fitted.model, renderer, checkpoint)
         return TrainingResult(
             num_pairs=store.counts,
-            trained_pair_ids=(pair_id.decode() for pair_id in store.pair_ids),
+            trained_pair_ids=store.pair_ids(),
             num_optimizer_steps=fitted.num_optimizer_steps,
             num_tokens=fitted.num_tokens,
             num_pair_tokens=fitted.num_pair_tokens,

@@ -63,13 +63,14 @@ def pair_rewards(forward: RewardForward, batch: MicroBatch, device: torch.device
 
 def _by_prompt(store: PairStore, numbers: Numbers) -> list[PairGroup]:
     groups: dict[int, PairGroup] = {}
-    chosen, rejected = store.chosen[numbers], store.rejected[numbers]
-    distinct = np.unique(np.concatenate([chosen, rejected])).tolist()
-    rows = dict(zip(distinct, store.rows(distinct), strict=True))
-    for number, prompt, *sides in zip(
-        *(column.tolist() for column in (numbers, store.prompt[numbers], chosen, rejected)), strict=True
+    index = store.index(numbers)
+    lengths = dict(zip(index["starts"].ravel().tolist(), index["lengths"].ravel().tolist(), strict=True))
+    places = sorted(lengths.items())
+    rows = dict(zip((start for start, _ in places), store.rows(places), strict=True))
+    for number, prompt, (chosen, rejected) in zip(
+        numbers.tolist(), store.prompt[numbers].tolist(), index["starts"].tolist(), strict=True
     ):
-        groups.setdefault(prompt, PairGroup()).add(number, rows[sides[0]], rows[sides[1]])
+        groups.setdefault(prompt, PairGroup()).add(number, rows[chosen], rows[rejected])
     return list(groups.values())
 
 

@@ -100,8 +100,11 @@ class PairCollator:
 def as_dataset(store: PairStore) -> Dataset:
     """The columns that make TRL neither tokenize nor filter, and token types where there are any."""
     columns: dict[str, list[Any]] = {}
-    for side, numbers in (("chosen", store.chosen), ("rejected", store.rejected)):
-        rows = list(store.rows(numbers))
+    index = store.index(range(len(store)))
+    for place, side in enumerate(("chosen", "rejected")):
+        rows = list(
+            store.rows(zip(index["starts"][:, place].tolist(), index["lengths"][:, place].tolist(), strict=True))
+        )
         columns[f"{side}_ids"] = [row.ids for row in rows]
         if store.has_type_ids:
             columns[f"{side}_type_ids"] = [row.type_ids for row in rows]

@@ -20,6 +20,7 @@ from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.pair_store import PairStore, encode_pairs
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.training_batches import micro_batches, pair_rewards
+from rm_assets.backends.torch.trl_engine import as_dataset
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
 from rm_assets.core.records import Pair, conversation
 from rm_assets.core.training_order import make_plan
@@ -61,10 +62,7 @@ def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def trl_step(job: FitJob, model: PreTrainedModel, optimizer: Any, folder: Path) -> None:
     """RewardTrainer takes one step on the 64 pairs; every default that has a say in the update is TRL's."""
     store = job.store
-    rows = {
-        f"{side}_ids": [row.ids for row in store.rows(numbers)]
-        for side, numbers in (("chosen", store.chosen), ("rejected", store.rejected))
-    }
+    rows = as_dataset(store).to_dict()
     config = RewardConfig(
         output_dir=str(folder), per_device_train_batch_size=16, gradient_accumulation_steps=4, max_steps=1,
         learning_rate=RATE, lr_scheduler_type="constant", max_grad_norm=0.0, max_length=None, bf16=False, use_cpu=True,
