@@ -46,21 +46,22 @@ def main() -> None:
             for line in run.lines(options.only):
                 lines.append({**line, **results.circumstances()})
                 print(_summary(lines[-1], time.monotonic() - began), flush=True)
+                if not options.pairs:
+                    results.add(results.file_of(lines[-1]["device"]), lines[-1], suite.ALL_NAMES)
         except suite.NotEqualError as error:
-            sys.exit(f"NOT EQUAL: {error}. Nothing is written.")
+            sys.exit(f"NOT EQUAL: {error}. It is not written.")
     if options.json:
         print("\n".join(json.dumps(results.rounded(line)) for line in lines))
-    if len(names) < len(suite.ALL_NAMES) or options.pairs:
-        print("not written: only a whole run replaces the results")
+    if options.pairs:
+        print("not written: smaller steps than those of the comparison")
         return
-    results.write(results.file_of(lines[0]["device"]), lines)
     page.write()
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", default="*", help="a name, a part of one, or a pattern with *; prints, writes nothing"
+        "--only", default="*", help="a name, a part of one, or a pattern with *; replaces only their lines"
     )
     parser.add_argument("--rounds", type=int, help="how often product and peers take turns; 2 for training, else 3")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of each subject")

@@ -15,7 +15,8 @@ The product against its peers: `make bench`, with the folder of real texts in `R
 process of its own; they take turns in one run, with the same data, weights, dtype and threads. A round is one optimizer
 step, one pass over the conversations, or one pass over the prompts. The figure is how many times as much the peer
 takes: the median over rounds (n), by process-CPU time on a CPU, by wall time on a GPU. Memory is a process's peak beyond
-its imports. A run in which product and peer do not compute the same thing fails, and writes nothing.
+its imports. A comparison in which product and peer do not compute the same thing fails, and is not written. A run of some
+comparisons (`--only`) replaces their lines alone; each line in the results carries its own date and versions.
 
 ## What is measured
 | workload | prompt, tokens | response, tokens | responses a prompt | pairs a prompt |

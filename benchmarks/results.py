@@ -28,7 +28,14 @@ def read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-def write(file: Path, lines: Sequence[dict[str, Any]]) -> None:
+def add(file: Path, line: dict[str, Any], order: Sequence[str]) -> None:
+    """Puts a line in place of the one that compared the same before; names come in `order`, model by model."""
+    key = (line["model"], line["name"])
+    others = [other for other in read(file) if (other["model"], other["name"]) != key]
+    _write(file, sorted([*others, line], key=lambda each: (each["model"], order.index(each["name"]))))
+
+
+def _write(file: Path, lines: Sequence[dict[str, Any]]) -> None:
     """Replaces the file in one go; figures keep four digits."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.write_text("".join(json.dumps(rounded(line)) + "\n" for line in lines), "utf-8")

@@ -70,7 +70,7 @@ class Product(_Subject):
         def sampler(temperature: float, max_new_tokens: int) -> TorchSampler:
             return TorchSampler(
                 ModelRef(path=str(checkpoint)), temperature=temperature, top_p=1.0, max_new_tokens=max_new_tokens,
-                dtype=dtype, device=torch.device(device), token_budget=ExecutionSection().token_budget,
+                dtype=dtype, device=torch.device(device), token_budget=ExecutionSection().forward_tokens("sampling", on_cpu=device == "cpu"),
                 reporter=SilentReporter(),
             )  # fmt: skip
 

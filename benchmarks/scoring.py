@@ -59,7 +59,7 @@ class Product(_Subject):
         """The scorer."""
         self._scorer = TorchScorer(
             ModelRef(path=str(checkpoint)), max_length=MAX_LENGTH, dtype=dtype, device=torch.device(device),
-            token_budget=ExecutionSection().token_budget, reporter=SilentReporter(),
+            token_budget=ExecutionSection().forward_tokens("scoring", on_cpu=device == "cpu"), reporter=SilentReporter(),
         )  # fmt: skip
 
     def rewards(self, rows: list[Messages]) -> list[float]:

@@ -33,9 +33,9 @@ def test_the_page_is_made_from_the_committed_results() -> None:
     assert page.PAGE.read_text("utf-8") == page.current()
 
 
-def test_the_committed_results_are_a_whole_run() -> None:
+def test_the_committed_results_have_each_comparison_once_and_in_order() -> None:
     names = [line["name"] for line in results.read(results.CPU_FILE)]
-    assert names in ([], list(suite.ALL_NAMES))
+    assert names == [name for name in suite.ALL_NAMES if name in names]
 
 
 def test_every_comparison_has_its_name() -> None:
@@ -119,9 +119,17 @@ def test_a_difference_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_results_are_written_with_four_digits(tmp_path: Path) -> None:
-    results.write(tmp_path / "r.jsonl", [{"name": "a", "ratio": 1.23456, "n": 3}])
-    assert json.loads((tmp_path / "r.jsonl").read_text()) == {"name": "a", "ratio": 1.235, "n": 3}
+    line = {"model": "small", "name": "a", "ratio": 1.23456, "n": 3}
+    results.add(tmp_path / "r.jsonl", line, ["a"])
+    assert json.loads((tmp_path / "r.jsonl").read_text()) == {**line, "ratio": 1.235}
     assert [file.name for file in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+def test_a_line_takes_the_place_of_the_one_that_compared_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "r.jsonl"
+    for name, ratio in (("b", 1.0), ("a", 2.0), ("b", 3.0)):
+        results.add(file, {"model": "small", "name": name, "ratio": ratio}, ["a", "b"])
+    assert [(line["name"], line["ratio"]) for line in results.read(file)] == [("a", 2.0), ("b", 3.0)]
 
 
 def test_pieces_are_words_digits_and_punctuation() -> None:
