@@ -14,6 +14,7 @@ from transformers import (
     DistilBertTokenizer,
     GenerationConfig,
     LlamaConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
 )
@@ -117,6 +118,25 @@ def save_encoder(folder: Path, *, classifier: bool = False, seed: int = 0) -> Pa
     torch.manual_seed(seed)
     model: Any = AutoModelForSequenceClassification.from_config(config) if classifier else DistilBertForMaskedLM(config)
     return _save(model, tokenizer, folder)
+
+
+def in_float64(model: PreTrainedModel) -> PreTrainedModel:
+    """The model in float64 throughout: the norms of transformers go through float32 whatever the model's precision."""
+
+    class Norm(torch.nn.Module):
+        def __init__(self, norm: Any) -> None:
+            super().__init__()
+            self.weight, self.epsilon = norm.weight, norm.variance_epsilon
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            scale: torch.Tensor = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.epsilon)
+            return self.weight * hidden * scale
+
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__.endswith("RMSNorm"):
+                setattr(module, name, Norm(child))
+    return model.double()
 
 
 def toy_pairs(num_pairs: int, split: str = "train") -> list[Pair]:

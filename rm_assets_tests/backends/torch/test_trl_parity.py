@@ -24,7 +24,7 @@ from rm_assets.backends.torch.trl_engine import as_dataset
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
 from rm_assets.core.records import Pair, conversation
 from rm_assets.core.training_order import make_plan
-from rm_assets_tests.fakes import ListReporter, save_causal, toy_pairs
+from rm_assets_tests.fakes import ListReporter, in_float64, save_causal, toy_pairs
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -86,25 +86,6 @@ def native_gradients(job: FitJob, model: PreTrainedModel) -> float:
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     return total
-
-
-def in_float64(model: PreTrainedModel) -> PreTrainedModel:
-    """The model in float64 throughout: the norms of transformers go through float32 whatever the model's precision."""
-
-    class Norm(torch.nn.Module):
-        def __init__(self, norm: Any) -> None:
-            super().__init__()
-            self.weight, self.epsilon = norm.weight, norm.variance_epsilon
-
-        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-            scale: torch.Tensor = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.epsilon)
-            return self.weight * hidden * scale
-
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child).__name__.endswith("RMSNorm"):
-                setattr(module, name, Norm(child))
-    return model.double()
 
 
 def updates(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, torch.Tensor]:
