@@ -26,11 +26,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rm_assets.core.protocols import QuietReporter
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.records import GoldReward, Pair
 from rm_assets.storage.store import Manifest, Store
 from rm_assets.storage.tables import read_table, write_table
-from rm_assets.tasks.session import QuietReporter, Task
+from rm_assets.tasks.session import Task
 
 SIZES = (1_000, 10_000, 100_000)
 STREAM_SIZE = 1_000_000

@@ -1,6 +1,7 @@
 """Subjects that sample: two responses a prompt from the same policy, in the product and with transformers' `generate`."""
 
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ from transformers.utils import logging
 
 from benchmarks.checkpoints import build_tokenizer, words
 from benchmarks.measure import Cost, Stopwatch
-from benchmarks.training import SilentReporter
 from benchmarks.workloads import EOS
 from rm_assets.backends.torch.sampler import TorchSampler
-from rm_assets.core.protocols import SampleRequest
+from rm_assets.core.protocols import QuietReporter, SampleRequest
 from rm_assets.core.recipe import ExecutionSection, ModelRef
 
 PROMPTS_PER_BATCH = 32
@@ -33,7 +33,7 @@ class Sampled:
     greedy: list[str]
 
 
-class _Subject:
+class _Subject(ABC):
     def __init__(self, prompts: list[list[int]], checkpoint: Path, device: str, dtype: str) -> None:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
@@ -48,17 +48,17 @@ class _Subject:
         lengths = self.lengths(self._prompts, round_number)
         return Sampled(watch.cost(), lengths, greedy)
 
+    @abstractmethod
     def load(self, checkpoint: Path, device: str, dtype: Any) -> None:
         """Once, untimed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def greedy(self, prompts: list[str]) -> list[str]:
         """The most probable responses."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lengths(self, prompts: list[str], seed: int) -> list[int]:
         """Tokens of the sampled responses, prompt by prompt."""
-        raise NotImplementedError
 
 
 class Product(_Subject):
@@ -71,7 +71,7 @@ class Product(_Subject):
             return TorchSampler(
                 ModelRef(path=str(checkpoint)), temperature=temperature, top_p=1.0, max_new_tokens=max_new_tokens,
                 dtype=dtype, device=torch.device(device), token_budget=ExecutionSection().forward_tokens("sampling", on_cpu=device == "cpu"),
-                reporter=SilentReporter(),
+                reporter=QuietReporter(),
             )  # fmt: skip
 
         self._sampler, self._greedy = sampler(1.0, MAX_NEW_TOKENS), sampler(0.0, GREEDY_TOKENS)

@@ -1,6 +1,7 @@
 """Subjects that score: from conversations to rewards, in the product and in the plain loop over padded batches."""
 
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from transformers.utils import logging
 
 from benchmarks.checkpoints import build_tokenizer, conversations
 from benchmarks.measure import Cost, Stopwatch
-from benchmarks.training import SilentReporter
 from benchmarks.workloads import MAX_LENGTH, Item
 from rm_assets.backends.torch.scorer import TorchScorer
+from rm_assets.core.protocols import QuietReporter
 from rm_assets.core.recipe import ExecutionSection, ModelRef
 from rm_assets.core.records import Messages
 
@@ -28,7 +29,7 @@ class Scored:
     rewards: list[float]
 
 
-class _Subject:
+class _Subject(ABC):
     def __init__(self, items: list[Item], checkpoint: Path, device: str, dtype: str) -> None:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
@@ -43,13 +44,13 @@ class _Subject:
         rewards = self.rewards(self._conversations)
         return Scored(watch.cost(), rewards)
 
+    @abstractmethod
     def load(self, checkpoint: Path, device: str, dtype: Any) -> None:
         """Once, untimed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rewards(self, rows: list[Messages]) -> list[float]:
         """One a conversation, in their order."""
-        raise NotImplementedError
 
 
 class Product(_Subject):
@@ -59,7 +60,7 @@ class Product(_Subject):
         """The scorer."""
         self._scorer = TorchScorer(
             ModelRef(path=str(checkpoint)), max_length=MAX_LENGTH, dtype=dtype, device=torch.device(device),
-            token_budget=ExecutionSection().forward_tokens("scoring", on_cpu=device == "cpu"), reporter=SilentReporter(),
+            token_budget=ExecutionSection().forward_tokens("scoring", on_cpu=device == "cpu"), reporter=QuietReporter(),
         )  # fmt: skip
 
     def rewards(self, rows: list[Messages]) -> list[float]:

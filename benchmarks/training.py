@@ -3,7 +3,7 @@
 import gc
 import tempfile
 import warnings
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from benchmarks.checkpoints import build_tokenizer, conversations
 from benchmarks.measure import Cost, first_step
 from benchmarks.workloads import Workload
 from rm_assets.backends.torch.trainer import TorchTrainer
+from rm_assets.core.protocols import QuietReporter
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
 from rm_assets.core.records import Pair
 
@@ -29,20 +30,7 @@ WARM_PAIRS = 4
 """Pairs of a step before the first one that is measured."""
 
 
-class SilentReporter:
-    """Takes what a backend reports, and drops it."""
-
-    def log(self, message: str) -> None:
-        """Nothing."""
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        """Nothing."""
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Nothing."""
-
-
-class _Subject:
+class _Subject(ABC):
     """A step is measured from a fresh trainer each time, so every round does the very same work."""
 
     def __init__(self, workload: Workload, checkpoint: Path, device: str, dtype: str) -> None:
@@ -68,9 +56,9 @@ class _Subject:
             torch.cuda.empty_cache()  # the other subjects' processes are on the same GPU
         return cost
 
+    @abstractmethod
     def train(self, num_pairs: int, work: Path) -> None:
         """Trains on the first pairs of the workload, all of them in one optimizer step."""
-        raise NotImplementedError
 
 
 class Product(_Subject):
@@ -84,7 +72,7 @@ class Product(_Subject):
         )  # fmt: skip
         TorchTrainer().train(
             _records(self.workload, num_pairs), [], settings=settings, execution=ExecutionSection(device=self.device),
-            seed=0, checkpoint=work / "model", work=work / "work", reporter=SilentReporter(),
+            seed=0, checkpoint=work / "model", work=work / "work", reporter=QuietReporter(),
         )  # fmt: skip
 
 

@@ -22,6 +22,19 @@ class Reporter(Protocol):
         """Figures of one optimizer step."""
 
 
+class QuietReporter:
+    """Tells nothing: for work whose caller counts for itself, or of which another process tells."""
+
+    def log(self, message: str) -> None:
+        """Drops the line."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Drops the count."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Drops the figures."""
+
+
 @dataclass(frozen=True)
 class SampleRequest:
     """One prompt (messages up to and including the user's) and the seed of each response wanted."""

@@ -9,9 +9,10 @@ from typing import Any
 
 from rm_assets.core.errors import ReleaseError
 from rm_assets.core.model_card import model_card
+from rm_assets.core.protocols import QuietReporter
 from rm_assets.core.recipe import ModelRef, Recipe
 from rm_assets.storage.files import file_sha256, write_json, write_text
-from rm_assets.tasks.session import Product, QuietReporter, Task, run_task
+from rm_assets.tasks.session import Product, Task, run_task
 
 REQUIRED = (
     "config.json",

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from rm_assets.core.digests import digest, response_id, sample_seed
 from rm_assets.core.errors import DataError
-from rm_assets.core.protocols import Reporter, Sampler, SampleRequest
+from rm_assets.core.protocols import QuietReporter, Reporter, Sampler, SampleRequest
 from rm_assets.core.recipe import PolicySampling, RecordedResponses, ServerSampling
 from rm_assets.core.records import Prompt, Response, conversation
 from rm_assets.core.stages import STAGES
@@ -15,7 +15,7 @@ from rm_assets.storage.shards import ShardLog
 from rm_assets.storage.tables import read_table, write_table
 from rm_assets.tasks.preview import columns_of, excerpt
 from rm_assets.tasks.recorded import align_rows
-from rm_assets.tasks.session import Product, QuietReporter, Task, run_task
+from rm_assets.tasks.session import Product, Task, run_task
 
 
 @dataclass(frozen=True)

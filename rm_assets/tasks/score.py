@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import DataError
+from rm_assets.core.protocols import QuietReporter
 from rm_assets.core.recipe import ClassifierGold, RecordedGold, VerifierGold
 from rm_assets.core.records import GoldReward, Response, conversation
 from rm_assets.core.stages import STAGES
@@ -16,7 +17,7 @@ from rm_assets.storage.sources import SourceRow
 from rm_assets.storage.tables import read_table, write_table
 from rm_assets.tasks.preview import columns_of, excerpt
 from rm_assets.tasks.recorded import align_rows, require_all_rows
-from rm_assets.tasks.session import Product, QuietReporter, Task, run_task
+from rm_assets.tasks.session import Product, Task, run_task
 
 COMPONENTS = ("exact", "partial", "numerical", "lines", "format")
 

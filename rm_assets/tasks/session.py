@@ -49,19 +49,6 @@ class LineReporter:
         self.emit(event="metrics", step=step, values=dict(values))
 
 
-class QuietReporter:
-    """Tells nothing: for a backend whose caller counts whole shards itself."""
-
-    def log(self, message: str) -> None:
-        """Drops the line."""
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        """Drops the count."""
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Drops the figures."""
-
-
 @dataclass(frozen=True)
 class Task:
     """What a task is asked to do. `folder` is where its files go, `folder / "work"` where it may keep state to resume from."""

@@ -6,7 +6,6 @@ what surrounds the layers form one unit, because the last layer is only partly c
 
 import os
 import socket
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
@@ -20,6 +19,7 @@ from rm_assets.backends.torch.fit import FitJob
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.training_batches import MicroBatch
 from rm_assets.core.errors import ModelError
+from rm_assets.core.protocols import QuietReporter
 
 
 class World:
@@ -85,20 +85,7 @@ def _work(rank: int, job: FitJob, port: int) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() // job.execution.num_processes))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        reporter = job.reporter if rank == 0 else _Silent()
+        reporter = job.reporter if rank == 0 else QuietReporter()
         train_to_the_end(replace(job, device=device, reporter=reporter))
     finally:
         dist.destroy_process_group()
-
-
-class _Silent:
-    """All processes know the same; one of them tells it."""
-
-    def log(self, message: str) -> None:
-        """Drops the line."""
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        """Drops the count."""
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Drops the figures."""

@@ -5,6 +5,7 @@ pairs divided by the sum of the weights, so the update is that of one large padd
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -92,6 +93,8 @@ class TrainingLoop:
 
     def __init__(self, job: FitJob) -> None:
         self._job, settings = job, job.settings
+        if job.execution.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
         torch.use_deterministic_algorithms(job.execution.deterministic)
         # Accelerate keeps precision and accumulation for the whole process; an earlier training must not reach in here.
         AcceleratorState._reset_state(reset_partial_state=True)

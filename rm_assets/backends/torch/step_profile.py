@@ -97,7 +97,7 @@ class StepProfile:
         shares = sorted(((value / total, kind) for kind, value in seconds.items()), reverse=True)
         listed = ", ".join(f"{kind} {share:.0%}" for share, kind in shares)
         top = shares[0][1]
-        return f"Of {self._seconds / NUM_STEPS:.3f} s a step: {listed}. {top.capitalize()} take most: {REMEDIES[top]}."
+        return f"Of {self._seconds / NUM_STEPS:.3f} s a step: {listed}. Most goes to {top}: {REMEDIES[top]}."
 
 
 def _kind(operator: str) -> str:

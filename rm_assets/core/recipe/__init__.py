@@ -55,6 +55,7 @@ __all__ = [
     "ReleaseSection",
     "RowSource",
     "SamplingSection",
+    "SamplingSettings",
     "Section",
     "ServerSampling",
     "SoftBradleyTerry",

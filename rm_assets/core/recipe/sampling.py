@@ -9,11 +9,9 @@ from rm_assets.core.recipe.section import Dtype, ModelRef, Section
 from rm_assets.core.servers import address_fault
 
 
-class PolicySampling(Section):
-    """Responses sampled from a causal language model through its chat template."""
+class SamplingSettings(Section):
+    """How responses are drawn, whoever computes them."""
 
-    kind: Literal["policy"] = Field(description="Sample from a model.")
-    policy: ModelRef = Field(description="The policy's checkpoint.")
     num_responses: int = Field(2, ge=1, description="Responses for each training prompt (K).")
     num_test_responses: int | None = Field(
         None, ge=1, description="Responses for each validation and test prompt; as `num_responses` when not given."
@@ -21,11 +19,20 @@ class PolicySampling(Section):
     temperature: float = Field(1.0, ge=0, le=10, description="Softmax temperature; 0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus: smallest set of tokens with this probability.")
     max_new_tokens: int = Field(1024, gt=0, description="Longest response, in tokens.")
-    seed: int = Field(0, ge=0, description="Seed; each (prompt, sample) derives its own from it.")
+    seed: int = Field(
+        0, ge=0, description="Seed; each (prompt, sample) derives its own from it, of which a server gets 31 bits."
+    )
+
+
+class PolicySampling(SamplingSettings):
+    """Responses sampled from a causal language model through its chat template."""
+
+    kind: Literal["policy"] = Field(description="Sample from a model.")
+    policy: ModelRef = Field(description="The policy's checkpoint.")
     dtype: Dtype = Field("float32", description="Precision of the policy's weights.")
 
 
-class ServerSampling(Section):
+class ServerSampling(SamplingSettings):
     """Responses sampled by a server with an OpenAI-compatible API (vLLM, SGLang, TGI), which renders the chat template itself.
 
     `base_url` and `api_key_env` enter no digest: the same model served elsewhere gives the same responses.
@@ -44,16 +51,6 @@ class ServerSampling(Section):
         None,
         pattern="^[A-Z_][A-Z0-9_]*$",
         description="Name of the environment variable that holds the API key, never the key itself. Enters no digest.",
-    )
-    num_responses: int = Field(2, ge=1, description="Responses for each training prompt (K).")
-    num_test_responses: int | None = Field(
-        None, ge=1, description="Responses for each validation and test prompt; as `num_responses` when not given."
-    )
-    temperature: float = Field(1.0, ge=0, le=10, description="Softmax temperature; 0 is greedy.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus: smallest set of tokens with this probability.")
-    max_new_tokens: int = Field(1024, gt=0, description="Longest response, in tokens.")
-    seed: int = Field(
-        0, ge=0, description="Seed; each (prompt, sample) derives its own from it, of which the server gets 31 bits."
     )
 
     @model_validator(mode="after")
