@@ -17,6 +17,8 @@ from rm_assets.core.records import Messages
 from rm_assets.storage.files import whole_file
 
 Record = TypeVar("Record")
+# Arrow's own pool keeps what was freed, by turns more and less, so that memory would grow with the number of batches.
+pa.set_memory_pool(pa.system_memory_pool())
 BATCH_ROWS = 1_024
 """Rows in memory at a time, and in one row group of a file."""
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -41,7 +43,9 @@ def _field(name: str, hint: Any) -> pa.Field:
 def write_table(path: Path, record: type[Record], rows: Iterable[Record]) -> int:
     """Writes `rows` as one Parquet file, whole or not at all, and returns their number."""
     schema, num_rows, stream = arrow_schema(record), 0, iter(rows)
-    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    # Nothing reads statistics of columns, and with row groups this small they would be most of what a reader holds of a file.
+    options = {"compression": "zstd", "write_statistics": False}
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
         while batch := list(islice(stream, BATCH_ROWS)):
             writer.write_batch(_arrow_batch(batch, schema))
             num_rows += len(batch)
