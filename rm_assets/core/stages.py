@@ -51,7 +51,7 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage("prompts", "ingest", "prompts", (), version=1),
         Stage("sampled_responses", "sample", "sampling", ("prompts",), version=1),
-        Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=2),
+        Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=3),
         Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=2),
         Stage("reward_model", "train", "training", ("implicit_pairs",), version=3),
         Stage(

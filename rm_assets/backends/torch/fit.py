@@ -9,14 +9,14 @@ import torch
 from transformers import PreTrainedModel
 
 from rm_assets.backends.torch.objectives import pair_losses
-from rm_assets.backends.torch.pair_store import Numbers, PairStore
+from rm_assets.backends.torch.pair_store import PairStore
 from rm_assets.backends.torch.rendering import Renderer
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.training_batches import micro_batches, pair_rewards
 from rm_assets.backends.torch.training_state import State
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import ExecutionSection, TrainingSection
-from rm_assets.core.training_order import StepPlan
+from rm_assets.core.training_order import Numbers, StepPlan
 
 VALIDATION_WINDOW = 256
 """Pairs whose tokens are in memory at a time."""
@@ -70,7 +70,9 @@ class Sums:
         margins, weights = rewards[:, 0] - rewards[:, 1], torch.ones_like(losses) if weights is None else weights
         right = (margins > 0) + 0.5 * (margins == 0)
         parts = torch.stack([weights.sum(), (losses * weights).sum(), right.sum(), margins.sum()])
-        weight, loss, num_right, margin = parts.detach().double().tolist()  # one wait for the device
+        weight, loss, num_right, margin = (
+            parts.detach().cpu().double().tolist()
+        )  # one wait for the device, which may have no float64
         self.weight, self.loss = self.weight + weight, self.loss + loss
         self.num_pairs, self.num_right = self.num_pairs + len(margins), self.num_right + num_right
         self.margin += margin

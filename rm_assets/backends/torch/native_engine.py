@@ -5,6 +5,7 @@ pairs divided by the sum of the weights, so the update is that of one large padd
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -25,7 +26,6 @@ from rm_assets.backends.torch.lora import Adapter
 from rm_assets.backends.torch.memory import recomputes_activations
 from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.optimization import LossGuard, build_optimizer, rate_factor
-from rm_assets.backends.torch.pair_store import Numbers
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.step_profile import FIRST_STEP, StepProfile
 from rm_assets.backends.torch.trained_weights import (
@@ -37,7 +37,7 @@ from rm_assets.backends.torch.trained_weights import (
     whole,
 )
 from rm_assets.backends.torch.training_batches import MicroBatch, micro_batches, pair_rewards
-from rm_assets.core.training_order import epoch_order, step_slice
+from rm_assets.core.training_order import Numbers, epoch_order, step_slice
 
 PROGRESS, BEST, PROFILE = "progress.json", "best", "profile"
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -140,6 +140,8 @@ class TrainingLoop:
         if self._guard.accepts(progress.step, loss, None if is_scaled else grad_norm):
             self._optimizer.step()
         else:
+            if self._accelerator.scaler is not None:
+                self._accelerator.scaler.update()  # it has seen the gradients of this step
             job.reporter.log(f"step {progress.step} skipped: its loss is {loss:.4g}")
         self._optimizer.zero_grad()
         self._mark("update")
@@ -149,7 +151,9 @@ class TrainingLoop:
         is_last = progress.step == job.plan.num_optimizer_steps
         figures = self._validate(is_last)
         if progress.step % job.plan.log_every == 0 or is_last or figures or progress.is_over:
-            self._log({"grad_norm": grad_norm, "learning_rate": rate, **figures})
+            # In float16 the norm may overflow; the scaler then skips the step by itself.
+            norm = {"grad_norm": grad_norm} if math.isfinite(grad_norm) else {}
+            self._log({**norm, "learning_rate": rate, **figures})
         if progress.step % job.execution.save_every_steps == 0 or is_last or progress.is_over:
             self._save()
 
@@ -291,9 +295,14 @@ class TrainingLoop:
 
 
 def disable_dropout(model: torch.nn.Module) -> None:
-    """Rewards of a pair are compared, so noise that differs between the two is left out, as in TRL."""
+    """Rewards of a pair are compared, so noise that differs between the two is left out, as in TRL.
+
+    Some models keep the rate as a number of their own, or read it from the config in every forward pass.
+    """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010 - a plain number, where modules hold tensors
+    for holder in (*model.modules(), model.config):
+        for name, value in vars(holder).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(holder, name, 0.0)

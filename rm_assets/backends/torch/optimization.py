@@ -12,6 +12,8 @@ from rm_assets.core.training_order import StepPlan
 
 SPIKE_WINDOW = 32
 """Steps whose median is the usual loss."""
+LEAST_USUAL_LOSS = 0.01
+"""Below it, a loss that is many times the usual one is no sign of anything."""
 MOST_SPIKES = 3
 """Steps in a row that may be skipped."""
 
@@ -71,6 +73,7 @@ class LossGuard:
         if self._first is None:
             self._first = loss
         usual = max(self._first, statistics.median(self._recent)) if self._recent else self._first
+        usual = max(usual, LEAST_USUAL_LOSS)
         if loss > self._max_spike * usual:
             self.num_spikes += 1
             if self.num_spikes >= MOST_SPIKES:

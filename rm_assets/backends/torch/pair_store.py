@@ -21,11 +21,11 @@ from rm_assets.core.errors import DataError, ModelError
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import TrainingSection
 from rm_assets.core.records import Messages, Pair
+from rm_assets.core.training_order import Numbers
 
 CHUNK = 256
 """Pairs that are rendered and tokenized together."""
 REPORT_EVERY = 16_384
-Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
 _INDEX = np.dtype(
@@ -46,11 +46,6 @@ class PairStore:
 
     def __len__(self) -> int:
         return len(self.prompt)
-
-    @property
-    def num_prompts(self) -> int:
-        """Distinct prompts."""
-        return int(self.prompt.max()) + 1 if len(self) else 0
 
     def index(self, numbers: Iterable[int]) -> Numbers:
         """Of these pairs: where the tokens of chosen and rejected begin, how many they are, gold rewards, and id."""

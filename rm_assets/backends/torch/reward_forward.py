@@ -45,10 +45,10 @@ class PaddedRows:
 class RewardForward(torch.nn.Module):
     """Rewards of a sequence classifier with one output, as a module that can be wrapped and sharded."""
 
-    def __init__(self, model: PreTrainedModel, pad_id: int, *, shares_prefix: bool | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, pad_id: int) -> None:
         super().__init__()
         self.model, self.pad_id = model, pad_id
-        self.shares_prefix = why_not_shared(model) is None if shares_prefix is None else shares_prefix
+        self.shares_prefix = why_not_shared(model) is None
         self._masks = MaskCache()
         if self.shares_prefix:
             model.set_attn_implementation(ATTENTION)
@@ -116,12 +116,12 @@ def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def right_padded(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+def right_padded(rows: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
     """A model's inputs for rows of unequal length."""
     width = max(len(row.ids) for row in rows)
 
     def padded(values: list[list[int]], filler: int) -> torch.Tensor:
-        return torch.tensor([row + [filler] * (width - len(row)) for row in values], device=device)
+        return torch.tensor([row + [filler] * (width - len(row)) for row in values])
 
     inputs = {
         "input_ids": padded([row.ids for row in rows], pad_id),  # (R, T)

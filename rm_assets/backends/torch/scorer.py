@@ -15,6 +15,8 @@ from rm_assets.core.protocols import Reporter, Score
 from rm_assets.core.recipe import Dtype, ModelRef
 from rm_assets.core.records import Messages
 
+FORWARD_VERSION = "2"
+"""To be raised when rewards of the same weights change by more than rounding."""
 WINDOW = 2_048
 """Conversations that are tokenized, grouped and computed before the first of them is handed out."""
 
@@ -43,7 +45,7 @@ class TorchScorer:
     @property
     def identity(self) -> Mapping[str, str]:
         """What decides a reward besides conversation and weights."""
-        return identity(self._model, self._renderer, self._dtype, self._device)
+        return {**identity(self._model, self._renderer, self._dtype, self._device), "forward": FORWARD_VERSION}
 
     def text(self, messages: Messages) -> str | None:
         """The conversation as the model reads it; None for an encoder, which reads a text pair."""

@@ -9,7 +9,7 @@ Shapes: T tokens of the packed row, R responses, H heads, D head width, W hidden
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -271,7 +271,14 @@ def _one_dtype(
 
 def _has_varlen(query: torch.Tensor) -> bool:
     """Whether the flash kernel takes these queries; everything else goes through one SDPA a segment."""
-    return query.is_cuda and query.dtype in VARLEN_DTYPES and query.shape[-1] <= 256
+    is_known_size = query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
+    return query.is_cuda and query.dtype in VARLEN_DTYPES and is_known_size and _has_flash(query.device)
+
+
+@cache
+def _has_flash(device: torch.device) -> bool:
+    """Ampere or newer."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _varlen_attention(

@@ -12,9 +12,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AlbertConfig,
+    AutoModelForSequenceClassification,
+    BartConfig,
+    FalconConfig,
+    GPT2Config,
+    OPTConfig,
+    PretrainedConfig,
+)
 
 from rm_assets.backends.torch import memory
+from rm_assets.backends.torch.native_engine import disable_dropout
 from rm_assets.backends.torch.optimization import LossGuard, rate_factor
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import Regression, SoftBradleyTerry
@@ -217,3 +226,31 @@ def test_a_training_too_short_for_a_profile_says_so(base: Path, tmp_path: Path) 
     execution = EXECUTION.model_copy(update={"profile": True})
     train(tmp_path, settings(base, max_optimizer_steps=2), execution=execution, reporter=reporter)
     assert any(line.startswith("no profile") for line in reporter.lines)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        OPTConfig(vocab_size=30, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16),
+        BartConfig(
+            vocab_size=30, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+            decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, activation_dropout=0.1,
+        ),
+        FalconConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, hidden_dropout=0.3),
+        AlbertConfig(vocab_size=30, hidden_size=16, num_attention_heads=2, intermediate_size=16, hidden_dropout_prob=0.3),
+        GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2),
+    ],
+    ids=lambda config: config.model_type,
+)  # fmt: skip
+def test_no_model_keeps_any_dropout(config: PretrainedConfig) -> None:
+    config.num_labels, config.pad_token_id, config.eos_token_id = 1, 0, 2
+    model = AutoModelForSequenceClassification.from_config(config).train()
+    ids = torch.tensor([[5, 6, 7, 2]])
+    assert model(ids).logits.item() != model(ids).logits.item()
+    disable_dropout(model)
+    assert model(ids).logits.item() == model(ids).logits.item()
+
+
+def test_a_loss_of_nothing_makes_no_spike_of_what_follows() -> None:
+    guard = LossGuard(10.0)
+    assert all(guard.accepts(step, loss, 1.0) for step, loss in enumerate([0.0, 0.05, 0.0, 0.09]))

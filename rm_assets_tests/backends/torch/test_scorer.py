@@ -43,6 +43,25 @@ def test_a_score_is_the_same_alone_and_in_a_padded_batch(model: Path) -> None:
     assert reporter.progresses[-1] == (6, 6, "conversations")
 
 
+@pytest.mark.parametrize("token_budget", [25, 60, 1000])
+def test_responses_of_interleaved_prompts_score_as_each_alone_in_transformers(
+    tmp_path: Path, token_budget: int
+) -> None:
+    """A budget that cuts a prompt's responses apart, one that cuts between prompts, and one that takes all."""
+    model = save_classifier(tmp_path)
+    answers = ["yes", "two pears please", "no", "fine two apples", "yes two"]
+    rows = [conversation(f"make {prompt} pies", None, f"{text} {prompt}") for text in answers for prompt in range(4)]
+    renderer, plain = (
+        load_renderer(ModelRef(path=str(model))),
+        AutoModelForSequenceClassification.from_pretrained(model),
+    )
+    with torch.no_grad():
+        expected = [plain(torch.tensor([encoded.ids])).logits.item() for encoded in renderer.encode(rows)]
+    assert len({round(reward, 4) for reward in expected}) == len(rows)
+    scores = make_scorer(model, token_budget=token_budget).score(rows)
+    assert [score.reward for score in scores] == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_plain_pipeline_gives_the_same_reward_for_the_rendered_text(tmp_path: Path) -> None:
     model = save_classifier(tmp_path)
     renderer = load_renderer(ModelRef(path=str(model)))

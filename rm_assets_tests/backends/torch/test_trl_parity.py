@@ -1,6 +1,8 @@
 """One optimizer step of the native engine against TRL's RewardTrainer as it comes, on the same 64 pairs."""
 
 import copy
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,18 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from torch.nn.functional import softplus
 from transformers import PreTrainedModel
 from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
+from rm_assets.backends.torch import native_engine
 from rm_assets.backends.torch.checkpoints import load_base_for_reward, load_renderer
-from rm_assets.backends.torch.fit import FitJob, gold_of
+from rm_assets.backends.torch.fit import FitJob
 from rm_assets.backends.torch.native_engine import TrainingLoop
-from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.pair_store import PairStore, encode_pairs
 from rm_assets.backends.torch.reward_forward import RewardForward
-from rm_assets.backends.torch.training_batches import micro_batches, pair_rewards
+from rm_assets.backends.torch.training_batches import micro_batches
 from rm_assets.backends.torch.trl_engine import as_dataset
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
 from rm_assets.core.records import Pair, conversation
@@ -76,16 +79,14 @@ def trl_step(job: FitJob, model: PreTrainedModel, optimizer: Any, folder: Path) 
     trainer.train()
 
 
-def native_gradients(job: FitJob, model: PreTrainedModel) -> float:
-    """Leaves the gradients of the step's mean loss in the model, and returns the loss."""
-    forward, total = RewardForward(model, int(job.renderer.tokenizer.pad_token_id)), 0.0
-    for batch in micro_batches(forward, job.store, np.arange(64), job.token_budget):
-        rewards = pair_rewards(forward, batch, CPU)
-        gold = gold_of(job.store, batch.numbers, CPU)
-        loss = pair_losses(rewards, gold, job.settings.objective, 0.0).sum() / 64
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-    return total
+def gradients_of_the_loop(job: FitJob, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the training loop's own step over all pairs leaves as gradients in (a copy of) the model."""
+    ours = copy.deepcopy(model)
+    monkeypatch.setattr(native_engine, "load_base_for_reward", lambda *_, **__: ours)
+    loop = TrainingLoop(job)
+    loop.backward(np.arange(len(job.store)))
+    # A head in float32 under float64 weights would be the only float32 part.
+    return {name: weight.grad for name, weight in ours.named_parameters() if weight.grad is not None}
 
 
 def updates(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -101,7 +102,7 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 def test_responses_are_shared_in_these_pairs(setting: tuple[FitJob, PreTrainedModel]) -> None:
     store: PairStore = setting[0].store
-    assert len(store) == 64 and store.num_prompts == 16
+    assert len(store) == 64 and int(store.prompt.max()) == 15
     forward = RewardForward(copy.deepcopy(setting[1]), 0)
     batches = list(micro_batches(forward, store, np.arange(64), 300))
     assert len(batches) > 1
@@ -109,38 +110,106 @@ def test_responses_are_shared_in_these_pairs(setting: tuple[FitJob, PreTrainedMo
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-def test_gradients_and_an_sgd_update_equal_trl(setting: tuple[FitJob, PreTrainedModel], tmp_path: Path) -> None:
+def test_gradients_and_an_sgd_update_equal_trl(
+    setting: tuple[FitJob, PreTrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job, start = setting
     theirs, ours = copy.deepcopy(start), copy.deepcopy(start)
     trl_step(job, theirs, torch.optim.SGD(theirs.parameters(), lr=1.0), tmp_path)
-    native_gradients(job, ours)
+    gradients = gradients_of_the_loop(job, start, monkeypatch)
     # With a rate of 1 the update is minus the gradient, up to the rounding of the weights.
-    gradients = {name: -weight.grad for name, weight in ours.named_parameters() if weight.grad is not None}
-    assert_close(gradients, updates(start, theirs), 1e-5)
-    torch.optim.SGD(ours.parameters(), lr=1.0).step()
+    assert_close({name: -gradient for name, gradient in gradients.items()}, updates(start, theirs), 1e-5)
+    apply(torch.optim.SGD(ours.parameters(), lr=1.0), ours, gradients)
     assert_close(updates(start, ours), updates(start, theirs), 1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-def test_an_adamw_update_in_float64_equals_trl(setting: tuple[FitJob, PreTrainedModel], tmp_path: Path) -> None:
+def test_an_adamw_update_in_float64_equals_trl(
+    setting: tuple[FitJob, PreTrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In float32 an AdamW step is nearly a sign step, which turns rounding into whole steps."""
     job, start = setting
     start = in_float64(copy.deepcopy(start))
     theirs, ours = copy.deepcopy(start), copy.deepcopy(start)
     trl_step(job, theirs, torch.optim.AdamW(theirs.parameters(), lr=RATE, weight_decay=0.0), tmp_path)
-    native_gradients(job, ours)
-    torch.optim.AdamW(ours.parameters(), lr=RATE, weight_decay=0.0).step()
+    gradients = gradients_of_the_loop(job, start, monkeypatch)
+    apply(torch.optim.AdamW(ours.parameters(), lr=RATE, weight_decay=0.0), ours, gradients)
     assert_close(updates(start, ours), updates(start, theirs), 1e-8)
 
 
-def test_the_loop_takes_the_step_that_its_gradients_say(setting: tuple[FitJob, PreTrainedModel]) -> None:
+def apply(optimizer: torch.optim.Optimizer, model: PreTrainedModel, gradients: dict[str, torch.Tensor]) -> None:
+    for name, weight in model.named_parameters():
+        weight.grad = gradients.get(name)
+    optimizer.step()
+
+
+def test_the_loop_takes_the_step_that_its_gradients_say(
+    setting: tuple[FitJob, PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     job, start = setting
+    gradients = gradients_of_the_loop(job, start, monkeypatch)
     reference = copy.deepcopy(start)
-    loss = native_gradients(job, reference)
-    torch.optim.AdamW(reference.parameters(), lr=RATE, weight_decay=0.0, fused=True).step()
+    apply(torch.optim.AdamW(reference.parameters(), lr=RATE, weight_decay=0.0, fused=True), reference, gradients)
+    monkeypatch.undo()
     loop = TrainingLoop(job)
     loop.take_step()
     (log,) = loop.progress.history
-    assert log["loss"] == pytest.approx(loss, rel=1e-6) and log["learning_rate"] == RATE
-    found, expected = updates(start, loop.finish().model), updates(start, reference)
-    assert_close(found, expected, 1e-2)  # the order of the micro-batches differs: see the float64 test
+    assert log["learning_rate"] == RATE
+    norm = math.sqrt(sum(float(gradient.norm()) ** 2 for gradient in gradients.values()))
+    assert log["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    # The order of the micro-batches differs, as the step shuffles: see the float64 test.
+    assert_close(updates(start, loop.finish().model), updates(start, reference), 1e-2)
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"weighting": "prompt"},
+    {"objective": {"kind": "bradley_terry", "margin_scale": 0.5}},
+    {"objective": {"kind": "soft_bradley_terry", "temperature": 0.7}, "weighting": "prompt"},
+    {"objective": {"kind": "regression"}, "centering": 0.01},
+]
+
+
+@pytest.mark.parametrize("changes", SETTINGS, ids=str)
+def test_every_objective_and_weighting_is_the_mean_over_rows_computed_alone(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gold rewards differ from pair to pair and prompts have one to four pairs, so that a mix-up would show."""
+    base = ModelRef(path=str(save_causal(tmp_path / "base")))
+    section = TrainingSection.model_validate(
+        {"base": base, "max_length": 100, "pairs_per_step": 10, "learning_rate": RATE, "max_grad_norm": 1e9, **changes}
+    )
+    pairs = [
+        replace(pair, prompt_id=f"p{index * index % 4}", chosen_gold_reward=0.3 * index, rejected_gold_reward=0.1 * index - 1)
+        for index, pair in enumerate(pairs_of(10))
+    ]  # fmt: skip
+    renderer, reporter = load_renderer(base), ListReporter()
+    store = encode_pairs(pairs, renderer, section, 0, tmp_path / "pairs.bin", reporter)
+    none = encode_pairs([], renderer, section, 0, tmp_path / "none.bin", reporter, is_validation=True)
+    execution = ExecutionSection(device="cpu", training_token_budget=120)
+    job = FitJob(store, none, make_plan(10, section), section, execution, 0, CPU, renderer, tmp_path, None, reporter)
+    start = load_base_for_reward(base, seed=0, device=CPU, tokenizer=renderer.tokenizer)
+    found = gradients_of_the_loop(job, start, monkeypatch)
+
+    reference = copy.deepcopy(start).eval()
+    num_pairs = Counter(pair.prompt_id for pair in pairs)
+    terms = torch.zeros(())
+    for pair in pairs:
+        chosen, rejected = (
+            reference(torch.tensor([encoded.ids])).logits[0, 0] for encoded in renderer.encode([pair.chosen, pair.rejected])
+        )  # fmt: skip
+        gold, other_gold = pair.chosen_gold_reward, pair.rejected_gold_reward
+        match changes.get("objective", {}).get("kind", "bradley_terry"):
+            case "soft_bradley_terry":
+                target = 1 / (1 + math.exp(-(gold - other_gold) / 0.7))
+                loss = softplus(rejected - chosen) * target + softplus(chosen - rejected) * (1 - target)
+            case "regression":
+                loss = ((chosen - gold) ** 2 + (rejected - other_gold) ** 2) / 2
+            case _:
+                margin = changes.get("objective", {}).get("margin_scale", 0.0) * (gold - other_gold)
+                loss = softplus(rejected - chosen + margin)
+        loss = loss + changes.get("centering", 0.0) * (chosen + rejected) ** 2
+        terms = terms + loss / (num_pairs[pair.prompt_id] if changes.get("weighting") == "prompt" else 1)
+    (terms / (len(num_pairs) if changes.get("weighting") == "prompt" else len(pairs))).backward()  # type: ignore[no-untyped-call]
+    expected = {name: weight.grad for name, weight in reference.named_parameters() if weight.grad is not None}
+    assert_close(found, expected, 1e-5)
