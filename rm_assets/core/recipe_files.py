@@ -227,9 +227,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             yield f"{where}: {_shown(keys[-1], fault['input'])}unknown key; " + (
-                _elsewhere(keys[-1])
-                or _suggestion(keys[-1], known)
-                or f"known here: {', '.join(sorted(known))}"
+                _elsewhere(keys[-1]) or _suggestion(keys[-1], known) or f"known here: {', '.join(sorted(known))}"
             )
         elif fault["type"] == "missing":
             yield f"{where}: is missing; it is required"

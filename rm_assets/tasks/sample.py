@@ -130,7 +130,7 @@ def _complete(
             wanted[_key(prompt, section.seed, index)] = (prompt, index)
 
     def sample_shard(items: list[tuple[Prompt, int]]) -> list[SampledRow]:
-        requests, keys = [], {}
+        requests, keys = [], dict[tuple[str, int], str]()
         for prompt, group in groupby(items, key=lambda item: item[0]):
             indices = [index for _, index in group]
             keys |= {(prompt.prompt_id, n): _key(prompt, section.seed, i) for n, i in enumerate(indices)}

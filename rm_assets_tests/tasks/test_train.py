@@ -67,6 +67,6 @@ def test_a_profile_is_found_in_the_work_folder_and_where_an_earlier_process_move
 def test_validation_without_pairs_to_validate_on_is_refused_before_training(bench: Bench) -> None:
     save_causal(bench.folder / "recipes" / "base")
     recipe = bench.recipe(training={**TOY["training"], "validation": {"every_steps": 1}})
-    with pytest.raises(DataError, match="prompts.split.validation") as caught:
+    with pytest.raises(DataError, match=r"prompts\.split\.validation") as caught:
         bench.make(recipe, *ASSETS[:5])
     assert caught.value.code == "DATA_005" and not any("training on" in line for line in bench.said)

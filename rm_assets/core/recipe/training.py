@@ -115,5 +115,7 @@ class TrainingSection(Section):
         }
         if self.engine == "trl" and any(lacking.values()):
             to_set = ", ".join(setting for setting, is_lacking in lacking.items() if is_lacking)
-            raise ValueError(f"engine trl is kept as it comes and has less to choose; set {to_set}, or use engine native")
+            raise ValueError(
+                f"engine trl is kept as it comes and has less to choose; set {to_set}, or use engine native"
+            )
         return self

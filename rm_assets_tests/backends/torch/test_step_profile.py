@@ -31,9 +31,10 @@ def test_a_profile_cut_short_does_not_count_and_the_next_one_is_whole(
     def killed(self: StepProfile, averages: object) -> str:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(StepProfile, "_bottleneck", killed)
-        profiled(folder, 6)
+        with pytest.raises(KeyboardInterrupt):
+            profiled(folder, 6)
     assert not folder.exists()
     for _ in range(2):  # over what the killed one left, and over a whole one
         profiled(folder, 6)
