@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: install  ## Build the embedded recipe end to end: prompts to released reward model, about two minutes
+demo: install  ## Build the embedded recipe end to end: prompts to released reward model, about a minute
 	@$(BIN)/rm-assets run embedded
 
 ui: install  ## Start the web UI and the daemon on http://127.0.0.1:3000
@@ -32,7 +32,7 @@ test: install  ## Run the tests
 test-slow: install  ## Run the tests that need a browser, servers or much time
 	@$(BIN)/python -m pytest -m slow
 
-bench: install  ## Measure against TRL, plain scoring and generate; needs RM_ASSETS_REAL_DATA; about a quarter of an hour
+bench: install  ## Measure against TRL, plain scoring and generate; needs RM_ASSETS_REAL_DATA; about 20 minutes
 	@$(BIN)/python -W ignore -m benchmarks
 
 check: install  ## Lint, types, import contracts

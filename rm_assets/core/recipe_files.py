@@ -227,19 +227,39 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             yield f"{where}: {_shown(keys[-1], fault['input'])}unknown key; " + (
-                _suggestion(keys[-1], known) or f"known here: {', '.join(sorted(known))}"
+                _elsewhere(keys[-1]) or _suggestion(keys[-1], known) or f"known here: {', '.join(sorted(known))}"
             )
         elif fault["type"] == "missing":
             yield f"{where}: is missing; it is required"
         elif fault["type"].startswith("union_tag"):
-            kinds = [get_args(model.model_fields["kind"].annotation)[0] for model in models]
+            kinds = _kinds(models)
             kind = fault["input"].get("kind") if isinstance(fault["input"], dict) else None
             hint = _suggestion(str(kind), kinds)
             given = "is missing" if kind is None else f"{kind!r:.80}"
             yield f"{where}.kind: {given}; it must be one of {', '.join(kinds)}" + (f"; {hint}" if hint else "")
+        elif fault["type"] in ("model_type", "model_attributes_type"):
+            kinds = _kinds(models)
+            kind = fault["input"] if fault["input"] in kinds else " or ".join(kinds)
+            yield f"{where}: {_shown(keys[-1], fault['input'])}" + (
+                f"write {{kind: {kind}}}" if kinds else "write a mapping of its keys"
+            )
         else:
             shown = "" if isinstance(fault["input"], dict) else _shown(keys[-1] if keys else "", fault["input"])
             yield f"{where}: {shown}{message[:1].lower()}{message[1:]}"
+
+
+def _kinds(models: list[type[BaseModel]]) -> list[str]:
+    return [get_args(m.model_fields["kind"].annotation)[0] for m in models if "kind" in m.model_fields]
+
+
+def _elsewhere(key: str) -> str:
+    """Names the section that has this very key, if it is one alone."""
+    sections = [
+        name
+        for name, field in Recipe.model_fields.items()
+        if any(key in model.model_fields for model in _models_in(field.annotation))
+    ]
+    return f"it is a key of '{sections[0]}'" if len(sections) == 1 else ""
 
 
 def _shown(key: str, value: Any) -> str:

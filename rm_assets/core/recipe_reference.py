@@ -8,7 +8,7 @@ from rm_assets.core.recipe_files import json_schema
 
 INTRODUCTION = """# Recipe keys
 
-<!-- Made by `python -m rm_assets.core.recipe_reference > docs/recipes.md`. Change the models in rm_assets/core/recipe.py, not this file. -->
+<!-- Made by `python -m rm_assets.core.recipe_reference > docs/recipes.md`. Change the models in rm_assets/core/recipe/, not this file. -->
 
 A recipe is a YAML file; its name is the partition. `rm-assets recipes schema` prints the same as a JSON schema for editors.
 `execution` and `description` change no result; every other key enters the digest of its asset.

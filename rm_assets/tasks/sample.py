@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 
 from rm_assets.core.digests import digest, response_id, sample_seed
-from rm_assets.core.errors import DataError
-from rm_assets.core.protocols import QuietReporter, Reporter, Sampler, SampleRequest
+from rm_assets.core.errors import DataError, ServerError
+from rm_assets.core.protocols import QuietReporter, Reporter, Sample, Sampler, SampleRequest
 from rm_assets.core.recipe import PolicySampling, RecordedResponses, ServerSampling
 from rm_assets.core.records import Prompt, Response, conversation
 from rm_assets.core.stages import STAGES
@@ -92,8 +92,9 @@ def sample_from_server(
         facts.update({"server": client.base_url} | ({"server_checkpoint": root} if isinstance(root, str) else {}))
 
     responses, work = _complete(
-        task, section, prompts, sampler, progress, model=section.model, before_sampling=ask_for_the_model
-    )
+        task, section, prompts, sampler, progress, model=section.model, before_sampling=ask_for_the_model,
+        came=lambda: sampler.came,
+    )  # fmt: skip
     return responses, work, facts
 
 
@@ -106,8 +107,12 @@ def _complete(
     *,
     model: str,
     before_sampling: Callable[[], None] = lambda: None,
+    came: Callable[[], list[Sample]] = list,
 ) -> tuple[list[Response], Counter[str]]:
-    """Responses to all prompts: those in committed shards, and the missing ones sampled shard by shard."""
+    """Responses to all prompts: those in committed shards, and the missing ones sampled shard by shard.
+
+    Of a shard at which a server fails, the samples that `came` before it are committed too.
+    """
     parameters = {k: v for k, v in task.settings.items() if k not in ("num_responses", "num_test_responses", "seed")}
     log = ShardLog(
         task.store.home,
@@ -125,15 +130,24 @@ def _complete(
             wanted[_key(prompt, section.seed, index)] = (prompt, index)
 
     def sample_shard(items: list[tuple[Prompt, int]]) -> list[SampledRow]:
-        requests, keys = [], []
+        requests, keys = [], dict[tuple[str, int], str]()
         for prompt, group in groupby(items, key=lambda item: item[0]):
             indices = [index for _, index in group]
-            keys += [_key(prompt, section.seed, i) for i in indices]
+            keys |= {(prompt.prompt_id, n): _key(prompt, section.seed, i) for n, i in enumerate(indices)}
             seeds = tuple(sample_seed(section.seed, prompt.prompt_id, i) for i in indices)
             requests.append(SampleRequest(prompt.prompt_id, conversation(prompt.prompt, prompt.system), seeds))
-        samples = sampler.sample(requests)
+
+        def rows_of(samples: list[Sample]) -> list[SampledRow]:
+            return [SampledRow(keys[s.prompt_id, s.index], s.response, s.num_tokens, s.finished) for s in samples]
+
+        try:
+            samples = sampler.sample(requests)
+        except ServerError:
+            if came():
+                log.commit(rows_of(came()))
+            raise
         progress.before += len(samples)
-        return [SampledRow(key, s.response, s.num_tokens, s.finished) for key, s in zip(keys, samples, strict=True)]
+        return rows_of(samples)
 
     progress.before, progress.total = len(log.committed(wanted)), len(wanted)
     if progress.before:

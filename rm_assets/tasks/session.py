@@ -105,7 +105,7 @@ def run_process(work: Callable[[dict[str, Any], LineReporter], None]) -> None:
         reporter.emit(event="error", error=error.to_dict())
         sys.exit(1)
     except Exception as error:
-        known = _full_disk(error)
+        known = _full_disk(error) or _out_of_memory(error)
         if known is None:
             raise
         reporter.emit(event="error", error=known.to_dict())
@@ -125,6 +125,26 @@ def _full_disk(error: BaseException | None) -> RmAssetsError | None:
             known = full_or_denied(error, Path(error.filename or "the task's files"))
             if isinstance(known, RmAssetsError):
                 return known
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _out_of_memory(error: BaseException | None) -> RmAssetsError | None:
+    """TASK_001 if the error, or one that it came from, is a device or machine without memory left.
+
+    Known by PyTorch's names and words, which also stand in the text that another process of the training ended with.
+    """
+    while error is not None:
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, MemoryError) or re.search(r"OutOfMemoryError|can't allocate memory|out of memory", said):
+            line = next(line for line in reversed(said.splitlines()) if "emory" in line)
+            return TaskError(
+                "TASK_001",
+                "the task found no memory left",
+                why=line.strip()[:300],
+                fix="for a training, lower execution.training_token_budget or set execution.gradient_checkpointing: "
+                "always; else lower execution.token_budget; then run again, it resumes",
+            )
         error = error.__cause__ or error.__context__
     return None
 

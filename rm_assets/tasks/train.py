@@ -4,7 +4,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
+from rm_assets.core.errors import DataError
 from rm_assets.core.records import Pair
 from rm_assets.storage.files import write_json, write_lines
 from rm_assets.storage.tables import read_table
@@ -22,6 +24,13 @@ def train(task: Task) -> Product:
 
     recipe, checkpoint = task.recipe, task.folder / "checkpoint"
     num_pairs = task.inputs["implicit_pairs"].counts
+    if recipe.training.validation is not None and not num_pairs["validation_pairs"]:
+        raise DataError(
+            "DATA_005",
+            "training.validation is set, but there is no validation pair",
+            why="without one nothing could stop the training early or choose the best weights",
+            fix="give prompts.split.validation a share, or remove training.validation",
+        )
     task.reporter.log(f"training on {num_pairs['train_pairs']:,} pairs with the {recipe.training.engine} engine")
     started = time.monotonic()
     with task.store.device(task.reporter.log):
@@ -65,7 +74,7 @@ def train(task: Task) -> Product:
         facts={
             "final_loss": result.final_loss,
             "validation_accuracy": result.validation_accuracy,
-            **_profile(task),
+            **keep_profile(task.folder),
             "training_seconds": round(seconds, 1),
             "tokens_shared": round(1 - result.num_tokens / result.num_pair_tokens, 4),
             **{k: round(v, 5) for k, v in result.history[-1].items() if k in ("accuracy", "margin", "grad_norm")},
@@ -79,13 +88,14 @@ def _pairs(task: Task, split: str) -> Iterator[Pair]:
     return (pair for pair in read_table(task.input("implicit_pairs", "pairs.parquet"), Pair) if pair.split == split)
 
 
-def _profile(task: Task) -> dict[str, str]:
+def keep_profile(folder: Path) -> dict[str, str]:
     """Moves the profile beside the model, where it stays; it is no part of the asset's content."""
-    profile, kept = task.folder / "work" / "profile", task.folder / "profile"
-    if not profile.exists():
+    profile, kept = folder / "work" / "profile", folder / "profile"
+    if profile.exists():
+        shutil.rmtree(kept, ignore_errors=True)
+        profile.rename(kept)
+    if not kept.exists():  # it does without the former where an earlier process was killed after it had moved it
         return {}
-    shutil.rmtree(kept, ignore_errors=True)
-    profile.rename(kept)
     with open(kept / "operators.txt", encoding="utf-8") as file:
         return {"profile": file.readline().strip(), "profile_folder": str(kept)}
 

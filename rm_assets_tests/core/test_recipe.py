@@ -1,6 +1,7 @@
 """The recipe's models: documented, frozen, and sound between fields."""
 
 import csv
+import re
 from typing import Any
 
 import pytest
@@ -112,6 +113,25 @@ def test_numbers_as_yaml_reads_them_are_taken_and_truth_values_are_not() -> None
     assert ExecutionSection.model_validate({"deterministic": True}).deterministic
     with pytest.raises(ValidationError, match="truth value"):
         TrainingSection.model_validate({**values, "max_train_pairs": True})
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [
+        ({"objective": {"kind": "regression"}}, "objective to {kind: bradley_terry, margin_scale: 0}"),
+        ({"objective": {"margin_scale": 1}}, "objective to {kind: bradley_terry, margin_scale: 0}"),
+        ({"weighting": "prompt", "lora": {}}, "weighting to pair, lora to null"),
+        ({"validation": {"every_steps": 1}}, "validation to null"),
+        ({"max_loss_spike": 5}, "max_loss_spike to 10"),
+    ],
+)
+def test_what_the_trl_engine_cannot_do_is_refused_with_what_to_set(changes: dict[str, Any], setting: str) -> None:
+    values = {"base": {"hub_id": "a/b"}, "learning_rate": 0.1, "engine": "trl"}
+    assert TrainingSection.model_validate(values).engine == "trl"
+    if "objective" in changes:
+        changes = {"objective": {"kind": "bradley_terry", **changes["objective"]}}
+    with pytest.raises(ValidationError, match=re.escape(f"; set {setting}, or use engine native")):
+        TrainingSection.model_validate({**values, **changes})
 
 
 @pytest.mark.parametrize("key", RecipeBook(environment={}).partition_keys())

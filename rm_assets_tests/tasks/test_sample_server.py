@@ -82,7 +82,7 @@ def test_the_same_model_elsewhere_is_the_same_and_a_new_revision_is_not(
     assert not other.was_there and len(server.posts) == 2 * num_posts
 
 
-def test_a_failure_keeps_committed_shards_and_the_next_run_asks_only_for_the_rest(
+def test_a_failure_keeps_what_came_before_it_and_the_next_run_asks_only_for_the_rest(
     with_prompts: Bench, server: FakeServer
 ) -> None:
     bench = with_prompts
@@ -96,10 +96,10 @@ def test_a_failure_keeps_committed_shards_and_the_next_run_asks_only_for_the_res
     assert error.code == "SERVER_004" and "out of cards" in str(error)
     asked, server.posts, server.answer = list(server.posts), [], echo
     made = bench.make(of_recipe, "sampled_responses")
-    assert made.manifest.work == {"responses sampled": 8}  # 12 in all, 4 a shard, one shard committed
-    assert len(server.posts) == 8
+    # 12 in all, 4 a shard: of the seven that were answered, at most one was still under way when the eighth failed.
+    assert made.manifest.work == {"responses sampled": len(server.posts)} and len(server.posts) in (5, 6)
     whole = [(r.prompt, r.seed >> 32) for r in bench.rows(made)]
-    assert contents(server.posts) == sorted(set(whole) - set(contents(asked[:4])))
+    assert set(contents(server.posts)) | set(contents(asked[:7])) == set(whole)
     assert [r.response for r in bench.rows(made)] == [f"{prompt} / {seed}" for prompt, seed in whole]
 
 

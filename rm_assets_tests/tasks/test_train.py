@@ -1,11 +1,16 @@
 """reward_model: a checkpoint that loads, and the account of what it was trained on."""
 
 import json
+from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
+from rm_assets.core.errors import DataError
 from rm_assets.resources.compute import Made
-from rm_assets_tests.tasks.conftest import Bench
+from rm_assets.tasks.train import keep_profile
+from rm_assets_tests.fakes import save_causal
+from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench
 
 Chain = tuple[Bench, dict[str, Made]]
 
@@ -47,3 +52,21 @@ def test_training_again_does_nothing(chain: Chain) -> None:
     started = bench.num_tasks_started()
     assert bench.make(bench.recipe(), "reward_model").was_there
     assert bench.num_tasks_started() == started
+
+
+def test_a_profile_is_found_in_the_work_folder_and_where_an_earlier_process_moved_it(tmp_path: Path) -> None:
+    half, whole, kept = tmp_path / "work" / ".profile", tmp_path / "work" / "profile", tmp_path / "profile"
+    half.mkdir(parents=True)
+    assert keep_profile(tmp_path) == {}
+    whole.mkdir()
+    (whole / "operators.txt").write_text("Of 1 s a step.\n\ntable")
+    for _ in range(2):  # the second time as after a kill between the move and the commit
+        assert keep_profile(tmp_path) == {"profile": "Of 1 s a step.", "profile_folder": str(kept)}
+
+
+def test_validation_without_pairs_to_validate_on_is_refused_before_training(bench: Bench) -> None:
+    save_causal(bench.folder / "recipes" / "base")
+    recipe = bench.recipe(training={**TOY["training"], "validation": {"every_steps": 1}})
+    with pytest.raises(DataError, match=r"prompts\.split\.validation") as caught:
+        bench.make(recipe, *ASSETS[:5])
+    assert caught.value.code == "DATA_005" and not any("training on" in line for line in bench.said)

@@ -117,6 +117,7 @@ class ServerClient:
     ) -> Json:
         """The answer to one request, after as many tries as it needs and may have."""
         for attempt in range(retries + 1):
+            unread: str | None = None
             wait = wait_seconds(name, attempt, self._first_wait_seconds)
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -127,8 +128,11 @@ class ServerClient:
                 trouble = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             else:
                 if response.is_success:
-                    return self._parsed(response, name)
-                if response.status_code not in RETRIED and not response.is_server_error:
+                    answer = _json_object(response)
+                    if answer is not None:
+                        return answer
+                    unread = response.text
+                elif response.status_code not in RETRIED and not response.is_server_error:
                     self._refuse(response, name)
                 trouble = self._said(response)
                 wait = max(wait, _retry_after_seconds(response) or 0.0)
@@ -137,6 +141,8 @@ class ServerClient:
                 break
             if attempt < retries:
                 await asyncio.sleep(wait)
+        if unread is not None:
+            self.misunderstood(name, f"it is not a JSON object, tried {attempt + 1} times", unread)
         raise ServerError(
             "SERVER_001",
             f"{self.base_url} gave no answer to {name}, tried {attempt + 1} times",
@@ -144,15 +150,6 @@ class ServerClient:
             fix="start the server, or correct base_url; if it is overloaded, lower execution.server_concurrency or "
             "raise execution.server_timeout_seconds and server_retries",
         )
-
-    def _parsed(self, response: httpx2.Response, name: str) -> Json:
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            self.misunderstood(name, "it is not a JSON object", response.text)
-        return answer
 
     def misunderstood(self, name: str, why: str, answer: Any) -> NoReturn:
         """Raises ServerError SERVER_005 that quotes the answer to the call `name`."""
@@ -162,6 +159,17 @@ class ServerClient:
             why=why,
             fix="check that base_url is the root of an OpenAI-compatible API, and the server's version",
         ) from None
+
+    def broken_off(self, name: str, reason: str) -> NoReturn:
+        """Raises ServerError SERVER_004: the response to the call `name` ended neither at its end nor at its limit."""
+        raise ServerError(
+            "SERVER_004",
+            f"{self.base_url} broke off the response to {name}",
+            why=f"its `finish_reason` is {self._excerpt(reason)!r}",
+            fix="remove this prompt from the prompts, or turn the server's filter off"
+            if reason == "content_filter"
+            else "look into the server's log and run again; if it ends so each time, remove this prompt from the prompts",
+        )
 
     def _refuse(self, response: httpx2.Response, name: str) -> NoReturn:
         said = self._said(response)
@@ -226,6 +234,15 @@ def key_from_environment(variable: str | None) -> str | None:
 def wait_seconds(name: str, attempt: int, first: float) -> float:
     """Doubles with each attempt, times a factor in [0.5, 1.5) so that calls that failed together do not return together."""
     return min(LONGEST_WAIT_SECONDS, first * 2.0**attempt) * (0.5 + unit_interval("wait", name, attempt))
+
+
+def _json_object(response: httpx2.Response) -> Json | None:
+    """The body as a JSON object; None if it is cut short, nested without end, or something else."""
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 async def _all_or_first_failure(parts: list[Coroutine[Any, Any, Result]]) -> list[Result]:

@@ -31,6 +31,8 @@ class ServerSampler:
     ) -> None:
         self._client, self._model, self._reporter = client, model, reporter
         self._parameters = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
+        self.came: list[Sample] = []
+        """The samples of the last call of `sample` that came, in any order; all there is of it where it failed."""
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -63,16 +65,15 @@ class ServerSampler:
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
         """Responses to all requests, in the order of requests and their seeds.
 
-        Raises: ServerError; samples that came before it are lost, so requests are best given in shards.
+        Raises: ServerError; `came` holds the samples that came before it.
         """
         places = [(request, index) for request in requests for index in range(len(request.seeds))]
-        done = 0
+        self.came = []
 
         def use(position: int, answer: Json) -> Sample:
-            nonlocal done
             sample = self._sample(*places[position], answer)
-            done += 1
-            self._reporter.progress(done, len(places), "responses")
+            self.came.append(sample)
+            self._reporter.progress(len(self.came), len(places), "responses")
             return sample
 
         calls = [Call(_name(request, index), self._body(request, index)) for request, index in places]
@@ -88,12 +89,10 @@ class ServerSampler:
         if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
             self._client.misunderstood(name, "it has not exactly one entry in `choices`", answer)
         reason = choices[0].get("finish_reason")
-        if not isinstance(reason, str) or reason not in FINISHED:
-            self._client.misunderstood(
-                name,
-                f"the response ended for the reason {reason!r}, neither at its end nor at its length limit",
-                answer,
-            )
+        if not isinstance(reason, str):
+            self._client.misunderstood(name, "it does not say in `finish_reason` why the response ended", answer)
+        if reason not in FINISHED:
+            self._client.broken_off(name, reason)
         message = choices[0].get("message")
         # What a server splits off as reasoning is no part of the response; then `content` can be null.
         text = (message.get("content") or "") if isinstance(message, dict) else None

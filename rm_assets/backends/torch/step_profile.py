@@ -3,6 +3,7 @@
 import csv
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -36,9 +37,9 @@ class StepProfile:
         self._folder, self._device = folder, device
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
         self._profiler: Any = profile(activities=activities, profile_memory=True)
-        self._num_steps = 0
+        self._num_steps = self._num_profiled = 0
         self._is_on = False
-        self._began = self._seconds = self._waited = 0.0
+        self._began = self._step_began = self._seconds = self._waited = 0.0
         self._memory: list[tuple[float, str, int]] = []
         self.sentence: str | None = None
 
@@ -48,10 +49,15 @@ class StepProfile:
         if self._num_steps == FIRST_STEP:
             self._profiler.start()
             self._is_on, self._began = True, time.perf_counter()
+        self._step_began = time.perf_counter()
 
     def step_ended(self) -> None:
         """To be called after each step."""
-        if self._is_on and self._num_steps == FIRST_STEP + NUM_STEPS - 1:
+        if not self._is_on:
+            return
+        self._num_profiled += 1
+        self._seconds += time.perf_counter() - self._step_began  # without validation and saving between the steps
+        if self._num_profiled == NUM_STEPS:
             self.finish()
 
     def mark(self, what: str) -> None:
@@ -71,17 +77,23 @@ class StepProfile:
         """Writes the files; also called where a training ends before the last step to be profiled."""
         if not self._is_on:
             return
-        self._seconds = time.perf_counter() - self._began
         self._is_on = False
         self._profiler.stop()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._profiler.export_chrome_trace(str(self._folder / "trace.json.gz"))
+        temporary = self._folder.with_name(f".{self._folder.name}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        self._write(temporary)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        temporary.rename(self._folder)
+
+    def _write(self, folder: Path) -> None:
+        self._profiler.export_chrome_trace(str(folder / "trace.json.gz"))
         averages = self._profiler.key_averages()
         sort_by = "self_device_time_total" if self._device.type == "cuda" else "self_cpu_time_total"
         self.sentence = self._bottleneck(averages)
         operators = averages.table(sort_by=sort_by, row_limit=20, max_name_column_width=50)
-        (self._folder / "operators.txt").write_text(f"{self.sentence}\n\n{operators}\n", "utf-8")
-        with open(self._folder / "memory.csv", "w", encoding="utf-8", newline="") as file:
+        (folder / "operators.txt").write_text(f"{self.sentence}\n\n{operators}\n", "utf-8")
+        with open(folder / "memory.csv", "w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["seconds", "after", "bytes"])
             rows.writerows((f"{seconds:.6f}", what, used) for seconds, what, used in self._memory)
@@ -97,7 +109,7 @@ class StepProfile:
         shares = sorted(((value / total, kind) for kind, value in seconds.items()), reverse=True)
         listed = ", ".join(f"{kind} {share:.0%}" for share, kind in shares)
         top = shares[0][1]
-        return f"Of {self._seconds / NUM_STEPS:.3f} s a step: {listed}. Most goes to {top}: {REMEDIES[top]}."
+        return f"Of {self._seconds / self._num_profiled:.3f} s a step: {listed}. Most goes to {top}: {REMEDIES[top]}."
 
 
 def _kind(operator: str) -> str:

@@ -1,6 +1,7 @@
 """What every section is made of: strict frozen models, checkpoints, precisions."""
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,10 +19,30 @@ class Section(BaseModel):
         # YAML reads yes, no, on and off as truth values, which pydantic would take for 1 and 0.
         for key, value in values.items() if isinstance(values, dict) else ():
             if isinstance(value, bool) and key in cls.model_fields and cls.model_fields[key].annotation is not bool:
-                raise ValueError(
-                    f"'{key}' is a truth value ({value}) here; write a number, or quote it if a text is meant"
-                )
+                wanted = _wanted(cls.model_fields[key].annotation)
+                raise ValueError(f"'{key}' is a truth value ({value}) here; {wanted}")
         return values
+
+
+def _wanted(annotation: Any) -> str:
+    """What to write where a truth value stands."""
+    types = list(_types_in(annotation))
+    or_null = ", or null" if type(None) in types else ""
+    section = next((t for t in types if isinstance(t, type) and issubclass(t, Section)), None)
+    if section is not None:
+        return f"write a mapping of its keys, such as '{next(iter(section.model_fields))}'{or_null}"
+    if get_origin(types[0]) is Literal:
+        return f"write one of {', '.join(get_args(types[0]))}{or_null}"
+    return f"quote it if a text is meant{or_null}" if str in types else f"write a number{or_null}"
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """The types of a union, a list or an optional; a Literal stays whole."""
+    if get_origin(annotation) is None or get_origin(annotation) is Literal:
+        yield annotation
+        return
+    for inner in get_args(annotation):
+        yield from _types_in(inner)
 
 
 class ModelRef(Section):

@@ -104,13 +104,18 @@ class TrainingSection(Section):
     @model_validator(mode="after")
     def _within_the_engine(self) -> "TrainingSection":
         hard = isinstance(self.objective, BradleyTerry) and self.objective.margin_scale == 0
+        usual_spike = type(self).model_fields["max_loss_spike"].default
+        # With what to write: leaving a key out does not help where it comes from another recipe by `extends`.
         lacking = {
-            "objective": not hard, "weighting": self.weighting != "pair", "lora": self.lora is not None,
-            "validation": self.validation is not None,
-        }  # fmt: skip
+            "objective to {kind: bradley_terry, margin_scale: 0}": not hard,
+            "weighting to pair": self.weighting != "pair",
+            "lora to null": self.lora is not None,
+            "validation to null": self.validation is not None,
+            f"max_loss_spike to {usual_spike:g}": self.max_loss_spike != usual_spike,
+        }
         if self.engine == "trl" and any(lacking.values()):
-            names = ", ".join(name for name, is_set in lacking.items() if is_set)
+            to_set = ", ".join(setting for setting, is_lacking in lacking.items() if is_lacking)
             raise ValueError(
-                f"engine trl is kept as it comes and takes no {names}; leave that out, or use engine native"
+                f"engine trl is kept as it comes and has less to choose; set {to_set}, or use engine native"
             )
         return self

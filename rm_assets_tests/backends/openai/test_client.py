@@ -164,10 +164,14 @@ def test_a_server_that_is_not_there_is_named(server: FakeServer) -> None:
     assert caught.value.code == "SERVER_001" and address in caught.value.what and "ConnectError" in caught.value.why
 
 
-def test_what_is_not_json_is_quoted(server: FakeServer) -> None:
-    server.answer = lambda _: Reply("<html>welcome to nginx</html>")
+@pytest.mark.parametrize("body", ['{"choices": [{"mess', '{"a": ' + "[" * 100_000, "[1]", ""], ids=["cut", "deep", "list", "empty"])  # fmt: skip
+def test_an_answer_that_is_no_json_object_is_asked_for_again_and_then_quoted(server: FakeServer, body: str) -> None:
+    first_then_fine(server, Reply(body))
+    assert post(server.base_url) == [{"n": 0}] and len(server.posts) == 2
+    server.posts, server.answer = [], lambda _: Reply(body)
     error = refused(server.base_url)
-    assert error.code == "SERVER_005" and "welcome to nginx" in error.what and len(server.posts) == 1
+    assert error.code == "SERVER_005" and body[:20] in error.what
+    assert "tried 3 times" in error.why and len(server.posts) == 3
 
 
 def test_the_key_is_sent_and_a_refused_key_appears_in_no_message(server: FakeServer) -> None:

@@ -108,8 +108,7 @@ def without(key: str) -> Json:
         ({**completion(), "choices": []}, "choices"),
         ({**completion(), "choices": [{"finish_reason": "stop"}]}, "content"),
         ({**completion(), "choices": [{"finish_reason": "stop", "message": {"content": ["a"]}}]}, "content"),
-        (completion(finish_reason="content_filter"), "content_filter"),
-        ({**completion(), "choices": [{"message": {"content": "a"}}]}, "None"),
+        ({**completion(), "choices": [{"message": {"content": "a"}}]}, "finish_reason"),
         (without("usage"), "usage.completion_tokens"),
     ],
 )
@@ -118,6 +117,18 @@ def test_an_answer_that_is_no_completion_is_quoted_with_its_prompt(server: FakeS
         sampled(server, body)
     assert caught.value.code == "SERVER_005" and words in caught.value.why
     assert "prompt p1, sample 0" in caught.value.what and str(body)[:30] in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("reason", "fix"), [("content_filter", "remove this prompt from the prompts"), ("abort", "the server's log")]
+)
+def test_a_response_that_the_server_breaks_off_names_the_prompt_and_the_reason(
+    server: FakeServer, reason: str, fix: str
+) -> None:
+    with pytest.raises(ServerError) as caught:
+        sampled(server, completion(finish_reason=reason))
+    assert caught.value.code == "SERVER_004" and "prompt p1, sample 0" in caught.value.what
+    assert reason in caught.value.why and fix in caught.value.fix and "base_url" not in caught.value.fix
 
 
 def test_what_the_server_says_of_its_model_is_returned(server: FakeServer) -> None:

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from rm_assets.backends.torch.checkpoints import load_renderer
 from rm_assets.backends.torch.scorer import TorchScorer
 from rm_assets.backends.torch.trainer import TorchTrainer
-from rm_assets.core.errors import DataError, ModelError
+from rm_assets.core.errors import DataError, ModelError, RecipeError
 from rm_assets.core.protocols import TrainingResult
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
 from rm_assets.core.records import conversation
@@ -207,3 +207,12 @@ def test_an_encoder_trains_on_text_pairs(tmp_path: Path, engine: str) -> None:
     base = save_encoder(tmp_path / "base")
     result = train(tmp_path, settings(base, engine, num_epochs=6, max_length=64))
     assert result.final_loss < 0.2 and result.validation_accuracy == 1.0
+
+
+@pytest.mark.parametrize("changes", [{"profile": True}, {"num_processes": 2}, {"deterministic": True}])
+def test_what_the_trl_engine_does_not_carry_out_is_refused_by_name(
+    base: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(RecipeError, match=f"execution.{next(iter(changes))} to .*engine to native") as caught:
+        train(tmp_path, settings(base, "trl"), execution=EXECUTION.model_copy(update=changes))
+    assert caught.value.code == "RECIPE_003"

@@ -1,0 +1,59 @@
+"""The frame of a task: what its errors become on the way to its parent."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TASK = """
+from rm_assets.tasks.session import run_process
+
+class OutOfMemoryError(RuntimeError):
+    "Named as PyTorch's."
+
+def work(request, reporter):
+    try:
+        raise {error}
+    except Exception as error:
+        raise ValueError("while training") from error
+
+run_process(work)
+"""
+
+
+def ended(folder: Path, error: str) -> tuple[list[dict[str, Any]], str]:
+    """The events and the standard error of a task process that ends with an error which came from `error`."""
+    request = folder / "request.json"
+    request.write_text(json.dumps({"recipe": {"execution": {"num_threads": 1}}}))
+    with subprocess.Popen(
+        [sys.executable, "-c", TASK.format(error=error), str(request)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout and process.stderr
+        out, said = process.stdout.read(), process.stderr.read()
+    assert process.returncode == 1
+    return [json.loads(line[line.index("{") :]) for line in out.splitlines()], said
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        ('OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")', "Tried to allocate 2.00 GiB"),
+        ('RuntimeError("alloc_cpu.cpp:127] DefaultCPUAllocator: can\'t allocate memory")', "DefaultCPUAllocator"),
+        ('RuntimeError("-- Process 1 ended:\\\\ntorch.OutOfMemoryError: CUDA out of memory.\\\\n")', "torch.OutOf"),
+        ("MemoryError()", "MemoryError"),
+    ],
+)
+def test_a_task_without_memory_names_the_settings_that_take_less(tmp_path: Path, error: str, why: str) -> None:
+    (event,), _ = ended(tmp_path, error)
+    assert event["error"]["code"] == "TASK_001" and why in event["error"]["why"]
+    settings = ("execution.training_token_budget", "execution.gradient_checkpointing: always", "execution.token_budget")
+    assert all(setting in event["error"]["fix"] for setting in settings)
+
+
+def test_any_other_error_stays_a_traceback(tmp_path: Path) -> None:
+    events, said = ended(tmp_path, 'RuntimeError("a tensor of memory format 3")')
+    assert events == [] and "ValueError: while training" in said
