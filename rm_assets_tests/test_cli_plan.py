@@ -219,3 +219,12 @@ def test_a_probe_measures_real_steps_and_leaves_the_store_as_it_was(
     assert training["seconds"] > 0 and training["probe_peak_bytes"] > 10**8
     assert next(d for d in found["devices"] if d["device"] == "local")["usd"] == 0
     assert bench.manifests() == before and not list(bench.home.glob("reward_model/*"))
+
+
+def test_a_server_is_not_planned_as_recorded(recipes: Path) -> None:
+    server = "{kind: server, base_url: 'http://127.0.0.1:1/v1', model: m, revision: '1', num_responses: 3}"
+    policy = "{kind: policy, policy: {path: base}, num_responses: 3, max_new_tokens: 20}"
+    (recipes / "mine.yaml").write_text(MINE.replace(policy, server))
+    found = planned("mine")
+    assert found["training"]["num_pairs"]["value"] == 90
+    assert not any("recorded" in note for note in found["notes"])

@@ -17,7 +17,7 @@ from rm_assets.core.guidance import SERVICE_GUIDANCE, PlanWarning, pair_warnings
 from rm_assets.core.model_shape import ModelShape, shape_from_config
 from rm_assets.core.plan import Probe, num_optimizer_steps
 from rm_assets.core.prices import LIST_PRICES, DevicePrice, parse_prices
-from rm_assets.core.recipe import ClassifierGold, FileSource, ModelRef, PolicySampling, Recipe
+from rm_assets.core.recipe import ClassifierGold, FileSource, ModelRef, PolicySampling, Recipe, RecordedResponses
 from rm_assets.core.recipe_counts import Known, Made
 from rm_assets.core.recipe_plan import RecipePlan, plan_recipe
 from rm_assets.core.stages import STAGES
@@ -161,7 +161,7 @@ def make_plan(recipe: Recipe, *, model_config: Path | None = None, probe: Probe 
     rows = _rows_of_files(recipe, notes) if "prompts" not in made else {}
     shapes = _shapes(recipe, model_config, notes)
     known = Known(made=made, num_source_rows=rows.get("source"), num_test_rows=rows.get("test"), shapes=shapes)
-    if "implicit_pairs" not in made and not isinstance(recipe.sampling, PolicySampling):
+    if "implicit_pairs" not in made and isinstance(recipe.sampling, RecordedResponses):
         notes.append(
             "recorded responses are counted when they are read: "
             f"`rm-assets run {recipe.name} --select '*implicit_pairs'` needs no model unless gold is one"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rm_assets.core.model_shape import ModelShape
-from rm_assets.core.recipe import GeneratorSource, PolicySampling, PromptSource, Recipe
+from rm_assets.core.recipe import GeneratorSource, PromptSource, Recipe, SamplingSettings
 from rm_assets.core.records import SPLITS
 
 Basis = Literal["made", "at_most", "at_most_about", "unknown"]
@@ -107,7 +107,7 @@ def pairs_per_prompt(policy: str, num_responses: int) -> int:
 def responses_by_split(recipe: Recipe, known: Known) -> dict[str, Count]:
     """Responses of each split; of recorded ones nothing is known until they are read."""
     section = recipe.sampling
-    if not isinstance(section, PolicySampling):
+    if not isinstance(section, SamplingSettings):
         return dict.fromkeys(SPLITS, UNKNOWN)
     others = section.num_test_responses or section.num_responses
     prompts = split_prompts(recipe, known)
@@ -128,7 +128,7 @@ def pairs_by_split(recipe: Recipe, known: Known) -> dict[str, Count]:
     if made := known.made.get("implicit_pairs"):
         return {split: Count(made.counts[f"{split}_pairs"], "made") for split in SPLITS}
     section = recipe.sampling
-    if not isinstance(section, PolicySampling):
+    if not isinstance(section, SamplingSettings):
         return dict.fromkeys(SPLITS, UNKNOWN)
     prompts = split_prompts(recipe, known)
     others = section.num_test_responses or section.num_responses

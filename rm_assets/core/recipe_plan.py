@@ -16,7 +16,7 @@ from rm_assets.core.plan import (
     training_memory,
 )
 from rm_assets.core.prices import DevicePrice
-from rm_assets.core.recipe import PolicySampling, Recipe
+from rm_assets.core.recipe import Recipe, SamplingSettings
 from rm_assets.core.recipe_counts import UNKNOWN, Count, Known, pairs_by_split
 from rm_assets.core.stage_plans import BYTES, StagePlan, plan_stages
 
@@ -208,7 +208,7 @@ def recipe_warnings(recipe: Recipe, known: Known, training: TrainingPlan) -> lis
         ),
         *guidance.length_warnings(
             max_length=settings.max_length,
-            max_new_tokens=sampling.max_new_tokens if isinstance(sampling, PolicySampling) else None,
+            max_new_tokens=sampling.max_new_tokens if isinstance(sampling, SamplingSettings) else None,
             mean_response_tokens=facts.get("mean_response_tokens"), share_over_length=over,
         ),
     ]  # fmt: skip

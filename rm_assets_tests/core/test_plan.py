@@ -279,3 +279,17 @@ def test_no_warmup_and_no_room_warn() -> None:
     assert names(plan(recipe())) == []
     long = Known(made={"sampled_responses": Made({"responses": 9}, {"mean_response_tokens": 101.0})})
     assert names(plan(recipe(), long)) == ["long_responses"]
+
+
+def test_a_server_is_counted_like_a_policy_and_its_weights_are_not_ours() -> None:
+    server = {
+        "kind": "server", "base_url": "http://127.0.0.1:8000/v1", "model": "m", "revision": "1", "num_responses": 4,
+        "num_test_responses": 2, "max_new_tokens": 100,
+    }  # fmt: skip
+    mine = Recipe.model_validate({**recipe().model_dump(), "sampling": server})
+    found = plan(mine)
+    stage = next(stage for stage in found.stages if stage.asset == "sampled_responses")
+    assert (stage.items, stage.unit) == (Count(4_200, "at_most"), "responses, from a server")
+    assert stage.tokens == Count(420_000, "at_most") and stage.model is stage.flops is stage.memory is None
+    assert found.training.pairs == Count(6_000, "at_most")
+    assert names(found) == ["no_room"]
