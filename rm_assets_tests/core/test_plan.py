@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rm_assets.core.errors import ModelError
-from rm_assets.core.model_shape import KNOWN_CONFIGS, ModelShape, shape_from_config
+from rm_assets.core.model_shape import KNOWN_CONFIGS, ModelShape, num_adapted_parameters, shape_from_config
 from rm_assets.core.plan import (
     Probe,
     forward_flops,
@@ -293,3 +293,43 @@ def test_a_server_is_counted_like_a_policy_and_its_weights_are_not_ours() -> Non
     assert stage.tokens == Count(420_000, "at_most") and stage.model is stage.flops is stage.memory is None
     assert found.training.pairs == Count(6_000, "at_most")
     assert names(found) == ["no_room"]
+
+
+def test_adapters_have_rank_times_inputs_and_outputs_and_the_score_head_is_trained_beside_them() -> None:
+    shape = replace(TINY, num_head_parameters=4)
+    # A layer: queries and output 4 to 6 and back, keys and values 4 to 3, MLP three times 4 to 10 or back.
+    assert num_adapted_parameters(shape, rank=2, target_modules=None) == 4 + 2 * 2 * (2 * 10 + 2 * 7 + 3 * 14)
+    assert num_adapted_parameters(shape, rank=2, target_modules=["q_proj", "mlp.up_proj"]) == 4 + 2 * 2 * (10 + 14)
+    assert num_adapted_parameters(shape, rank=2, target_modules=["proj"]) == 4
+
+
+def test_lora_trains_few_weights_and_has_no_band_of_learning_rates() -> None:
+    lora = {"lora": {"rank": 2}, "learning_rate": 0.02, "dtype": "bfloat16"}
+    found = plan(recipe(training=lora))
+    assert found.training.num_trained_parameters == 304
+    memory = found.training.memory
+    assert memory is not None
+    assert (memory.weights, memory.gradients, memory.optimizer) == (2_000 + 4 * 304, 4 * 304, 8 * 304)
+    assert names(found) == []
+    assert names(plan(recipe(training={"learning_rate": 0.02}))) == ["learning_rate_high"]
+
+
+def test_processes_share_all_but_activations_and_each_is_paid_for() -> None:
+    probe = Probe(seconds_per_step=90, device="small")
+    alone, shared = (
+        plan(recipe(execution={"num_processes": number}), probe=probe) for number in (1, 3)
+    )  # fmt: skip
+    one, third = alone.training.memory, shared.training.memory
+    assert one is not None and third is not None
+    assert (third.weights, third.gradients, third.optimizer) == (1_334, 1_334, 2_667)
+    assert third.activations == one.activations
+    cost = {device.device: (device.hours, device.usd) for device in shared.devices}
+    assert cost["small"] == (pytest.approx(4.7), pytest.approx(3 * 4.7 * 0.71))
+
+
+@pytest.mark.parametrize(("setting", "recomputes"), [("auto", False), ("never", False), ("always", True)])
+def test_engine_trl_recomputes_by_the_recipes_word_alone_in_one_process(setting: str, recomputes: bool) -> None:
+    execution = {"gradient_checkpointing": setting, "num_processes": 2}
+    training = plan(recipe(training={"engine": "trl"}, execution=execution)).training
+    assert training.memory == (training.memory_recomputed if recomputes else training.memory_kept)
+    assert training.num_processes == 1 and training.memory is not None and training.memory.weights == 4_000
