@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from rm_assets.cli import plan as planner
 from rm_assets.cli.main import app
 from rm_assets.core.errors import ModelError, PlanError
 from rm_assets.core.recipe import Recipe
@@ -228,3 +229,63 @@ def test_a_server_is_not_planned_as_recorded(recipes: Path) -> None:
     found = planned("mine")
     assert found["training"]["num_pairs"]["value"] == 90
     assert not any("recorded" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--pairs", "3000", "--reward-epochs", "30", "--rl-epochs", "10"),
+        ("--prompts", "2000", "--rl-epochs", "10", "--reward-epochs", "30"),
+    ],
+)
+def test_epochs_without_their_examples_are_refused_and_not_dropped(arguments: tuple[str, ...]) -> None:
+    error = plan(*arguments).exception
+    assert isinstance(error, PlanError) and error.code == "PLAN_001" and arguments[-2] in error.what
+
+
+def test_json_of_plain_numbers_has_guidance_and_warnings_in_it() -> None:
+    result = plan("--pairs", "900", "--reward-epochs", "30", "--model", "t5x", "--json")
+    found = json.loads(result.stdout)
+    assert found["reward_model_steps"] == 450 and found["guidance"]["steps"] == [500, 2_000]
+    assert [warning["name"] for warning in found["warnings"]] == ["few_pairs", "service_steps"]
+    assert result.stderr == ""
+
+
+def test_a_note_is_said_once(recipes: Path) -> None:
+    notes = planned("gsm8k")["notes"]
+    assert any("openai/gsm8k" in note for note in notes) and len(notes) == len(set(notes))
+
+
+@pytest.mark.parametrize(("has_gpu", "tokens"), [(True, 16_384), (False, 2_048)])
+def test_device_auto_is_planned_as_what_is_here(
+    recipes: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, tokens: int
+) -> None:
+    monkeypatch.setattr(planner, "_has_gpu", lambda: has_gpu)
+    (recipes / "mine.yaml").write_text(MINE.split("execution:", maxsplit=1)[0])
+    found = planned("mine")
+    assert found["training"]["num_tokens_per_forward"] == tokens
+    assert any("execution.device is auto" in note for note in found["notes"]) != has_gpu
+
+
+def test_tables_say_what_auto_may_come_to_and_what_is_trained(recipes: Path) -> None:
+    text = plan("mine").stdout
+    assert "at least" in text and "(this recipe if it fits)" in text and "parameters trained" not in text
+    (recipes / "mine.yaml").write_text(
+        MINE.replace("max_length: 64", "max_length: 64, lora: {rank: 2}").replace(
+            "training_token_budget: 512", "gradient_checkpointing: always, num_processes: 2"
+        )
+    )
+    text = plan("mine").stdout
+    assert "at least" not in text and "always (this recipe)" in text and "parameters trained" in text
+    assert "2 x H100" in text and "of each of 2 processes" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_step", "shown"), [(0.5, "at most 6.0 s"), (15, "at most 3.0 min"), (3_600, "at most 12.0 h")]
+)
+def test_times_are_in_seconds_minutes_or_hours_of_the_training_alone(
+    recipes: Path, seconds_per_step: float, shown: str
+) -> None:
+    text = plan("mine", "--seconds-per-step", str(seconds_per_step), "--device", "H100").stdout
+    assert shown in text
+    assert "time of the training alone" in text and "training cost" in text and "nothing was run" in text

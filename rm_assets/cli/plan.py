@@ -3,10 +3,12 @@
 import functools
 import json
 import os
+import platform
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +45,7 @@ class StepQuestion:
 
 
 def print_steps(question: StepQuestion, *, as_json: bool) -> None:
-    """Optimizer steps from plain numbers; warnings go to stderr. Raises: PlanError PLAN_001."""
+    """Optimizer steps from plain numbers; warnings go to stderr or into the JSON. Raises: PlanError PLAN_001."""
     if question.pairs is None and question.prompts is None:
         raise PlanError(
             "PLAN_001", "there is nothing to plan", why="neither a recipe nor --pairs nor --prompts was given",
@@ -59,20 +61,30 @@ def print_steps(question: StepQuestion, *, as_json: bool) -> None:
     warnings = [
         *(pair_warnings(question.pairs) if question.pairs is not None else []),
         *service_warnings(
-            reward_epochs=question.reward_epochs if question.pairs is not None else None,
-            rl_epochs=question.rl_epochs if question.prompts is not None else None,
+            reward_epochs=question.reward_epochs,
+            rl_epochs=question.rl_epochs,
             model=question.model,
             reward_steps=reward_steps,
         ),
     ]
-    if as_json:
-        print(json.dumps({"reward_model_steps": reward_steps, "reinforcement_learning_steps": rl_steps}))
-    else:
+    if not as_json:
         _print_steps_table(question, reward_steps, rl_steps)
-    _print_warnings(warnings)
+        _print_warnings(warnings)
+        return
+    found: dict[str, Any] = {"reward_model_steps": reward_steps, "reinforcement_learning_steps": rl_steps}
+    if question.model is not None:
+        found["guidance"] = asdict(SERVICE_GUIDANCE[question.model])
+    if warnings:
+        found["warnings"] = [asdict(warning) for warning in warnings]
+    print(json.dumps(found))
 
 
 def _steps(what: str, number: int | None, option: str, epochs: float | None, batch_size: int) -> int | None:
+    if number is None and epochs is not None:
+        raise PlanError(
+            "PLAN_001", f"{option} has no --{what} with it", why="steps are epochs times steps of an epoch",
+            fix=f"give --{what}, or leave {option} out",
+        )  # fmt: skip
     if number is None:
         return None
     if epochs is None or not 0 < epochs < float("inf"):
@@ -157,6 +169,7 @@ def make_plan(recipe: Recipe, *, model_config: Path | None = None, probe: Probe 
     if probe is not None:
         _require_price(probe.device, prices)
     notes: list[str] = []
+    recipe = _with_device(recipe, notes)
     made = _made(Store(find_home()), recipe, notes)
     rows = _rows_of_files(recipe, notes) if "prompts" not in made else {}
     shapes = _shapes(recipe, model_config, notes)
@@ -167,6 +180,23 @@ def make_plan(recipe: Recipe, *, model_config: Path | None = None, probe: Probe 
             f"`rm-assets run {recipe.name} --select '*implicit_pairs'` needs no model unless gold is one"
         )
     return plan_recipe(recipe, known, prices=prices, probe=probe, notes=notes)
+
+
+def _with_device(recipe: Recipe, notes: list[str]) -> Recipe:
+    """The recipe with `device: auto` made out: on a CPU, a forward pass has fewer tokens."""
+    if recipe.execution.device != "auto" or _has_gpu():
+        return recipe
+    notes.append(
+        "execution.device is auto and no GPU is here, so the plan is for a CPU: set it to cuda to plan for a GPU"
+    )
+    return recipe.model_copy(update={"execution": recipe.execution.model_copy(update={"device": "cpu"})})
+
+
+def _has_gpu() -> bool:
+    """Whether PyTorch is likely to find one; asking it would take seconds."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    return any(Path("/dev").glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
 
 
 def _prices() -> tuple[DevicePrice, ...]:
@@ -215,9 +245,8 @@ def _rows_of_files(recipe: Recipe, notes: list[str]) -> dict[str, int]:
                 note = f"prompts: {error.what}"
                 notes += [note] if note not in notes else []
         elif source is not None and source.kind == "dataset" and recipe.prompts.max_prompts is None:
-            notes.append(
-                f"prompts: the rows of {source.dataset} are counted when it is read; set max_prompts for a bound"
-            )
+            note = f"prompts: the rows of {source.dataset} are counted when it is read; set max_prompts for a bound"
+            notes += [note] if note not in notes else []
     return rows
 
 
