@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,12 @@ from rm_assets.cli import plan as planner
 from rm_assets.cli.main import app
 from rm_assets.core.errors import ModelError, PlanError
 from rm_assets.core.recipe import Recipe
+from rm_assets.executors.local import run_local
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Store
 from rm_assets_tests.fakes import save_causal
-from rm_assets_tests.tasks.conftest import ASSETS, Bench
+from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench
 
 COMMAND = str(Path(sys.executable).parent / "rm-assets")
 STEPS = ("--pairs", "3000", "--prompts", "2000", "--batch-size", "64", "--reward-epochs", "30", "--rl-epochs", "10")
@@ -200,6 +202,24 @@ def test_every_shipped_recipe_has_a_plan(recipes: Path) -> None:
         assert planned(key)["recipe"] == key
 
 
+def test_a_probe_in_an_empty_store_asks_for_the_pairs_alone(recipes: Path, tmp_path: Path) -> None:
+    error = plan("mine", "--probe").exception
+    assert isinstance(error, PlanError) and error.code == "PLAN_001"
+    assert "--select '*implicit_pairs'" in str(error.fix)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_probe_of_several_processes_is_refused_by_name(recipes: Path) -> None:
+    (recipes / "mine.yaml").write_text(MINE.replace("training_token_budget: 512", "num_processes: 2"))
+    error = plan("mine", "--probe").exception
+    assert isinstance(error, PlanError) and "execution.num_processes of 'mine' is 2" in error.what
+
+
+def everything(home: Path) -> set[str]:
+    """Every path in a store but the locks, which stay."""
+    return {str(path.relative_to(home)) for path in home.rglob("*") if path.suffix != ".lock"}
+
+
 @pytest.mark.slow
 def test_a_probe_measures_real_steps_and_leaves_the_store_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -214,12 +234,58 @@ def test_a_probe_measures_real_steps_and_leaves_the_store_as_it_was(
     refused = plan("mine", "--probe").exception
     assert isinstance(refused, PlanError) and "not made yet" in str(refused)
     bench.make(mine, ASSETS[3])
-    before = bench.manifests()
+    before = everything(bench.home)
     found = json.loads(plan("mine", "--probe", "--json").stdout)
     training = found["training"]
     assert training["seconds"] > 0 and training["probe_peak_bytes"] > 10**8
     assert next(d for d in found["devices"] if d["device"] == "local")["usd"] == 0
-    assert bench.manifests() == before and not list(bench.home.glob("reward_model/*"))
+    assert "only ten optimizer steps were run" in plan("mine", "--probe").stdout
+    assert everything(bench.home) == before
+
+
+@pytest.mark.slow
+def test_an_interrupted_probe_leaves_nothing_behind(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.write_toy(40)
+    save_causal(tmp_path / "recipes" / "base")
+    bench.make(bench.recipe("mine"), *ASSETS[:4])
+    before, temporary = everything(bench.home), tmp_path / "temporary"
+    temporary.mkdir()
+    places = {
+        "RM_ASSETS_RECIPES": str(tmp_path / "recipes"),
+        "RM_ASSETS_HOME": str(bench.home),
+        "TMPDIR": str(temporary),
+    }
+    process = subprocess.Popen(
+        [COMMAND, "plan", "mine", "--probe"], env={**os.environ, **places}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert any("probe: step" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert everything(bench.home) == before and not list(temporary.iterdir())
+
+
+@pytest.mark.slow
+def test_a_probe_writes_neither_state_nor_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    bench.write_toy(40)
+    save_causal(tmp_path / "recipes" / "base")
+    for engine in ("native", "trl"):
+        mine = bench.recipe("mine", training={**TOY["training"], "engine": engine})
+        pairs = bench.make(mine, *ASSETS[:4]).folder / "pairs.parquet"
+        (tmp_path / engine).mkdir()
+        request = tmp_path / f"{engine}.json"
+        values = {"recipe": mine.model_dump(mode="json"), "home": str(bench.home), "pairs": str(pairs)}
+        request.write_text(json.dumps({**values, "folder": str(tmp_path / engine)}))
+        events: list[dict[str, Any]] = []
+        assert run_local("probe", request, events.append).status == 0
+        assert events[-1]["event"] == "probe" and events[-1]["seconds_per_step"] > 0
+        assert not list((tmp_path / engine).glob("**/checkpoint*")) and not list(
+            (tmp_path / engine).glob("**/*.safetensors")
+        )
 
 
 def test_a_server_is_not_planned_as_recorded(recipes: Path) -> None:

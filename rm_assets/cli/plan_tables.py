@@ -11,8 +11,10 @@ SECONDS_OF_A_MINUTE, SECONDS_OF_AN_HOUR = 60, 3600
 
 def print_plan(plan: RecipePlan, console: Console) -> None:
     """Everything that the JSON says."""
-    done = "nothing was run" if plan.training.peak_bytes is None else "ten optimizer steps were run to measure them"
-    console.print(f"plan of {plan.recipe}: what is not marked 'at most' was counted in the store; {done}")
+    done = "nothing was run" if plan.training.peak_bytes is None else "only ten optimizer steps were run"
+    console.print(
+        f"plan of {plan.recipe}: what is not marked 'at most' was counted in the store; {done}", soft_wrap=True
+    )
     console.print(_stages(plan))
     console.print(_training(plan.training))
     if plan.training.memory_kept and plan.training.memory_recomputed:
