@@ -220,6 +220,32 @@ def everything(home: Path) -> set[str]:
     return {str(path.relative_to(home)) for path in home.rglob("*") if path.suffix != ".lock"}
 
 
+def test_recorded_files_are_counted_by_prompt_and_split(recipes: Path) -> None:
+    training = planned("ranked-answers")["training"]
+    # Five prompts with four answers each, six pairs a prompt, three passes of four steps.
+    assert training["num_pairs"] == {"value": 30, "basis": "at_most"}
+    assert training["num_optimizer_steps"] == {"value": 12, "basis": "at_most"}
+    assert not any("recorded responses" in note for note in planned("ranked-answers")["notes"])
+
+
+def test_recorded_responses_by_row_are_one_prompt_a_row(recipes: Path) -> None:
+    recorded = "{kind: recorded, align: row, source: {kind: files, files: [rows.jsonl]}, response_fields: [a, b, c]}"
+    policy = "{kind: policy, policy: {path: base}, num_responses: 3, max_new_tokens: 20}"
+    (recipes / "mine.yaml").write_text(MINE.replace(policy, recorded))
+    assert any("rows.jsonl" in note for note in planned("mine")["notes"])
+    (recipes / "rows.jsonl").write_text('["a", "b", "c"]\n' * 60)
+    assert planned("mine")["training"]["num_pairs"] == {"value": 90, "basis": "at_most_about"}
+
+
+def test_models_of_the_shipped_recipes_have_known_shapes(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RM_ASSETS_ALPACAFARM", str(recipes))
+    for key in recipe_book().partition_keys():
+        if key != "mine":
+            found = planned(key)
+            assert found["training"]["memory_bytes"], key
+            assert not any("shape of" in note for note in found["notes"])
+
+
 @pytest.mark.slow
 def test_a_probe_measures_real_steps_and_leaves_the_store_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

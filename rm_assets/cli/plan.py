@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -173,12 +174,17 @@ def make_plan(recipe: Recipe, *, model_config: Path | None = None, probe: Probe 
     made = _made(Store(find_home()), recipe, notes)
     rows = _rows_of_files(recipe, notes) if "prompts" not in made else {}
     shapes = _shapes(recipe, model_config, notes)
-    known = Known(made=made, num_source_rows=rows.get("source"), num_test_rows=rows.get("test"), shapes=shapes)
-    if "implicit_pairs" not in made and isinstance(recipe.sampling, RecordedResponses):
-        notes.append(
-            "recorded responses are counted when they are read: "
-            f"`rm-assets run {recipe.name} --select '*implicit_pairs'` needs no model unless gold is one"
-        )
+    recorded = None
+    if "evaluation_report" not in made and isinstance(recipe.sampling, RecordedResponses):
+        recorded = _recorded_of_files(recipe, recipe.sampling, notes)
+        if recorded is None and "implicit_pairs" not in made:
+            notes.append(
+                "recorded responses are counted when they are read: "
+                f"`rm-assets run {recipe.name} --select '*implicit_pairs'` needs no model unless gold is one"
+            )
+    known = Known(
+        made=made, num_source_rows=rows.get("source"), num_test_rows=rows.get("test"), recorded=recorded, shapes=shapes
+    )
     return plan_recipe(recipe, known, prices=prices, probe=probe, notes=notes)
 
 
@@ -248,6 +254,35 @@ def _rows_of_files(recipe: Recipe, notes: list[str]) -> dict[str, int]:
             note = f"prompts: the rows of {source.dataset} are counted when it is read; set max_prompts for a bound"
             notes += [note] if note not in notes else []
     return rows
+
+
+def _recorded_of_files(
+    recipe: Recipe, section: RecordedResponses, notes: list[str]
+) -> tuple[list[int], list[int]] | None:
+    """Responses of each prompt in the rows, as `Known` has them; None where they or the test prompts are in no file."""
+    prompts = recipe.prompts
+    sources = [section.source] if prompts.test is None else [section.source, prompts.test]
+    if not all(isinstance(source, FileSource) for source in sources):
+        return None
+    test_field = prompts.prompt_field if section.align == "prompt" else prompts.id_field
+    try:
+        test = (
+            {row.optional_text(test_field) for row in read_rows(prompts.test)}
+            if isinstance(prompts.test, FileSource)
+            else set()
+        )
+        rows = Counter(
+            str(number) if section.align == "row" else row.optional_text(section.prompt_field)
+            for number, row in enumerate(read_rows(section.source))
+        )
+    except (DataError, RecipeError) as error:
+        notes.append(f"sampled_responses: {error.what}")
+        return None
+    of_row = len(section.response_fields)
+    return (
+        [of_row * number for prompt, number in rows.items() if prompt not in test],
+        [of_row * number for prompt, number in rows.items() if prompt in test],
+    )
 
 
 def _shapes(recipe: Recipe, model_config: Path | None, notes: list[str]) -> dict[str, ModelShape]:

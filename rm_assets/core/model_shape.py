@@ -177,11 +177,16 @@ def _config(kind: str, hidden: int, layers: int, inner: int, heads: int, kv: int
     }  # fmt: skip
 
 
-# Sizes from the config.json of each model on the Hub, by the ids it goes under there.
+# Sizes from the config.json of each model on the Hub, by the ids it goes under there. The fine-tunes of the shipped
+# recipes have the sizes of the model that their name says they were made from.
 _KNOWN: dict[tuple[str, ...], dict[str, Any]] = {
-    ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B-Base"): _config("qwen3", 1024, 28, 3072, 16, 8, 128, 151_936, True),
+    ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B-Base", "Skywork/Skywork-Reward-V2-Qwen3-0.6B"): _config(
+        "qwen3", 1024, 28, 3072, 16, 8, 128, 151_936, True
+    ),
     ("Qwen/Qwen3-1.7B", "Qwen/Qwen3-1.7B-Base"): _config("qwen3", 2048, 28, 6144, 16, 8, 128, 151_936, True),
-    ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B-Base"): _config("qwen3", 2560, 36, 9728, 32, 8, 128, 151_936, True),
+    ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B-Base", "Hahmdong/RMOOD-qwen3-4b-alpacafarm-sft"): _config(
+        "qwen3", 2560, 36, 9728, 32, 8, 128, 151_936, True
+    ),
     ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B-Base"): _config("qwen3", 4096, 36, 12288, 32, 8, 128, 151_936, False),
     ("HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct"): _config(
         "llama", 576, 30, 1536, 9, 3, 64, 49_152, True
@@ -189,7 +194,9 @@ _KNOWN: dict[tuple[str, ...], dict[str, Any]] = {
     ("HuggingFaceTB/SmolLM2-360M", "HuggingFaceTB/SmolLM2-360M-Instruct"): _config(
         "llama", 960, 32, 2560, 15, 5, 64, 49_152, True
     ),
-    ("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct"): _config(
+    (
+        "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct", "Skywork/Skywork-Reward-V2-Llama-3.1-8B",
+    ): _config(
         "llama", 4096, 32, 14336, 32, 8, 128, 128_256, False
     ),
     ("meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-1B-Instruct"): _config(

@@ -333,3 +333,15 @@ def test_engine_trl_recomputes_by_the_recipes_word_alone_in_one_process(setting:
     training = plan(recipe(training={"engine": "trl"}, execution=execution)).training
     assert training.memory == (training.memory_recomputed if recomputes else training.memory_kept)
     assert training.num_processes == 1 and training.memory is not None and training.memory.weights == 4_000
+
+
+def test_recorded_responses_of_files_are_the_most_there_can_be() -> None:
+    recorded = {"kind": "recorded", "source": {"kind": "files", "files": ["/a.jsonl"]}}
+    mine = Recipe.model_validate({**recipe().model_dump(), "sampling": recorded})
+    found = plan(mine, Known(recorded=([4, 2, 1], [3]), shapes={"/base": TINY}))
+    stages = {stage.asset: stage for stage in found.stages}
+    assert stages["sampled_responses"].items == Count(10, "at_most")
+    assert stages["implicit_pairs"].items == Count(6 + 1 + 0 + 3, "at_most")
+    assert found.training.pairs == Count(7, "at_most")
+    fewer = mine.model_copy(update={"prompts": mine.prompts.model_copy(update={"max_prompts": 2})})
+    assert plan(fewer, Known(recorded=([1, 2, 4], [3]))).training.pairs == Count(7, "at_most")
