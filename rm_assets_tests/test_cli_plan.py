@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from rm_assets.cli import plan as planner
+from rm_assets.cli import known
 from rm_assets.cli.main import app
 from rm_assets.core.errors import ModelError, PlanError
 from rm_assets.core.recipe import Recipe
@@ -352,7 +352,7 @@ def test_a_note_is_said_once(recipes: Path) -> None:
 def test_device_auto_is_planned_as_what_is_here(
     recipes: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, tokens: int
 ) -> None:
-    monkeypatch.setattr(planner, "_has_gpu", lambda: has_gpu)
+    monkeypatch.setattr(known, "_has_gpu", lambda: has_gpu)
     (recipes / "mine.yaml").write_text(MINE.split("execution:", maxsplit=1)[0])
     found = planned("mine")
     assert found["training"]["num_tokens_per_forward"] == tokens
