@@ -359,6 +359,15 @@ def test_device_auto_is_planned_as_what_is_here(
     assert any("execution.device is auto" in note for note in found["notes"]) != has_gpu
 
 
+@pytest.mark.parametrize(("machine", "has_gpu"), [("arm64", True), ("x86_64", False)])
+def test_a_mac_has_a_gpu_that_counts_if_it_is_apple_silicon(
+    monkeypatch: pytest.MonkeyPatch, machine: str, has_gpu: bool
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert known._has_gpu() == has_gpu
+
+
 def test_tables_say_what_auto_may_come_to_and_what_is_trained(recipes: Path) -> None:
     text = plan("mine").stdout
     assert "at least" in text and "(this recipe if it fits)" in text and "parameters trained" not in text

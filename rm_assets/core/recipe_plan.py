@@ -149,7 +149,7 @@ def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> Training
         if tokens.value is not None:
             flops = training_flops(
                 shape, num_tokens=tokens.value, row_length=settings.max_length,
-                gradient_checkpointing=checkpointing == "always",
+                gradient_checkpointing=checkpointing != "never",
             )  # fmt: skip
     return TrainingPlan(
         made=made is not None, base=settings.base.location, num_parameters=shape.num_parameters if shape else None,

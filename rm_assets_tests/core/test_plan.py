@@ -345,3 +345,11 @@ def test_recorded_responses_of_files_are_the_most_there_can_be() -> None:
     assert found.training.pairs == Count(7, "at_most")
     fewer = mine.model_copy(update={"prompts": mine.prompts.model_copy(update={"max_prompts": 2})})
     assert plan(fewer, Known(recorded=([1, 2, 4], [3]))).training.pairs == Count(7, "at_most")
+
+
+def test_operations_of_auto_are_a_bound_that_recomputing_keeps() -> None:
+    never, auto, always = (
+        plan(recipe(execution={"gradient_checkpointing": setting})).training.flops
+        for setting in ("never", "auto", "always")
+    )
+    assert never is not None and auto == always == never * 4 // 3
