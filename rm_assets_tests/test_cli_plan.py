@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from rm_assets.cli import known
 from rm_assets.cli.main import app
 from rm_assets.core.errors import ModelError, PlanError
 from rm_assets.core.recipe import Recipe
+from rm_assets.executors.local import run_local
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Store
 from rm_assets_tests.fakes import save_causal
-from rm_assets_tests.tasks.conftest import ASSETS, Bench
+from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench
 
 COMMAND = str(Path(sys.executable).parent / "rm-assets")
 STEPS = ("--pairs", "3000", "--prompts", "2000", "--batch-size", "64", "--reward-epochs", "30", "--rl-epochs", "10")
@@ -199,6 +202,50 @@ def test_every_shipped_recipe_has_a_plan(recipes: Path) -> None:
         assert planned(key)["recipe"] == key
 
 
+def test_a_probe_in_an_empty_store_asks_for_the_pairs_alone(recipes: Path, tmp_path: Path) -> None:
+    error = plan("mine", "--probe").exception
+    assert isinstance(error, PlanError) and error.code == "PLAN_001"
+    assert "--select '*implicit_pairs'" in str(error.fix)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_probe_of_several_processes_is_refused_by_name(recipes: Path) -> None:
+    (recipes / "mine.yaml").write_text(MINE.replace("training_token_budget: 512", "num_processes: 2"))
+    error = plan("mine", "--probe").exception
+    assert isinstance(error, PlanError) and "execution.num_processes of 'mine' is 2" in error.what
+
+
+def everything(home: Path) -> set[str]:
+    """Every path in a store but the locks, which stay."""
+    return {str(path.relative_to(home)) for path in home.rglob("*") if path.suffix != ".lock"}
+
+
+def test_recorded_files_are_counted_by_prompt_and_split(recipes: Path) -> None:
+    training = planned("ranked-answers")["training"]
+    # Five prompts with four answers each, six pairs a prompt, three passes of four steps.
+    assert training["num_pairs"] == {"value": 30, "basis": "at_most"}
+    assert training["num_optimizer_steps"] == {"value": 12, "basis": "at_most"}
+    assert not any("recorded responses" in note for note in planned("ranked-answers")["notes"])
+
+
+def test_recorded_responses_by_row_are_one_prompt_a_row(recipes: Path) -> None:
+    recorded = "{kind: recorded, align: row, source: {kind: files, files: [rows.jsonl]}, response_fields: [a, b, c]}"
+    policy = "{kind: policy, policy: {path: base}, num_responses: 3, max_new_tokens: 20}"
+    (recipes / "mine.yaml").write_text(MINE.replace(policy, recorded))
+    assert any("rows.jsonl" in note for note in planned("mine")["notes"])
+    (recipes / "rows.jsonl").write_text('["a", "b", "c"]\n' * 60)
+    assert planned("mine")["training"]["num_pairs"] == {"value": 90, "basis": "at_most_about"}
+
+
+def test_models_of_the_shipped_recipes_have_known_shapes(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RM_ASSETS_ALPACAFARM", str(recipes))
+    for key in recipe_book().partition_keys():
+        if key != "mine":
+            found = planned(key)
+            assert found["training"]["memory_bytes"], key
+            assert not any("shape of" in note for note in found["notes"])
+
+
 @pytest.mark.slow
 def test_a_probe_measures_real_steps_and_leaves_the_store_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -213,9 +260,133 @@ def test_a_probe_measures_real_steps_and_leaves_the_store_as_it_was(
     refused = plan("mine", "--probe").exception
     assert isinstance(refused, PlanError) and "not made yet" in str(refused)
     bench.make(mine, ASSETS[3])
-    before = bench.manifests()
+    before = everything(bench.home)
     found = json.loads(plan("mine", "--probe", "--json").stdout)
     training = found["training"]
     assert training["seconds"] > 0 and training["probe_peak_bytes"] > 10**8
     assert next(d for d in found["devices"] if d["device"] == "local")["usd"] == 0
-    assert bench.manifests() == before and not list(bench.home.glob("reward_model/*"))
+    assert "only ten optimizer steps were run" in plan("mine", "--probe").stdout
+    assert everything(bench.home) == before
+
+
+@pytest.mark.slow
+def test_an_interrupted_probe_leaves_nothing_behind(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.write_toy(40)
+    save_causal(tmp_path / "recipes" / "base")
+    bench.make(bench.recipe("mine"), *ASSETS[:4])
+    before, temporary = everything(bench.home), tmp_path / "temporary"
+    temporary.mkdir()
+    places = {
+        "RM_ASSETS_RECIPES": str(tmp_path / "recipes"),
+        "RM_ASSETS_HOME": str(bench.home),
+        "TMPDIR": str(temporary),
+    }
+    process = subprocess.Popen(
+        [COMMAND, "plan", "mine", "--probe"], env={**os.environ, **places}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert any("probe: step" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert everything(bench.home) == before and not list(temporary.iterdir())
+
+
+@pytest.mark.slow
+def test_a_probe_writes_neither_state_nor_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    bench.write_toy(40)
+    save_causal(tmp_path / "recipes" / "base")
+    for engine in ("native", "trl"):
+        mine = bench.recipe("mine", training={**TOY["training"], "engine": engine})
+        pairs = bench.make(mine, *ASSETS[:4]).folder / "pairs.parquet"
+        (tmp_path / engine).mkdir()
+        request = tmp_path / f"{engine}.json"
+        values = {"recipe": mine.model_dump(mode="json"), "home": str(bench.home), "pairs": str(pairs)}
+        request.write_text(json.dumps({**values, "folder": str(tmp_path / engine)}))
+        events: list[dict[str, Any]] = []
+        assert run_local("probe", request, events.append).status == 0
+        assert events[-1]["event"] == "probe" and events[-1]["seconds_per_step"] > 0
+        assert not list((tmp_path / engine).glob("**/checkpoint*")) and not list(
+            (tmp_path / engine).glob("**/*.safetensors")
+        )
+
+
+def test_a_server_is_not_planned_as_recorded(recipes: Path) -> None:
+    server = "{kind: server, base_url: 'http://127.0.0.1:1/v1', model: m, revision: '1', num_responses: 3}"
+    policy = "{kind: policy, policy: {path: base}, num_responses: 3, max_new_tokens: 20}"
+    (recipes / "mine.yaml").write_text(MINE.replace(policy, server))
+    found = planned("mine")
+    assert found["training"]["num_pairs"]["value"] == 90
+    assert not any("recorded" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--pairs", "3000", "--reward-epochs", "30", "--rl-epochs", "10"),
+        ("--prompts", "2000", "--rl-epochs", "10", "--reward-epochs", "30"),
+    ],
+)
+def test_epochs_without_their_examples_are_refused_and_not_dropped(arguments: tuple[str, ...]) -> None:
+    error = plan(*arguments).exception
+    assert isinstance(error, PlanError) and error.code == "PLAN_001" and arguments[-2] in error.what
+
+
+def test_json_of_plain_numbers_has_guidance_and_warnings_in_it() -> None:
+    result = plan("--pairs", "900", "--reward-epochs", "30", "--model", "t5x", "--json")
+    found = json.loads(result.stdout)
+    assert found["reward_model_steps"] == 450 and found["guidance"]["steps"] == [500, 2_000]
+    assert [warning["name"] for warning in found["warnings"]] == ["few_pairs", "service_steps"]
+    assert result.stderr == ""
+
+
+def test_a_note_is_said_once(recipes: Path) -> None:
+    notes = planned("gsm8k")["notes"]
+    assert any("openai/gsm8k" in note for note in notes) and len(notes) == len(set(notes))
+
+
+@pytest.mark.parametrize(("has_gpu", "tokens"), [(True, 16_384), (False, 2_048)])
+def test_device_auto_is_planned_as_what_is_here(
+    recipes: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, tokens: int
+) -> None:
+    monkeypatch.setattr(known, "_has_gpu", lambda: has_gpu)
+    (recipes / "mine.yaml").write_text(MINE.split("execution:", maxsplit=1)[0])
+    found = planned("mine")
+    assert found["training"]["num_tokens_per_forward"] == tokens
+    assert any("execution.device is auto" in note for note in found["notes"]) != has_gpu
+
+
+@pytest.mark.parametrize(("machine", "has_gpu"), [("arm64", True), ("x86_64", False)])
+def test_a_mac_has_a_gpu_that_counts_if_it_is_apple_silicon(
+    monkeypatch: pytest.MonkeyPatch, machine: str, has_gpu: bool
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert known._has_gpu() == has_gpu
+
+
+def test_tables_say_what_auto_may_come_to_and_what_is_trained(recipes: Path) -> None:
+    text = plan("mine").stdout
+    assert "at least" in text and "(this recipe if it fits)" in text and "parameters trained" not in text
+    (recipes / "mine.yaml").write_text(
+        MINE.replace("max_length: 64", "max_length: 64, lora: {rank: 2}").replace(
+            "training_token_budget: 512", "gradient_checkpointing: always, num_processes: 2"
+        )
+    )
+    text = plan("mine").stdout
+    assert "at least" not in text and "always (this recipe)" in text and "parameters trained" in text
+    assert "2 x H100" in text and "of each of 2 processes" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_step", "shown"), [(0.5, "at most 6.0 s"), (15, "at most 3.0 min"), (3_600, "at most 12.0 h")]
+)
+def test_times_are_in_seconds_minutes_or_hours_of_the_training_alone(
+    recipes: Path, seconds_per_step: float, shown: str
+) -> None:
+    text = plan("mine", "--seconds-per-step", str(seconds_per_step), "--device", "H100").stdout
+    assert shown in text
+    assert "time of the training alone" in text and "training cost" in text and "nothing was run" in text

@@ -1,33 +1,25 @@
-"""`rm-assets plan`: finds out what is known of a recipe without running it, and prints the plan."""
+"""`rm-assets plan`: steps from plain numbers, or the plan of a recipe."""
 
-import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from rm_assets.cli.known import find_known, with_device
 from rm_assets.cli.plan_tables import print_plan
-from rm_assets.core.errors import DataError, ModelError, PlanError, RecipeError, StoreError
+from rm_assets.core.errors import PlanError
 from rm_assets.core.guidance import SERVICE_GUIDANCE, PlanWarning, pair_warnings, service_warnings
-from rm_assets.core.model_shape import ModelShape, shape_from_config
 from rm_assets.core.plan import Probe, num_optimizer_steps
 from rm_assets.core.prices import LIST_PRICES, DevicePrice, parse_prices
-from rm_assets.core.recipe import ClassifierGold, FileSource, ModelRef, PolicySampling, Recipe
-from rm_assets.core.recipe_counts import Known, Made
+from rm_assets.core.recipe import Recipe
 from rm_assets.core.recipe_plan import RecipePlan, plan_recipe
-from rm_assets.core.stages import STAGES
 from rm_assets.resources.recipes import recipe_book
-from rm_assets.storage.fingerprints import Fingerprints
-from rm_assets.storage.home import find_home
-from rm_assets.storage.lineage import wanted
-from rm_assets.storage.model_configs import find_config, read_config
-from rm_assets.storage.sources import read_rows
-from rm_assets.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class StepQuestion:
 
 
 def print_steps(question: StepQuestion, *, as_json: bool) -> None:
-    """Optimizer steps from plain numbers; warnings go to stderr. Raises: PlanError PLAN_001."""
+    """Optimizer steps from plain numbers; warnings go to stderr or into the JSON. Raises: PlanError PLAN_001."""
     if question.pairs is None and question.prompts is None:
         raise PlanError(
             "PLAN_001", "there is nothing to plan", why="neither a recipe nor --pairs nor --prompts was given",
@@ -59,20 +51,30 @@ def print_steps(question: StepQuestion, *, as_json: bool) -> None:
     warnings = [
         *(pair_warnings(question.pairs) if question.pairs is not None else []),
         *service_warnings(
-            reward_epochs=question.reward_epochs if question.pairs is not None else None,
-            rl_epochs=question.rl_epochs if question.prompts is not None else None,
+            reward_epochs=question.reward_epochs,
+            rl_epochs=question.rl_epochs,
             model=question.model,
             reward_steps=reward_steps,
         ),
     ]
-    if as_json:
-        print(json.dumps({"reward_model_steps": reward_steps, "reinforcement_learning_steps": rl_steps}))
-    else:
+    if not as_json:
         _print_steps_table(question, reward_steps, rl_steps)
-    _print_warnings(warnings)
+        _print_warnings(warnings)
+        return
+    found: dict[str, Any] = {"reward_model_steps": reward_steps, "reinforcement_learning_steps": rl_steps}
+    if question.model is not None:
+        found["guidance"] = asdict(SERVICE_GUIDANCE[question.model])
+    if warnings:
+        found["warnings"] = [asdict(warning) for warning in warnings]
+    print(json.dumps(found))
 
 
 def _steps(what: str, number: int | None, option: str, epochs: float | None, batch_size: int) -> int | None:
+    if number is None and epochs is not None:
+        raise PlanError(
+            "PLAN_001", f"{option} has no --{what} with it", why="steps are epochs times steps of an epoch",
+            fix=f"give --{what}, or leave {option} out",
+        )  # fmt: skip
     if number is None:
         return None
     if epochs is None or not 0 < epochs < float("inf"):
@@ -157,16 +159,9 @@ def make_plan(recipe: Recipe, *, model_config: Path | None = None, probe: Probe 
     if probe is not None:
         _require_price(probe.device, prices)
     notes: list[str] = []
-    made = _made(Store(find_home()), recipe, notes)
-    rows = _rows_of_files(recipe, notes) if "prompts" not in made else {}
-    shapes = _shapes(recipe, model_config, notes)
-    known = Known(made=made, num_source_rows=rows.get("source"), num_test_rows=rows.get("test"), shapes=shapes)
-    if "implicit_pairs" not in made and not isinstance(recipe.sampling, PolicySampling):
-        notes.append(
-            "recorded responses are counted when they are read: "
-            f"`rm-assets run {recipe.name} --select '*implicit_pairs'` needs no model unless gold is one"
-        )
-    return plan_recipe(recipe, known, prices=prices, probe=probe, notes=notes)
+    recipe = with_device(recipe, notes)
+    known = find_known(recipe, model_config, notes)
+    return plan_recipe(recipe, known, prices=prices, probe=probe, notes=list(dict.fromkeys(notes)))
 
 
 def _prices() -> tuple[DevicePrice, ...]:
@@ -181,66 +176,3 @@ def _prices() -> tuple[DevicePrice, ...]:
             fix="correct or unset RM_ASSETS_PRICES",
         ) from None  # fmt: skip
     return parse_prices(text, named)
-
-
-def _made(store: Store, recipe: Recipe, notes: list[str]) -> dict[str, Made]:
-    """What is committed as the recipe wants it now. A missing source is a note: the plan stands without it."""
-    fingerprint: Callable[[str], str] = functools.cache(
-        Fingerprints(store.home / "fingerprints", remembers=False).of
-    )  # fmt: skip
-    made: dict[str, Made] = {}
-    for asset in STAGES:
-        try:
-            manifest = wanted(store, recipe, asset, fingerprint).manifest
-        except (DataError, RecipeError) as error:
-            notes.append(f"{asset}: {error.what}")
-            break
-        except StoreError as error:
-            if error.code != "STORE_002":
-                raise
-            break  # nothing after an asset that is not made can be made
-        if manifest is not None:
-            made[asset] = Made(manifest.counts, manifest.facts, manifest.work)
-    return made
-
-
-def _rows_of_files(recipe: Recipe, notes: list[str]) -> dict[str, int]:
-    """Rows of the prompts' files: the most prompts that they can give."""
-    rows: dict[str, int] = {}
-    for name, source in (("source", recipe.prompts.source), ("test", recipe.prompts.test)):
-        if isinstance(source, FileSource):
-            try:
-                rows[name] = sum(1 for _ in read_rows(source))
-            except (DataError, RecipeError) as error:
-                note = f"prompts: {error.what}"
-                notes += [note] if note not in notes else []
-        elif source is not None and source.kind == "dataset" and recipe.prompts.max_prompts is None:
-            notes.append(
-                f"prompts: the rows of {source.dataset} are counted when it is read; set max_prompts for a bound"
-            )
-    return rows
-
-
-def _shapes(recipe: Recipe, model_config: Path | None, notes: list[str]) -> dict[str, ModelShape]:
-    """Shapes of the recipe's models by location; `model_config` is that of the base."""
-    refs: list[ModelRef] = [recipe.training.base]
-    refs += [recipe.sampling.policy] if isinstance(recipe.sampling, PolicySampling) else []
-    refs += [recipe.gold.model] if isinstance(recipe.gold, ClassifierGold) else []
-    shapes: dict[str, ModelShape] = {}
-    if model_config is not None:
-        shapes[recipe.training.base.location] = shape_from_config(read_config(model_config))
-    for ref in refs:
-        if ref.location in shapes:
-            continue
-        try:
-            config = find_config(ref)
-            if config is not None:
-                shapes[ref.location] = shape_from_config(config)
-                continue
-            reason = "it is neither on this disk nor in the table of known models"
-        except ModelError as error:
-            reason = error.what
-        fix = ": give --model-config PATH" if ref.location == recipe.training.base.location else ""
-        note = f"shape of {ref.location} unknown ({reason}){fix}"
-        notes += [note] if note not in notes else []
-    return shapes

@@ -6,10 +6,15 @@ from rich.table import Table
 from rm_assets.core.plan import InferenceMemory, TrainingMemory
 from rm_assets.core.recipe_plan import RecipePlan, TrainingPlan
 
+SECONDS_OF_A_MINUTE, SECONDS_OF_AN_HOUR = 60, 3600
+
 
 def print_plan(plan: RecipePlan, console: Console) -> None:
     """Everything that the JSON says."""
-    console.print(f"plan of {plan.recipe}: what is not marked 'at most' was counted in the store; nothing was run")
+    done = "nothing was run" if plan.training.peak_bytes is None else "only ten optimizer steps were run"
+    console.print(
+        f"plan of {plan.recipe}: what is not marked 'at most' was counted in the store; {done}", soft_wrap=True
+    )
     console.print(_stages(plan))
     console.print(_training(plan.training))
     if plan.training.memory_kept and plan.training.memory_recomputed:
@@ -29,7 +34,7 @@ def _stages(plan: RecipePlan) -> Table:
             table.add_row(
                 "reward_model", _yes(plan.training.made), f"{plan.training.pairs} pairs trained on",
                 str(plan.training.tokens), _flops(plan.training.flops),
-                _total(plan.training.memory),
+                _chosen_total(plan.training),
             )  # fmt: skip
         has_model = stage.model is not None
         table.add_row(
@@ -43,24 +48,31 @@ def _training(training: TrainingPlan) -> Table:
     table = Table("training", training.base)
     size = f"{training.num_parameters:,}" if training.num_parameters is not None else "unknown"
     table.add_row("parameters", size)
+    if training.num_trained_parameters not in (None, training.num_parameters):
+        table.add_row("parameters trained", f"{training.num_trained_parameters:,}")
+    if training.num_processes > 1:
+        table.add_row("processes, each on a device", str(training.num_processes))
     table.add_row("optimizer steps of an epoch", str(training.steps_per_epoch))
     table.add_row("optimizer steps", str(training.optimizer_steps))
     table.add_row("warm-up steps", str(training.warmup_steps))
     table.add_row("tokens", str(training.tokens))
     table.add_row("tokens of a forward pass", f"at most {training.tokens_per_forward:,}")
     table.add_row("operations at most", _flops(training.flops))
-    table.add_row("time", _measured(training, training.seconds and training.seconds / 3600, "h"))
+    table.add_row("time of the training alone", _time(training, training.seconds))
     if training.peak_bytes is not None:
         table.add_row("memory of the probe, at its peak", _bytes(training.peak_bytes))
     return table
 
 
 def _memory(training: TrainingPlan, kept: TrainingMemory, recomputed: TrainingMemory) -> Table:
-    chosen = " (this recipe)"
+    chosen = {"never": "", "always": "", training.gradient_checkpointing: " (this recipe)"}
+    if training.gradient_checkpointing == "auto":
+        chosen = {"never": " (this recipe if it fits)", "always": " (this recipe if not)"}
     table = Table(
-        "device memory of the training, estimated",
-        "gradient_checkpointing never" + (chosen if training.gradient_checkpointing == "never" else ""),
-        "always" + (chosen if training.gradient_checkpointing == "always" else ""),
+        "device memory of the training, estimated"
+        + (f", of each of {training.num_processes} processes" if training.num_processes > 1 else ""),
+        "gradient_checkpointing never" + chosen["never"],
+        "always" + chosen["always"],
     )
     for part, value in kept.as_json().items():
         table.add_row(part, _bytes(value), _bytes(recomputed.as_json()[part]))
@@ -68,27 +80,38 @@ def _memory(training: TrainingPlan, kept: TrainingMemory, recomputed: TrainingMe
 
 
 def _devices(plan: RecipePlan) -> Table:
-    table = Table("device", "memory", "training fits", "USD an hour", "as of", "time", "cost")
+    table = Table("device", "memory", "training fits", "USD an hour", "as of", "training time", "training cost")
+    number = f"{plan.training.num_processes} x " if plan.training.num_processes > 1 else ""
     for device in plan.devices:
         table.add_row(
-            device.device,
+            number + device.device,
             f"{device.memory_gb:g} GB" if device.memory_gb is not None else "",
             "unknown" if device.fits is None else _yes(device.fits),
             f"{device.usd_per_hour:.2f}",
             device.as_of,
-            _measured(plan.training, device.hours, "h"),
-            _measured(plan.training, device.usd, "USD"),
+            _time(plan.training, device.hours and device.hours * 3600),
+            _measured(plan.training, None if device.usd is None else f"{device.usd:,.2f} USD"),
         )
     return table
 
 
-def _measured(training: TrainingPlan, value: float | None, unit: str) -> str:
+def _time(training: TrainingPlan, seconds: float | None) -> str:
+    return _measured(training, None if seconds is None else _duration(seconds))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < SECONDS_OF_A_MINUTE:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < SECONDS_OF_AN_HOUR else f"{seconds / 3600:,.1f} h"
+
+
+def _measured(training: TrainingPlan, value: str | None) -> str:
     """Time or cost, as sure as the number of steps that it is of."""
     if training.optimizer_steps.value is None:
         return "steps unknown"
     if value is None:
         return "needs a probe"
-    return ("" if training.optimizer_steps.basis == "made" else "at most ") + f"{value:,.2f} {unit}"
+    return ("" if training.optimizer_steps.basis == "made" else "at most ") + value
 
 
 def _yes(value: bool) -> str:
@@ -97,6 +120,12 @@ def _yes(value: bool) -> str:
 
 def _flops(value: int | None) -> str:
     return "unknown" if value is None else f"{value:.2e}"
+
+
+def _chosen_total(training: TrainingPlan) -> str:
+    """With `auto`, activations are recomputed only where they would not fit, so it may be more."""
+    is_least = training.memory is not None and training.gradient_checkpointing == "auto"
+    return ("at least " if is_least else "") + _total(training.memory)
 
 
 def _total(memory: TrainingMemory | InferenceMemory | None) -> str:

@@ -5,11 +5,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rm_assets.core.errors import PlanError, RmAssetsError
+from rm_assets.core.errors import PlanError, RmAssetsError, StoreError
 from rm_assets.core.plan import Probe
 from rm_assets.core.recipe import Recipe
+from rm_assets.core.recipe_plan import num_processes
 from rm_assets.executors.local import run_local
 from rm_assets.storage.files import write_json
+from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import find_home
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Store
@@ -18,15 +20,16 @@ from rm_assets.storage.store import Store
 def measure(recipe: Recipe, device: str) -> Probe:
     """Seconds of an optimizer step on this machine, called `device` in the price list.
 
-    Raises: PlanError PLAN_001 if the pairs are not made yet or the probe fails, or the error of the training itself.
+    Raises: PlanError PLAN_001 if the training has several processes, the pairs are not made yet, or the probe fails; or
+    the error of the training itself.
     """
-    store = Store(find_home())
-    want = wanted(store, recipe, "implicit_pairs")
-    if want.manifest is None:
+    if num_processes(recipe) > 1:
         raise PlanError(
-            "PLAN_001", f"a probe trains on real pairs, and those of '{recipe.name}' are not made yet",
-            fix=f"run `rm-assets run {recipe.name} --select '*implicit_pairs'` first",
+            "PLAN_001", f"a probe measures one process, and execution.num_processes of '{recipe.name}' is {num_processes(recipe)}",
+            fix="set it to 1 for the probe, or time a step of the real training and give it with --seconds-per-step",
         )  # fmt: skip
+    store = Store(find_home())
+    pairs = _pairs(store, recipe)
     found: dict[str, Any] = {}
 
     def listen(event: dict[str, Any]) -> None:
@@ -34,10 +37,12 @@ def measure(recipe: Recipe, device: str) -> Probe:
         if event["event"] == "progress":
             print(f"probe: step {event['done']} of {event['total']}", file=sys.stderr)
 
-    with tempfile.TemporaryDirectory() as folder:
+    # In the store, where a training has room; gone also when the probe is interrupted.
+    with tempfile.TemporaryDirectory(dir=store.home, prefix=".probe-") as folder:
         request = Path(folder) / "request.json"
-        pairs = store.folder("implicit_pairs", want.digest) / "pairs.parquet"
-        values = {"recipe": recipe.model_dump(mode="json"), "home": str(store.home), "pairs": str(pairs)}
+        values = {
+            "recipe": recipe.model_dump(mode="json"), "home": str(store.home), "pairs": str(pairs), "folder": folder,
+        }  # fmt: skip
         write_json(request, values)
         end = run_local("probe", request, listen, timeout_seconds=recipe.execution.timeout_seconds)
     if "error" in found:
@@ -48,3 +53,19 @@ def measure(recipe: Recipe, device: str) -> Probe:
             fix="if it was killed, it wanted more memory than there is: lower execution.training_token_budget",
         )  # fmt: skip
     return Probe(found["probe"]["seconds_per_step"], device, found["probe"]["peak_bytes"])
+
+
+def _pairs(store: Store, recipe: Recipe) -> Path:
+    """The table of the recipe's pairs. Raises: PlanError PLAN_001 if they, or something they are made of, are not made."""
+    try:
+        want = wanted(store, recipe, "implicit_pairs", Fingerprints(store.home / "fingerprints", remembers=False).of)
+    except StoreError as error:
+        if error.code != "STORE_002":
+            raise
+    else:
+        if want.manifest is not None:
+            return store.folder("implicit_pairs", want.digest) / "pairs.parquet"
+    raise PlanError(
+        "PLAN_001", f"a probe trains on real pairs, and those of '{recipe.name}' are not made yet",
+        fix=f"run `rm-assets run {recipe.name} --select '*implicit_pairs'` first",
+    )  # fmt: skip

@@ -125,11 +125,17 @@ def service_warnings(
 
 
 def training_warnings(
-    *, num_parameters: int | None, learning_rate: float, num_epochs: float, warmup_steps: int | None
+    *,
+    num_parameters: int | None,
+    learning_rate: float,
+    num_epochs: float,
+    warmup_steps: int | None,
+    trains_all_weights: bool = True,
 ) -> list[PlanWarning]:
-    """Learning rate for the size of the model, warm-up, passes over the pairs."""
+    """Learning rate for the size of the model if all of it is trained, warm-up, passes over the pairs."""
     warnings = []
-    band = next((b for b in RATE_BANDS if num_parameters is not None and num_parameters < b.num_parameters), None)
+    bands = RATE_BANDS if trains_all_weights else ()
+    band = next((b for b in bands if num_parameters is not None and num_parameters < b.num_parameters), None)
     if band and num_parameters is not None and not band.lowest <= learning_rate <= band.highest:
         too, risk, do = (
             ("high", "forgets what the base model knew", "lower")

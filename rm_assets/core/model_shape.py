@@ -3,7 +3,7 @@
 The count is that of the reward model: a sequence classifier with one output, so without the head over the vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a transformer. `num_parameters` counts the reward model: backbone and score head."""
+    """Sizes of a transformer. `num_parameters` counts the reward model: backbone and score head, which `num_head_parameters` counts alone."""
 
     num_parameters: int
     hidden_size: int
@@ -34,6 +34,7 @@ class ModelShape:
     vocab_size: int
     family: Family = "llama"
     tied_embeddings: bool = True
+    num_head_parameters: int = 0
 
     @property
     def attention_size(self) -> int:
@@ -82,6 +83,44 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
         ) from None
 
 
+def num_adapted_parameters(shape: ModelShape, *, rank: int, target_modules: Sequence[str] | None) -> int:
+    """What low-rank adaptation trains: rank x (inputs + outputs) of each adapted linear layer, and the score head.
+
+    As peft finds them: a target is a layer's name or its end; without targets all linear layers are adapted.
+    """
+
+    def is_adapted(names: tuple[str, ...]) -> bool:
+        return target_modules is None or any(f".{name}".endswith(f".{t}") for name in names for t in target_modules)
+
+    adapted = [sizes for names, *sizes in _linear_layers(shape) if is_adapted(names)]
+    return shape.num_head_parameters + sum(number * rank * (ins + outs) for number, ins, outs in adapted)
+
+
+def _linear_layers(shape: ModelShape) -> list[tuple[tuple[str, ...], int, int, int]]:
+    """The linear layers of one kind: the names they go by, their number, inputs, outputs."""
+    layers, hidden, inner = shape.num_layers, shape.hidden_size, shape.intermediate_size
+    queries, keys = shape.attention_size, shape.kv_size
+    if shape.family == "bert":
+        return [
+            (("attention.self.query", "attention.q_lin"), layers, hidden, hidden),
+            (("attention.self.key", "attention.k_lin"), layers, hidden, hidden),
+            (("attention.self.value", "attention.v_lin"), layers, hidden, hidden),
+            (("attention.output.dense", "attention.out_lin"), layers, hidden, hidden),
+            (("intermediate.dense", "ffn.lin1"), layers, hidden, inner),
+            (("output.dense", "ffn.lin2"), layers, inner, hidden),
+            (("pooler.dense", "classifier.dense", "pre_classifier"), 1, hidden, hidden),
+        ]
+    return [
+        (("self_attn.q_proj",), layers, hidden, queries),
+        (("self_attn.k_proj",), layers, hidden, keys),
+        (("self_attn.v_proj",), layers, hidden, keys),
+        (("self_attn.o_proj",), layers, queries, hidden),
+        (("mlp.gate_proj",), layers, hidden, inner),
+        (("mlp.up_proj",), layers, hidden, inner),
+        (("mlp.down_proj",), layers, inner, hidden),
+    ]
+
+
 def _decoder(sizes: Mapping[str, Any], kind: str) -> ModelShape:
     """Embedding, then per layer queries, keys, values, output, a gated MLP and two norms; a last norm, a score head."""
     hidden, layers, inner, heads, vocabulary = _widths(sizes)
@@ -102,7 +141,7 @@ def _decoder(sizes: Mapping[str, Any], kind: str) -> ModelShape:
         num_parameters=vocabulary * hidden + layers * layer + 2 * hidden,
         hidden_size=hidden, num_layers=layers, intermediate_size=inner, num_heads=heads, num_kv_heads=kv_heads,
         head_dim=head_dim, vocab_size=vocabulary, family=FAMILIES[kind],
-        tied_embeddings=bool(sizes.get("tie_word_embeddings", False)),
+        tied_embeddings=bool(sizes.get("tie_word_embeddings", False)), num_head_parameters=hidden,
     )  # fmt: skip
 
 
@@ -113,11 +152,12 @@ def _bert(sizes: Mapping[str, Any], kind: str) -> ModelShape:
     positions = int(sizes.get("max_position_embeddings", 512))
     embeddings = (vocabulary + positions + num_types + 2) * hidden
     layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
-    head = hidden * hidden + hidden + hidden + 1
+    dense, score = hidden * hidden + hidden, hidden + 1
     return ModelShape(
-        num_parameters=embeddings + layers * layer + head,
+        num_parameters=embeddings + layers * layer + dense + score,
         hidden_size=hidden, num_layers=layers, intermediate_size=inner, num_heads=heads, num_kv_heads=heads,
         head_dim=hidden // heads, vocab_size=vocabulary, family="bert",
+        num_head_parameters=score if kind == "bert" else dense + score,  # BERT's dense layer is its own pooler
     )  # fmt: skip
 
 
@@ -137,11 +177,16 @@ def _config(kind: str, hidden: int, layers: int, inner: int, heads: int, kv: int
     }  # fmt: skip
 
 
-# Sizes from the config.json of each model on the Hub, by the ids it goes under there.
+# Sizes from the config.json of each model on the Hub, by the ids it goes under there. The fine-tunes of the shipped
+# recipes have the sizes of the model that their name says they were made from.
 _KNOWN: dict[tuple[str, ...], dict[str, Any]] = {
-    ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B-Base"): _config("qwen3", 1024, 28, 3072, 16, 8, 128, 151_936, True),
+    ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B-Base", "Skywork/Skywork-Reward-V2-Qwen3-0.6B"): _config(
+        "qwen3", 1024, 28, 3072, 16, 8, 128, 151_936, True
+    ),
     ("Qwen/Qwen3-1.7B", "Qwen/Qwen3-1.7B-Base"): _config("qwen3", 2048, 28, 6144, 16, 8, 128, 151_936, True),
-    ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B-Base"): _config("qwen3", 2560, 36, 9728, 32, 8, 128, 151_936, True),
+    ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B-Base", "Hahmdong/RMOOD-qwen3-4b-alpacafarm-sft"): _config(
+        "qwen3", 2560, 36, 9728, 32, 8, 128, 151_936, True
+    ),
     ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B-Base"): _config("qwen3", 4096, 36, 12288, 32, 8, 128, 151_936, False),
     ("HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct"): _config(
         "llama", 576, 30, 1536, 9, 3, 64, 49_152, True
@@ -149,7 +194,9 @@ _KNOWN: dict[tuple[str, ...], dict[str, Any]] = {
     ("HuggingFaceTB/SmolLM2-360M", "HuggingFaceTB/SmolLM2-360M-Instruct"): _config(
         "llama", 960, 32, 2560, 15, 5, 64, 49_152, True
     ),
-    ("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct"): _config(
+    (
+        "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct", "Skywork/Skywork-Reward-V2-Llama-3.1-8B",
+    ): _config(
         "llama", 4096, 32, 14336, 32, 8, 128, 128_256, False
     ),
     ("meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-1B-Instruct"): _config(

@@ -68,6 +68,13 @@ class TrainingMemory:
         """All parts."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
+    def sharded(self, num_processes: int) -> "TrainingMemory":
+        """That of one process of several, which share weights, gradients and moments between them."""
+        weights, gradients, optimizer = (
+            math.ceil(part / num_processes) for part in (self.weights, self.gradients, self.optimizer)
+        )
+        return TrainingMemory(weights, gradients, optimizer, self.activations)
+
     def as_json(self) -> dict[str, int]:
         """The parts and their total."""
         return {**asdict(self), "total": self.total}

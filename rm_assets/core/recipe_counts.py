@@ -1,11 +1,11 @@
 """How many prompts, responses and pairs a recipe comes to: counted where a stage is committed, else the most it allows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rm_assets.core.model_shape import ModelShape
-from rm_assets.core.recipe import GeneratorSource, PolicySampling, PromptSource, Recipe
+from rm_assets.core.recipe import GeneratorSource, PromptSource, Recipe, SamplingSettings
 from rm_assets.core.records import SPLITS
 
 Basis = Literal["made", "at_most", "at_most_about", "unknown"]
@@ -64,11 +64,16 @@ class Made:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known besides the recipe: committed stages, rows of its files, shapes of its models."""
+    """What is known besides the recipe: committed stages, rows of its files, shapes of its models.
+
+    `recorded`: for each prompt of the rows of recorded responses, the number of its responses; first of the prompts that
+    are not in the test prompts' file, then of those that are.
+    """
 
     made: Mapping[str, Made] = field(default_factory=dict)
     num_source_rows: int | None = None
     num_test_rows: int | None = None
+    recorded: tuple[Sequence[int], Sequence[int]] | None = None
     shapes: Mapping[str, ModelShape] = field(default_factory=dict)
 
 
@@ -77,12 +82,29 @@ def split_prompts(recipe: Recipe, known: Known) -> dict[str, Count]:
     if made := known.made.get("prompts"):
         return {split: Count(made.counts[f"{split}_prompts"], "made") for split in SPLITS}
     section = recipe.prompts
-    total = _source_rows(section.source, known.num_source_rows).capped(section.max_prompts)
-    shares = {split: float(getattr(section.split, split)) for split in SPLITS}
-    of_split: dict[str, Count] = {split: _share(total, share) for split, share in shares.items()}
-    if section.test is not None:
-        of_split["test"] = _source_rows(section.test, known.num_test_rows).capped(section.max_prompts)
-    return of_split
+    source = _source_rows(section.source, known.num_source_rows).capped(section.max_prompts)
+    test = UNKNOWN if section.test is None else _source_rows(section.test, known.num_test_rows)
+    return _of_splits(recipe, source, test.capped(section.max_prompts))
+
+
+def _of_splits(recipe: Recipe, source: Count, test: Count) -> dict[str, Count]:
+    """What the prompts' source gives, by its shares; a source of test prompts gives all of the test split."""
+    section = recipe.prompts
+    of_split: dict[str, Count] = {split: _share(source, float(getattr(section.split, split))) for split in SPLITS}
+    return of_split if section.test is None else {**of_split, "test": test}
+
+
+def _of_recorded(recipe: Recipe, known: Known, of_prompt: Callable[[int], int]) -> dict[str, Count]:
+    """The most that recorded responses come to, given what K responses of one prompt come to."""
+    if known.recorded is None:
+        return dict.fromkeys(SPLITS, UNKNOWN)
+    source, test = (
+        Count(
+            sum(of_prompt(number) for number in sorted(numbers, reverse=True)[: recipe.prompts.max_prompts]), "at_most"
+        )
+        for numbers in known.recorded
+    )
+    return _of_splits(recipe, source, test)
 
 
 def _source_rows(source: PromptSource, num_rows: int | None) -> Count:
@@ -105,10 +127,10 @@ def pairs_per_prompt(policy: str, num_responses: int) -> int:
 
 
 def responses_by_split(recipe: Recipe, known: Known) -> dict[str, Count]:
-    """Responses of each split; of recorded ones nothing is known until they are read."""
+    """Responses of each split."""
     section = recipe.sampling
-    if not isinstance(section, PolicySampling):
-        return dict.fromkeys(SPLITS, UNKNOWN)
+    if not isinstance(section, SamplingSettings):
+        return _of_recorded(recipe, known, lambda number: number)
     others = section.num_test_responses or section.num_responses
     prompts = split_prompts(recipe, known)
     return {
@@ -128,8 +150,8 @@ def pairs_by_split(recipe: Recipe, known: Known) -> dict[str, Count]:
     if made := known.made.get("implicit_pairs"):
         return {split: Count(made.counts[f"{split}_pairs"], "made") for split in SPLITS}
     section = recipe.sampling
-    if not isinstance(section, PolicySampling):
-        return dict.fromkeys(SPLITS, UNKNOWN)
+    if not isinstance(section, SamplingSettings):
+        return _of_recorded(recipe, known, lambda number: pairs_per_prompt(recipe.pairs.policy, number))
     prompts = split_prompts(recipe, known)
     others = section.num_test_responses or section.num_responses
     num_responses = {"train": section.num_responses, "validation": others, "test": others}

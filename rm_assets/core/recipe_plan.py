@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rm_assets.core import guidance
+from rm_assets.core.model_shape import num_adapted_parameters
 from rm_assets.core.plan import (
     Probe,
     TrainingMemory,
@@ -16,18 +17,23 @@ from rm_assets.core.plan import (
     training_memory,
 )
 from rm_assets.core.prices import DevicePrice
-from rm_assets.core.recipe import PolicySampling, Recipe
+from rm_assets.core.recipe import Recipe, SamplingSettings
 from rm_assets.core.recipe_counts import UNKNOWN, Count, Known, pairs_by_split
 from rm_assets.core.stage_plans import BYTES, StagePlan, plan_stages
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The training. `memory` is as the recipe sets it; the two others are with every activation kept, and recomputed."""
+    """The training. `memory` is as the recipe sets it; the two others are with every activation kept, and recomputed.
+
+    Memory is that of one process. `gradient_checkpointing` is what the engine makes of the recipe's word.
+    """
 
     made: bool
     base: str
     num_parameters: int | None
+    num_trained_parameters: int | None
+    num_processes: int
     pairs: Count
     steps_per_epoch: Count
     optimizer_steps: Count
@@ -50,6 +56,7 @@ class TrainingPlan:
         """Plain data."""
         return {
             "made": self.made, "base": self.base, "num_parameters": self.num_parameters,
+            "num_trained_parameters": self.num_trained_parameters, "num_processes": self.num_processes,
             "num_pairs": self.pairs.as_json(), "num_steps_per_epoch": self.steps_per_epoch.as_json(),
             "num_optimizer_steps": self.optimizer_steps.as_json(), "num_warmup_steps": self.warmup_steps.as_json(),
             "num_tokens": self.tokens.as_json(), "num_tokens_per_forward": self.tokens_per_forward,
@@ -63,7 +70,10 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """Whether the training fits one device, and what it costs there; hours and cost need a probe on that very device."""
+    """Whether the training fits, and what it costs on as many of one device as it has processes.
+
+    Hours and cost need a probe on that very device.
+    """
 
     device: str
     usd_per_hour: float
@@ -123,30 +133,46 @@ def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> Training
     steps = Count(made.counts["optimizer_steps"], "made") if made else steps
     tokens = Count(made.counts["tokens"], "made") if made else _most_tokens(recipe, pairs, steps)
     shape = known.shapes.get(settings.base.location)
-    tokens_per_forward = _tokens_per_forward(recipe)
-    flops, memory = None, dict[bool, TrainingMemory]()
+    tokens_per_forward, checkpointing = _tokens_per_forward(recipe), _gradient_checkpointing(recipe)
+    flops, adapted, memory = None, None, dict[bool, TrainingMemory]()
     if shape:
+        if settings.lora:
+            adapted = num_adapted_parameters(
+                shape, rank=settings.lora.rank, target_modules=settings.lora.target_modules
+            )  # fmt: skip
         memory = {
             recomputed: training_memory(
                 shape, tokens_per_forward=tokens_per_forward, activation_bytes=BYTES[settings.dtype],
-                gradient_checkpointing=recomputed,
-            ) for recomputed in (False, True)
+                gradient_checkpointing=recomputed, trainable_parameters=adapted,
+            ).sharded(num_processes(recipe)) for recomputed in (False, True)
         }  # fmt: skip
         if tokens.value is not None:
             flops = training_flops(
                 shape, num_tokens=tokens.value, row_length=settings.max_length,
-                gradient_checkpointing=recipe.execution.gradient_checkpointing == "always",
+                gradient_checkpointing=checkpointing != "never",
             )  # fmt: skip
     return TrainingPlan(
         made=made is not None, base=settings.base.location, num_parameters=shape.num_parameters if shape else None,
-        pairs=pairs, steps_per_epoch=per_epoch, optimizer_steps=steps, tokens=tokens, flops=flops,
+        num_trained_parameters=shape.num_parameters if shape and not settings.lora else adapted,
+        num_processes=num_processes(recipe), pairs=pairs, steps_per_epoch=per_epoch, optimizer_steps=steps, tokens=tokens, flops=flops,
         warmup_steps=UNKNOWN if steps.value is None
         else Count(num_warmup_steps(steps.value, settings.warmup_ratio), steps.basis),
-        tokens_per_forward=tokens_per_forward, gradient_checkpointing=recipe.execution.gradient_checkpointing,
+        tokens_per_forward=tokens_per_forward, gradient_checkpointing=checkpointing,
         memory_kept=memory.get(False), memory_recomputed=memory.get(True),
         seconds=probed_seconds(probe, steps.value) if probe and steps.value is not None else None,
         peak_bytes=probe.peak_bytes if probe else None,
     )  # fmt: skip
+
+
+def num_processes(recipe: Recipe) -> int:
+    """Processes of the training; engine trl has one, whatever the recipe says."""
+    return 1 if recipe.training.engine == "trl" else recipe.execution.num_processes
+
+
+def _gradient_checkpointing(recipe: Recipe) -> str:
+    """Engine trl recomputes by the recipe's word alone."""
+    setting = recipe.execution.gradient_checkpointing
+    return "never" if recipe.training.engine == "trl" and setting == "auto" else setting
 
 
 def _tokens_per_forward(recipe: Recipe) -> int:
@@ -190,7 +216,7 @@ def _on_device(training: TrainingPlan, price: DevicePrice, probe: Probe | None) 
         **price.model_dump(),
         fits=None if need is None or price.memory_gb is None else need <= price.memory_gb * 1e9,
         hours=hours,
-        usd=None if hours is None else hours * price.usd_per_hour,
+        usd=None if hours is None else hours * price.usd_per_hour * training.num_processes,
     )
 
 
@@ -205,10 +231,11 @@ def recipe_warnings(recipe: Recipe, known: Known, training: TrainingPlan) -> lis
         *guidance.training_warnings(
             num_parameters=training.num_parameters, learning_rate=settings.learning_rate,
             num_epochs=settings.num_epochs, warmup_steps=training.warmup_steps.value,
+            trains_all_weights=settings.lora is None,
         ),
         *guidance.length_warnings(
             max_length=settings.max_length,
-            max_new_tokens=sampling.max_new_tokens if isinstance(sampling, PolicySampling) else None,
+            max_new_tokens=sampling.max_new_tokens if isinstance(sampling, SamplingSettings) else None,
             mean_response_tokens=facts.get("mean_response_tokens"), share_over_length=over,
         ),
     ]  # fmt: skip

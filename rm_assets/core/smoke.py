@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rm_assets.core.recipe import PolicySampling, Recipe, ServerSampling, SplitFractions
+from rm_assets.core.recipe import Recipe, SamplingSettings, SplitFractions
 
 NUM_PROMPTS = 64
 NUM_STEPS = 10
@@ -14,7 +14,7 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     if recipe.prompts.test is None:
         prompts["split"] = SplitFractions(train=0.6, validation=0.1, test=0.3)
     sampling = recipe.sampling
-    if isinstance(sampling, PolicySampling | ServerSampling):
+    if isinstance(sampling, SamplingSettings):
         sampling = sampling.model_copy(
             update={
                 "num_responses": min(sampling.num_responses, 2),

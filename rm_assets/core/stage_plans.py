@@ -10,7 +10,7 @@ from rm_assets.core.plan import (
     sampling_memory,
     scoring_memory,
 )
-from rm_assets.core.recipe import ClassifierGold, PolicySampling, Recipe
+from rm_assets.core.recipe import ClassifierGold, PolicySampling, Recipe, SamplingSettings
 from rm_assets.core.recipe_counts import (
     Count,
     Known,
@@ -67,11 +67,13 @@ def _sampling(recipe: Recipe, known: Known) -> StagePlan:
     """The model's work on new tokens; that on the prompts' tokens, whose number is not known, is not in it."""
     section, made = recipe.sampling, known.made.get("sampled_responses")
     responses = num_responses(recipe, known)
-    if not isinstance(section, PolicySampling):
+    if not isinstance(section, SamplingSettings):
         return StagePlan("sampled_responses", made is not None, responses, "responses, recorded")
     tokens = responses.times(section.max_new_tokens).at_most()
     if made and "mean_response_tokens" in made.facts:
         tokens = responses.times(made.facts["mean_response_tokens"])
+    if not isinstance(section, PolicySampling):  # the model is on the server's device
+        return StagePlan("sampled_responses", made is not None, responses, "responses, from a server", tokens)
     shape = known.shapes.get(section.policy.location)
     flops = memory = None
     if shape:

@@ -1,9 +1,12 @@
-"""A probe: ten real optimizer steps of a recipe, to know what all of them will take. Nothing of it is kept."""
+"""A probe: ten real optimizer steps of a recipe, to know what all of them will take. Nothing of it is kept.
+
+It ends with the tenth step, before a training would write its state and its model to disk.
+"""
 
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,12 @@ from rm_assets.tasks.session import LineReporter, run_process
 NUM_STEPS, NUM_WARM_STEPS = 10, 3
 
 
+class _Measured(Exception):
+    """The last step of the probe is over."""
+
+
 class _StepClock(LineReporter):
-    """Notes when each step was over."""
+    """Notes when each step was over, and ends the training after the last."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -27,10 +34,12 @@ class _StepClock(LineReporter):
         """One step is over."""
         self.times.append(time.monotonic())
         self.progress(step, NUM_STEPS, "steps of the probe")
+        if step == NUM_STEPS:
+            raise _Measured
 
 
 def probe(request: dict[str, Any], reporter: LineReporter) -> None:
-    """Trains for ten steps and emits the seconds of one, the first three left out."""
+    """Trains for ten steps and emits the seconds of one, the first three left out. The caller removes the folder."""
     from rm_assets.backends.torch.step_profile import peak_memory
     from rm_assets.backends.torch.trainer import TorchTrainer
 
@@ -38,13 +47,14 @@ def probe(request: dict[str, Any], reporter: LineReporter) -> None:
     settings = recipe.training.model_copy(
         update={"max_optimizer_steps": NUM_STEPS, "num_epochs": float(NUM_STEPS), "validation": None}
     )
+    execution = recipe.execution.model_copy(update={"save_every_steps": NUM_STEPS + 1, "profile": False})
     most = 2 * NUM_STEPS * settings.pairs_per_step  # some may be over length
     pairs = (pair for pair in read_table(Path(request["pairs"]), Pair) if pair.split == "train")
-    store = Store(Path(request["home"]))
-    with tempfile.TemporaryDirectory() as folder, store.device(reporter.log):
+    store, folder = Store(Path(request["home"])), Path(request["folder"])
+    with store.device(reporter.log), suppress(_Measured):
         TorchTrainer().train(
-            islice(pairs, most), [], settings=settings, execution=recipe.execution, seed=recipe.seed,
-            checkpoint=Path(folder) / "checkpoint", work=Path(folder) / "work", reporter=clock,
+            islice(pairs, most), [], settings=settings, execution=execution, seed=recipe.seed,
+            checkpoint=folder / "checkpoint", work=folder / "work", reporter=clock,
         )  # fmt: skip
     steps = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
     seconds = statistics.median(steps[NUM_WARM_STEPS - 1 :])

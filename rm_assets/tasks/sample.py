@@ -8,7 +8,7 @@ from itertools import groupby
 from rm_assets.core.digests import digest, response_id, sample_seed
 from rm_assets.core.errors import DataError, ServerError
 from rm_assets.core.protocols import QuietReporter, Reporter, Sample, Sampler, SampleRequest
-from rm_assets.core.recipe import PolicySampling, RecordedResponses, ServerSampling
+from rm_assets.core.recipe import PolicySampling, RecordedResponses, SamplingSettings, ServerSampling
 from rm_assets.core.records import Prompt, Response, conversation
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.shards import ShardLog
@@ -100,7 +100,7 @@ def sample_from_server(
 
 def _complete(
     task: Task,
-    section: PolicySampling | ServerSampling,
+    section: SamplingSettings,
     prompts: list[Prompt],
     sampler: Sampler,
     progress: RunProgress,

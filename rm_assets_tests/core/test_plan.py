@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rm_assets.core.errors import ModelError
-from rm_assets.core.model_shape import KNOWN_CONFIGS, ModelShape, shape_from_config
+from rm_assets.core.model_shape import KNOWN_CONFIGS, ModelShape, num_adapted_parameters, shape_from_config
 from rm_assets.core.plan import (
     Probe,
     forward_flops,
@@ -279,3 +279,77 @@ def test_no_warmup_and_no_room_warn() -> None:
     assert names(plan(recipe())) == []
     long = Known(made={"sampled_responses": Made({"responses": 9}, {"mean_response_tokens": 101.0})})
     assert names(plan(recipe(), long)) == ["long_responses"]
+
+
+def test_a_server_is_counted_like_a_policy_and_its_weights_are_not_ours() -> None:
+    server = {
+        "kind": "server", "base_url": "http://127.0.0.1:8000/v1", "model": "m", "revision": "1", "num_responses": 4,
+        "num_test_responses": 2, "max_new_tokens": 100,
+    }  # fmt: skip
+    mine = Recipe.model_validate({**recipe().model_dump(), "sampling": server})
+    found = plan(mine)
+    stage = next(stage for stage in found.stages if stage.asset == "sampled_responses")
+    assert (stage.items, stage.unit) == (Count(4_200, "at_most"), "responses, from a server")
+    assert stage.tokens == Count(420_000, "at_most") and stage.model is stage.flops is stage.memory is None
+    assert found.training.pairs == Count(6_000, "at_most")
+    assert names(found) == ["no_room"]
+
+
+def test_adapters_have_rank_times_inputs_and_outputs_and_the_score_head_is_trained_beside_them() -> None:
+    shape = replace(TINY, num_head_parameters=4)
+    # A layer: queries and output 4 to 6 and back, keys and values 4 to 3, MLP three times 4 to 10 or back.
+    assert num_adapted_parameters(shape, rank=2, target_modules=None) == 4 + 2 * 2 * (2 * 10 + 2 * 7 + 3 * 14)
+    assert num_adapted_parameters(shape, rank=2, target_modules=["q_proj", "mlp.up_proj"]) == 4 + 2 * 2 * (10 + 14)
+    assert num_adapted_parameters(shape, rank=2, target_modules=["proj"]) == 4
+
+
+def test_lora_trains_few_weights_and_has_no_band_of_learning_rates() -> None:
+    lora = {"lora": {"rank": 2}, "learning_rate": 0.02, "dtype": "bfloat16"}
+    found = plan(recipe(training=lora))
+    assert found.training.num_trained_parameters == 304
+    memory = found.training.memory
+    assert memory is not None
+    assert (memory.weights, memory.gradients, memory.optimizer) == (2_000 + 4 * 304, 4 * 304, 8 * 304)
+    assert names(found) == []
+    assert names(plan(recipe(training={"learning_rate": 0.02}))) == ["learning_rate_high"]
+
+
+def test_processes_share_all_but_activations_and_each_is_paid_for() -> None:
+    probe = Probe(seconds_per_step=90, device="small")
+    alone, shared = (
+        plan(recipe(execution={"num_processes": number}), probe=probe) for number in (1, 3)
+    )  # fmt: skip
+    one, third = alone.training.memory, shared.training.memory
+    assert one is not None and third is not None
+    assert (third.weights, third.gradients, third.optimizer) == (1_334, 1_334, 2_667)
+    assert third.activations == one.activations
+    cost = {device.device: (device.hours, device.usd) for device in shared.devices}
+    assert cost["small"] == (pytest.approx(4.7), pytest.approx(3 * 4.7 * 0.71))
+
+
+@pytest.mark.parametrize(("setting", "recomputes"), [("auto", False), ("never", False), ("always", True)])
+def test_engine_trl_recomputes_by_the_recipes_word_alone_in_one_process(setting: str, recomputes: bool) -> None:
+    execution = {"gradient_checkpointing": setting, "num_processes": 2}
+    training = plan(recipe(training={"engine": "trl"}, execution=execution)).training
+    assert training.memory == (training.memory_recomputed if recomputes else training.memory_kept)
+    assert training.num_processes == 1 and training.memory is not None and training.memory.weights == 4_000
+
+
+def test_recorded_responses_of_files_are_the_most_there_can_be() -> None:
+    recorded = {"kind": "recorded", "source": {"kind": "files", "files": ["/a.jsonl"]}}
+    mine = Recipe.model_validate({**recipe().model_dump(), "sampling": recorded})
+    found = plan(mine, Known(recorded=([4, 2, 1], [3]), shapes={"/base": TINY}))
+    stages = {stage.asset: stage for stage in found.stages}
+    assert stages["sampled_responses"].items == Count(10, "at_most")
+    assert stages["implicit_pairs"].items == Count(6 + 1 + 0 + 3, "at_most")
+    assert found.training.pairs == Count(7, "at_most")
+    fewer = mine.model_copy(update={"prompts": mine.prompts.model_copy(update={"max_prompts": 2})})
+    assert plan(fewer, Known(recorded=([1, 2, 4], [3]))).training.pairs == Count(7, "at_most")
+
+
+def test_operations_of_auto_are_a_bound_that_recomputing_keeps() -> None:
+    never, auto, always = (
+        plan(recipe(execution={"gradient_checkpointing": setting})).training.flops
+        for setting in ("never", "auto", "always")
+    )
+    assert never is not None and auto == always == never * 4 // 3

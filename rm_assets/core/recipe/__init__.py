@@ -18,7 +18,14 @@ from rm_assets.core.recipe.prompts import (
     RowSource,
     SplitFractions,
 )
-from rm_assets.core.recipe.sampling import Alignment, PolicySampling, RecordedResponses, SamplingSection, ServerSampling
+from rm_assets.core.recipe.sampling import (
+    Alignment,
+    PolicySampling,
+    RecordedResponses,
+    SamplingSection,
+    SamplingSettings,
+    ServerSampling,
+)
 from rm_assets.core.recipe.section import Dtype, ModelRef, Section
 from rm_assets.core.recipe.training import (
     BradleyTerry,

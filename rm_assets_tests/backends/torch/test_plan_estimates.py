@@ -18,9 +18,11 @@ from transformers import (
     RobertaConfig,
 )
 
+from rm_assets.backends.torch.lora import Adapter
 from rm_assets.backends.torch.sampler import CACHE_POSITIONS_PER_BUDGET
-from rm_assets.core.model_shape import shape_from_config
+from rm_assets.core.model_shape import num_adapted_parameters, shape_from_config
 from rm_assets.core.plan import training_memory
+from rm_assets.core.recipe import LoraSettings
 from rm_assets.core.stage_plans import CACHED_TOKENS_PER_BUDGET
 
 torch.set_num_threads(1)
@@ -63,6 +65,22 @@ def test_policy_parameters_by_formula_are_those_of_the_real_language_model(name:
     config = CONFIGS[name]
     model = AutoModelForCausalLM.from_config(config)
     assert shape_from_config(config.to_dict()).num_policy_parameters == num_parameters(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("qwen3", None), ("llama as SmolLM2", None), ("bert", None), ("distilbert", None),
+        ("qwen3", ["q_proj", "self_attn.v_proj"]), ("bert", ["query", "output.dense"]), ("roberta", ["query"]),
+        ("distilbert", ["q_lin", "pre_classifier"]),
+    ],
+)  # fmt: skip
+def test_adapted_parameters_by_formula_are_those_that_peft_trains(name: str, targets: list[str] | None) -> None:
+    config = CONFIGS[name]
+    model = AutoModelForSequenceClassification.from_config(config)
+    Adapter(model, LoraSettings(rank=4, target_modules=targets), seed=0, dtype="float32")
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert num_adapted_parameters(shape_from_config(config.to_dict()), rank=4, target_modules=targets) == trained
 
 
 def test_the_cache_is_as_large_as_the_samplers() -> None:

@@ -1,0 +1,146 @@
+"""What is known of a recipe without running it: what the store holds, rows of files, shapes of models, the device here."""
+
+import functools
+import os
+import platform
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from rm_assets.core.errors import DataError, ModelError, RecipeError, StoreError
+from rm_assets.core.model_shape import ModelShape, shape_from_config
+from rm_assets.core.recipe import ClassifierGold, FileSource, ModelRef, PolicySampling, Recipe, RecordedResponses
+from rm_assets.core.recipe_counts import Known, Made
+from rm_assets.core.stages import STAGES
+from rm_assets.storage.fingerprints import Fingerprints
+from rm_assets.storage.home import find_home
+from rm_assets.storage.lineage import wanted
+from rm_assets.storage.model_configs import find_config, read_config
+from rm_assets.storage.sources import read_rows
+from rm_assets.storage.store import Store
+
+
+def with_device(recipe: Recipe, notes: list[str]) -> Recipe:
+    """The recipe with `device: auto` made out: on a CPU, a forward pass has fewer tokens."""
+    if recipe.execution.device != "auto" or _has_gpu():
+        return recipe
+    notes.append(
+        "execution.device is auto and no GPU is here, so the plan is for a CPU: set it to cuda to plan for a GPU"
+    )
+    return recipe.model_copy(update={"execution": recipe.execution.model_copy(update={"device": "cpu"})})
+
+
+def _has_gpu() -> bool:
+    """Whether PyTorch is likely to find one; asking it would take seconds."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    return any(Path("/dev").glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+
+
+def find_known(recipe: Recipe, model_config: Path | None, notes: list[str]) -> Known:
+    """All that the plan can use; `notes` gets what could not be found out, and why."""
+    made = _made(Store(find_home()), recipe, notes)
+    rows = _rows_of_files(recipe, notes) if "prompts" not in made else {}
+    shapes = _shapes(recipe, model_config, notes)
+    recorded = None
+    if "evaluation_report" not in made and isinstance(recipe.sampling, RecordedResponses):
+        recorded = _recorded_of_files(recipe, recipe.sampling, notes)
+        if recorded is None and "implicit_pairs" not in made:
+            notes.append(
+                "recorded responses are counted when they are read: "
+                f"`rm-assets run {recipe.name} --select '*implicit_pairs'` needs no model unless gold is one"
+            )
+    return Known(
+        made=made, num_source_rows=rows.get("source"), num_test_rows=rows.get("test"), recorded=recorded, shapes=shapes
+    )
+
+
+def _made(store: Store, recipe: Recipe, notes: list[str]) -> dict[str, Made]:
+    """What is committed as the recipe wants it now. A missing source is a note: the plan stands without it."""
+    fingerprint: Callable[[str], str] = functools.cache(
+        Fingerprints(store.home / "fingerprints", remembers=False).of
+    )  # fmt: skip
+    made: dict[str, Made] = {}
+    for asset in STAGES:
+        try:
+            manifest = wanted(store, recipe, asset, fingerprint).manifest
+        except (DataError, RecipeError) as error:
+            notes.append(f"{asset}: {error.what}")
+            break
+        except StoreError as error:
+            if error.code != "STORE_002":
+                raise
+            break  # nothing after an asset that is not made can be made
+        if manifest is not None:
+            made[asset] = Made(manifest.counts, manifest.facts, manifest.work)
+    return made
+
+
+def _rows_of_files(recipe: Recipe, notes: list[str]) -> dict[str, int]:
+    """Rows of the prompts' files: the most prompts that they can give."""
+    rows: dict[str, int] = {}
+    for name, source in (("source", recipe.prompts.source), ("test", recipe.prompts.test)):
+        if isinstance(source, FileSource):
+            try:
+                rows[name] = sum(1 for _ in read_rows(source))
+            except (DataError, RecipeError) as error:
+                notes.append(f"prompts: {error.what}")
+        elif source is not None and source.kind == "dataset" and recipe.prompts.max_prompts is None:
+            notes.append(
+                f"prompts: the rows of {source.dataset} are counted when it is read; set max_prompts for a bound"
+            )
+    return rows
+
+
+def _recorded_of_files(
+    recipe: Recipe, section: RecordedResponses, notes: list[str]
+) -> tuple[list[int], list[int]] | None:
+    """Responses of each prompt in the rows, as `Known` has them; None where they or the test prompts are in no file."""
+    prompts = recipe.prompts
+    sources = [section.source] if prompts.test is None else [section.source, prompts.test]
+    if not all(isinstance(source, FileSource) for source in sources):
+        return None
+    test_field = prompts.prompt_field if section.align == "prompt" else prompts.id_field
+    try:
+        test = (
+            {row.optional_text(test_field) for row in read_rows(prompts.test)}
+            if isinstance(prompts.test, FileSource)
+            else set()
+        )
+        rows = Counter(
+            str(number) if section.align == "row" else row.optional_text(section.prompt_field)
+            for number, row in enumerate(read_rows(section.source))
+        )
+    except (DataError, RecipeError) as error:
+        notes.append(f"sampled_responses: {error.what}")
+        return None
+    of_row = len(section.response_fields)
+    return (
+        [of_row * number for prompt, number in rows.items() if prompt not in test],
+        [of_row * number for prompt, number in rows.items() if prompt in test],
+    )
+
+
+def _shapes(recipe: Recipe, model_config: Path | None, notes: list[str]) -> dict[str, ModelShape]:
+    """Shapes of the recipe's models by location; `model_config` is that of the base."""
+    refs: list[ModelRef] = [recipe.training.base]
+    refs += [recipe.sampling.policy] if isinstance(recipe.sampling, PolicySampling) else []
+    refs += [recipe.gold.model] if isinstance(recipe.gold, ClassifierGold) else []
+    shapes: dict[str, ModelShape] = {}
+    if model_config is not None:
+        shapes[recipe.training.base.location] = shape_from_config(read_config(model_config))
+    for ref in refs:
+        if ref.location in shapes:
+            continue
+        try:
+            config = find_config(ref)
+            if config is not None:
+                shapes[ref.location] = shape_from_config(config)
+                continue
+            reason = "it is neither on this disk nor in the table of known models"
+        except ModelError as error:
+            reason = error.what
+        fix = ": give --model-config PATH" if ref.location == recipe.training.base.location else ""
+        notes.append(f"shape of {ref.location} unknown ({reason}){fix}")
+    return shapes
