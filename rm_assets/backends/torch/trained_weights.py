@@ -51,7 +51,10 @@ def load_optimizer(optimizer: Any, weights: Weights, file: Path) -> None:
     with _opened(file, _moment_shapes(weights)) as saved:
         for name, weight in weights.items():
             step, *averages = (f"{name}/{moment}" for moment in MOMENTS)
-            parts = [saved.get_tensor(step).to(weight.device), *(_share(saved, key, weight) for key in averages)]
+            parts = [
+                saved.get_tensor(step).to(weight.device, copy=True),
+                *(_share(saved, key, weight) for key in averages),
+            ]
             optimizer.state[weight] = dict(zip(MOMENTS, parts, strict=True))
 
 
@@ -114,15 +117,15 @@ def _opened(file: Path, shapes: Mapping[str, list[int]]) -> Iterator[Any]:
 
 
 def _share(saved: Any, name: str, like: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a saved tensor, spread as `like` is."""
+    """What this process holds of a saved tensor, spread as `like` is; a copy, which does not keep the file in use."""
     tensor: torch.Tensor = saved.get_tensor(name)
     if not isinstance(like, DTensor):
-        return tensor.to(like.device)
+        return tensor.to(like.device, copy=True)
     mesh = like.device_mesh
     assert like.placements == (Shard(0),), "weights are cut along their first dimension"
     first = mesh.get_local_rank() * -(-len(tensor) // mesh.size())
     # The file is mapped into memory, so only these rows are read.
-    local = tensor[first : first + len(like.to_local())].to(like.device)
+    local = tensor[first : first + len(like.to_local())].to(like.device, copy=True)
     return DTensor.from_local(
         local, mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )  # fmt: skip

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 
 from rm_assets.backends.torch import native_engine, training_state
+from rm_assets.backends.torch.distributed import World
 from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import TrainingResult
 from rm_assets_tests.backends.torch.test_trainer import EXECUTION, settings, train
@@ -83,6 +85,19 @@ def test_a_state_that_does_not_fit_is_dropped_by_all_processes(tmp_path: Path) -
     assert newest is not None and newest.folder == state
     assert [e["loss"] for e in run(tmp_path, base, 2).history] == [e["loss"] for e in first.history]
     assert "score.weight/step" in load_file(state / "optimizer.safetensors")
+
+
+def decide(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    value = World().of_first(0.1 + rank, torch.device("cpu"))
+    (folder / str(rank)).write_text(str(value), "utf-8")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_all_processes_decide_by_the_number_of_the_first(tmp_path: Path) -> None:
+    torch.multiprocessing.start_processes(decide, (tmp_path,), nprocs=2, start_method="spawn")
+    assert [(tmp_path / rank).read_text("utf-8") for rank in ("0", "1")] == ["0.1", "0.1"]
 
 
 @pytest.mark.slow
