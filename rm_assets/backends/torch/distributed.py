@@ -15,11 +15,14 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch.distributed.fsdp import fully_shard
 
+from rm_assets.backends.torch import training_state
 from rm_assets.backends.torch.fit import FitJob
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.training_batches import MicroBatch
-from rm_assets.core.errors import ModelError
+from rm_assets.core.errors import ModelError, RmAssetsError
 from rm_assets.core.protocols import QuietReporter
+
+ERROR = "error.json"
 
 
 class World:
@@ -55,9 +58,20 @@ class World:
         dist.all_reduce(tensor)
         return [float(value) for value in tensor]
 
+    def of_first(self, value: float, device: torch.device) -> float:
+        """The first process's number, for a decision that all have to take alike."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=device)
+        dist.broadcast(tensor, 0)
+        return float(tensor)
+
 
 def run(job: FitJob) -> None:
-    """Trains on `execution.num_processes` processes; the last state in `job.work` is the result."""
+    """Trains on `execution.num_processes` processes; the last state in `job.work` is the result.
+
+    Raises: ModelError MODEL_009 without a GPU for each, and every error that a process can explain.
+    """
     processes: Any = torch.multiprocessing
     num_processes = job.execution.num_processes
     if job.device.type == "cuda" and torch.cuda.device_count() < num_processes:
@@ -69,8 +83,15 @@ def run(job: FitJob) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # The processes are started anew: what this one has opened on a GPU cannot be inherited.
-    processes.start_processes(_work, (job, port), nprocs=num_processes, start_method="spawn")
+    (job.work / ERROR).unlink(missing_ok=True)
+    try:
+        # The processes are started anew: what this one has opened on a GPU cannot be inherited.
+        processes.start_processes(_work, (job, port), nprocs=num_processes, start_method="spawn")
+    except (processes.ProcessRaisedException, processes.ProcessExitedException) as ended:
+        error = training_state.read_json(job.work / ERROR)
+        if error is None:
+            raise
+        raise RmAssetsError.from_dict(error) from ended
 
 
 def _work(rank: int, job: FitJob, port: int) -> None:
@@ -87,5 +108,9 @@ def _work(rank: int, job: FitJob, port: int) -> None:
     try:
         reporter = job.reporter if rank == 0 else QuietReporter()
         train_to_the_end(replace(job, device=device, reporter=reporter))
+    except RmAssetsError as error:
+        # An exception crosses the border to the parent process as text only.
+        training_state.write_json(job.work / ERROR, error.to_dict())
+        raise
     finally:
         dist.destroy_process_group()

@@ -1,5 +1,6 @@
 """Low-rank adaptation through peft, with the score head trained beside it and merged weights at the end."""
 
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ class Adapter:
     """The low-rank matrices in a reward model. Their draw depends on the seed alone."""
 
     def __init__(self, model: PreTrainedModel, settings: LoraSettings, *, seed: int, dtype: Dtype) -> None:
+        _check_names(model, settings.target_modules or [])
         torch.manual_seed(seed)
         config = LoraConfig(
             r=settings.rank, lora_alpha=settings.alpha, task_type="SEQ_CLS",
@@ -24,7 +26,7 @@ class Adapter:
         except ValueError as error:
             raise ModelError(
                 "MODEL_002",
-                f"{type(model).__name__} has no such layers as training.lora.target_modules names",
+                f"{type(model).__name__} has layers that training.lora.target_modules names and that cannot be adapted",
                 why=str(error).splitlines()[0],
                 fix="leave target_modules out to adapt all linear layers, or name layers of this model, such as q_proj",
             ) from error
@@ -42,3 +44,18 @@ class Adapter:
         model: Any = self._tuner.merge_and_unload()
         assert isinstance(model, PreTrainedModel)
         return model
+
+
+def _check_names(model: PreTrainedModel, wanted: list[str]) -> None:
+    """Raises ModelError MODEL_002 if a name matches no layer; peft would train without it."""
+    modules = [name for name, _ in model.named_modules()]
+    unknown = [name for name in wanted if not any(m == name or m.endswith(f".{name}") for m in modules)]
+    if unknown:
+        layers = {n.rpartition(".")[2] for n, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+        close = {match for name in unknown for match in get_close_matches(name, layers)}
+        raise ModelError(
+            "MODEL_002",
+            f"training.lora.target_modules names {', '.join(unknown)}, which {type(model).__name__} does not have",
+            why=f"its {'closest ' if close else ''}linear layers are {', '.join(sorted(close or layers))}",
+            fix="name layers of this model, or leave target_modules out to adapt all linear layers",
+        )

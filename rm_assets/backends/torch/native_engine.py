@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,11 @@ from rm_assets.backends.torch.optimization import LossGuard, build_optimizer, ra
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.step_profile import FIRST_STEP, StepProfile
 from rm_assets.backends.torch.trained_weights import (
+    OPTIMIZER,
+    WEIGHTS,
+    Misfit,
     Weights,
+    check,
     load_optimizer,
     load_weights,
     save_optimizer,
@@ -39,7 +43,7 @@ from rm_assets.backends.torch.trained_weights import (
 from rm_assets.backends.torch.training_batches import MicroBatch, micro_batches, pair_rewards
 from rm_assets.core.training_order import Numbers, epoch_order, step_slice
 
-PROGRESS, BEST, PROFILE = "progress.json", "best", "profile"
+PROGRESS, PROFILE = "progress.json", "profile"
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -55,13 +59,20 @@ class Progress:
     guard: list[float] = field(default_factory=list)
     num_spikes: int = 0
     best: float | None = None
+    best_step: int | None = None
     num_worse: int = 0
     is_over: bool = False
 
     @staticmethod
     def read(path: Path) -> "Progress":
-        """The inverse of `asdict` as JSON."""
+        """The inverse of `asdict` as JSON.
+
+        Raises: Misfit.
+        """
         values = json.loads(path.read_text("utf-8"))
+        differing = sorted(values.keys() ^ {field.name for field in fields(Progress)})
+        if differing or values["sums"].keys() != {field.name for field in fields(Sums)}:
+            raise Misfit(f"{path.name} and the training differ in {', '.join(differing) or 'sums'}")
         return Progress(**{**values, "sums": Sums(**values["sums"])})
 
 
@@ -73,7 +84,7 @@ def fit(job: FitJob) -> Fitted:
     state = training_state.newest(job.work)
     assert state is not None, "the last step saves a state"
     loop = TrainingLoop(job)
-    loop.resume(state.folder)
+    loop.take_over(state.folder)
     return loop.finish()
 
 
@@ -232,10 +243,11 @@ class TrainingLoop:
         self._model.train(False)
         figures = pair_figures(job, self._forward)
         self._model.train(True)
-        value = figures[wanted.metric] * (-1 if wanted.metric == "loss" else 1)
-        if progress.best is None or value > progress.best:
-            progress.best, progress.num_worse = value, 0
-            save_weights(self._trained(), job.work / BEST)
+        # The processes may differ in the last digit, and all have to take part where weights are saved.
+        value = self._world.of_first(figures[wanted.metric] * (-1 if wanted.metric == "loss" else 1), job.device)
+        if math.isfinite(value) and (progress.best is None or value > progress.best):
+            progress.best, progress.best_step, progress.num_worse = value, progress.step, 0
+            save_weights(self._trained(), training_state.best_file(job.work, progress.step))
         else:
             progress.num_worse += 1
             progress.is_over = wanted.patience is not None and progress.num_worse >= wanted.patience
@@ -262,29 +274,48 @@ class TrainingLoop:
 
     def _save(self) -> None:
         """A state to resume from; it counts only once it is marked as complete."""
-        progress = self.progress
+        work, progress = self._job.work, self.progress
         progress.guard, progress.num_spikes = self._guard.state(), self._guard.num_spikes
-        folder = self._job.work / f"checkpoint-{progress.step}"
-        save_weights(self._trained(), folder)
-        save_optimizer(self._optimizer, self._trained(), folder)
+        folder = work / f"checkpoint-{progress.step}"
+        save_weights(self._trained(), folder / WEIGHTS)
+        save_optimizer(self._optimizer, self._trained(), folder / OPTIMIZER)
         if self._world.rank == 0:
             (folder / PROGRESS).write_text(json.dumps(asdict(progress)), "utf-8")
-            training_state.mark_complete(folder)
-            training_state.keep_newest(self._job.work, 2)
+            best = [] if progress.best_step is None else [training_state.best_file(work, progress.best_step)]
+            training_state.mark_complete(folder, *best)
+            training_state.keep_newest(work, 2)
 
     def resume(self, folder: Path) -> None:
-        """Goes on exactly where a state was saved."""
-        load_weights(self._trained(), folder)
-        load_optimizer(self._optimizer, self._trained(), folder)
+        """Goes on exactly where a state was saved. A state that does not fit is dropped: training begins anew."""
+        job, misfit = self._job, ""
+        try:
+            progress = Progress.read(folder / PROGRESS)
+            check(self._trained(), folder / WEIGHTS, folder / OPTIMIZER)
+        except Misfit as found:
+            misfit = str(found)
+        # All have looked at the state before the first one removes it.
+        if self._world.total([float(bool(misfit))], job.device)[0]:
+            job.reporter.log(f"starting from step 0, because {folder.name} does not fit: {misfit}")
+            if self._world.rank == 0:
+                training_state.discard(job.work)
+            return
+        load_weights(self._trained(), folder / WEIGHTS)
+        load_optimizer(self._optimizer, self._trained(), folder / OPTIMIZER)
+        self.progress = progress
+        self._guard = LossGuard(job.settings.max_loss_spike, progress.guard, progress.num_spikes)
+        self._began_at, self._began_tokens = progress.step, progress.num_pair_tokens
+
+    def take_over(self, folder: Path) -> None:
+        """What `finish` needs of a training that other processes have taken to its end."""
+        load_weights(self._trained(), folder / WEIGHTS)
         self.progress = Progress.read(folder / PROGRESS)
-        self._guard = LossGuard(self._job.settings.max_loss_spike, self.progress.guard, self.progress.num_spikes)
-        self._began_at, self._began_tokens = self.progress.step, self.progress.num_pair_tokens
 
     def finish(self) -> Fitted:
         """The trained model: the best one where validation chose it."""
-        progress = self.progress
-        if progress.best is not None:
-            load_weights(self._trained(), self._job.work / BEST)
+        job, progress = self._job, self.progress
+        if progress.best_step is not None:
+            load_weights(self._trained(), training_state.best_file(job.work, progress.best_step))
+            job.reporter.log(f"kept the weights of step {progress.best_step}")
         model = self._adapter.merged() if self._adapter else self._model
         return Fitted(
             model, progress.step, progress.num_tokens, progress.num_pair_tokens, progress.history

@@ -4,9 +4,9 @@ Two engines fit: native_engine.py, and trl_engine.py with TRL's RewardTrainer, w
 the same token ids in the same order. Imports of PyTorch are inside the functions: naming the trainer costs nothing.
 """
 
-import os
 import shutil
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from rm_assets.backends.torch.fit import FitJob, Fitted
     from rm_assets.backends.torch.rendering import Renderer
+
+STATE_PACKAGES = ("torch", "transformers", "accelerate", "peft")
+"""Packages of which another version may continue a training differently, or name its weights differently."""
 
 
 class TorchTrainer:
@@ -43,8 +46,9 @@ class TorchTrainer:
     ) -> TrainingResult:
         """Trains, resuming from `work` if it holds a state of this very training, and writes `checkpoint`.
 
-        `work` can be removed once this has returned.
-        Raises: ModelError MODEL_001 to MODEL_008, DataError DATA_005 if no pair is left.
+        `work` lies on the file system of `checkpoint`. It can be removed once `trained_pair_ids`, which are read from
+        there when they are taken, are used.
+        Raises: ModelError MODEL_001 to MODEL_009, DataError DATA_005 if no pair is left.
         """
         from rm_assets.backends.torch import checkpoints, loading_errors, pair_store, training_state
         from rm_assets.backends.torch.fit import FitJob, pair_figures
@@ -63,7 +67,15 @@ class TorchTrainer:
         )
         plan = make_plan(len(store), settings)
         name = digest(
-            {"settings": settings.model_dump(), "seed": seed, "tokens": [store.token_digest, validation.token_digest]}
+            {
+                "settings": settings.model_dump(),
+                "seed": seed,
+                "tokens": [store.token_digest, validation.token_digest],
+                "state_version": training_state.STATE_VERSION,
+                "versions": {package: version(package) for package in STATE_PACKAGES},
+                # What a branch of the Hub stood for; none of a local folder.
+                "commit": getattr(config, "_commit_hash", None),
+            }
         )
         state = training_state.prepare(work, name)
         if state is not None:
@@ -76,7 +88,7 @@ class TorchTrainer:
             if len(validation):
                 forward = RewardForward(fitted.model, int(renderer.tokenizer.pad_token_id))
                 accuracy = pair_figures(job, forward)["accuracy"]
-            _write(fitted.model, renderer, checkpoint)
+            _write(fitted.model, renderer, checkpoint, work / training_state.WRITING)
         return TrainingResult(
             num_pairs=store.counts,
             trained_pair_ids=store.pair_ids(),
@@ -112,7 +124,7 @@ def _device(settings: TrainingSection, execution: ExecutionSection) -> "torch.de
     return device
 
 
-def _write(model: "PreTrainedModel", renderer: "Renderer", checkpoint: Path) -> None:
+def _write(model: "PreTrainedModel", renderer: "Renderer", checkpoint: Path, temporary: Path) -> None:
     """Model, tokenizer and configuration under a temporary name, then renamed."""
     broken = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
     if broken:
@@ -121,8 +133,7 @@ def _write(model: "PreTrainedModel", renderer: "Renderer", checkpoint: Path) -> 
             f"The trained weights {', '.join(broken[:3])} are not finite",
             fix="lower learning_rate, raise warmup_ratio, or train with dtype bfloat16 or float32",
         )
-    temporary = checkpoint.with_name(f".{checkpoint.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(temporary)
     renderer.tokenizer.save_pretrained(temporary)
     if checkpoint.exists():

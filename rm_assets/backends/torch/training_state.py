@@ -1,18 +1,24 @@
 """Resumable states of a training, under its `work` folder.
 
 A state is a folder `checkpoint-STEP`. It counts only with its marker, which is written last and lists the size of every
-file, so a state that was half written when the machine stopped is never resumed from. `training.json` names the
-training that the states are of.
+file, so a state that was half written when the machine stopped is never resumed from. The best weights so far lie beside
+the states in `best-STEP.safetensors`; the marker of a state lists those that it needs. `training.json` names the training
+that the states are of.
 """
 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 MARKER = "complete.json"
 TRAINING = "training.json"
+STATE_VERSION = 1
+"""Part of the training's name; to be raised when what a state holds changes, so that no older state is resumed from."""
+WRITING = ".checkpoint"
+"""The model while it is written."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +30,24 @@ class State:
 
 
 def prepare(work: Path, training: str) -> State | None:
-    """The newest complete state of this very training; everything else under `work` that is a state is removed."""
+    """The newest complete state of this very training; what another training or a killed one left is removed."""
     work.mkdir(parents=True, exist_ok=True)
-    same = _read(work / TRAINING) == {"training": training}
+    if read_json(work / TRAINING) != {"training": training}:
+        discard(work)
     for folder in work.glob("checkpoint-*"):
-        if not same or _complete_state(folder) is None:
+        if _complete_state(folder) is None:
             shutil.rmtree(folder)
-    _write(work / TRAINING, {"training": training})
+    _remove_unneeded_best(work)
+    _remove(work / WRITING)
+    write_json(work / TRAINING, {"training": training})
     return newest(work)
+
+
+def discard(work: Path) -> None:
+    """Removes every state, and what else a training has left."""
+    for pattern in ("checkpoint-*", "best*", "profile", ".profile"):
+        for path in work.glob(pattern):
+            _remove(path)
 
 
 def newest(work: Path) -> State | None:
@@ -40,22 +56,36 @@ def newest(work: Path) -> State | None:
     return max((state for state in states if state), key=lambda state: state.step, default=None)
 
 
-def mark_complete(folder: Path) -> None:
-    """Says that every file of the state is there."""
+def best_file(work: Path, step: int) -> Path:
+    """The weights of a step that was the best so far."""
+    return work / f"best-{step}.safetensors"
+
+
+def mark_complete(folder: Path, *beside: Path) -> None:
+    """Says that every file of the state is there, and those beside its folder that it needs."""
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
-    _write(folder / MARKER, {"sizes": sizes})
+    write_json(folder / MARKER, {"sizes": sizes | {f"../{path.name}": path.stat().st_size for path in beside}})
 
 
 def keep_newest(work: Path, num_states: int) -> None:
-    """Removes all but the newest states."""
+    """Removes all but the newest states, and best weights that none of these needs."""
     folders = sorted(work.glob("checkpoint-*"), key=_step)
     for folder in folders[:-num_states]:
         shutil.rmtree(folder)
+    _remove_unneeded_best(work)
+
+
+def _remove_unneeded_best(work: Path) -> None:
+    needed = {name for folder in work.glob("checkpoint-*") for name in _sizes(folder)}
+    for pattern in ("best-*", ".best-*"):
+        for path in work.glob(pattern):
+            if f"../{path.name}" not in needed:
+                _remove(path)
 
 
 def _complete_state(folder: Path) -> State | None:
-    sizes = (_read(folder / MARKER) or {}).get("sizes")
-    if not isinstance(sizes, dict):
+    sizes = _sizes(folder)
+    if not sizes:
         return None
     for name, size in sizes.items():
         path = folder / name
@@ -64,11 +94,25 @@ def _complete_state(folder: Path) -> State | None:
     return State(folder, _step(folder))
 
 
+def _sizes(folder: Path) -> dict[str, int]:
+    """What the marker of a state lists; nothing if there is none."""
+    sizes = (read_json(folder / MARKER) or {}).get("sizes")
+    return sizes if isinstance(sizes, dict) else {}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("checkpoint-"))
 
 
-def _read(path: Path) -> dict[str, object] | None:
+def read_json(path: Path) -> dict[str, object] | None:
+    """An object from a file; None where there is none or it is damaged."""
     try:
         value = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
@@ -76,7 +120,8 @@ def _read(path: Path) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _write(path: Path, value: dict[str, object]) -> None:
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """The inverse of `read_json`; a reader never sees half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(value), "utf-8")
     temporary.replace(path)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AlbertConfig,
     AutoModelForSequenceClassification,
@@ -22,13 +23,14 @@ from transformers import (
     PretrainedConfig,
 )
 
-from rm_assets.backends.torch import memory
+from rm_assets.backends.torch import memory, native_engine, training_state
 from rm_assets.backends.torch.native_engine import disable_dropout
 from rm_assets.backends.torch.optimization import LossGuard, rate_factor
+from rm_assets.backends.torch.trained_weights import OPTIMIZER, WEIGHTS
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import Regression, SoftBradleyTerry
 from rm_assets.core.training_order import StepPlan, epoch_order, step_slice
-from rm_assets_tests.backends.torch.test_trainer import EXECUTION, settings, train
+from rm_assets_tests.backends.torch.test_trainer import EXECUTION, StopAfter, settings, train
 from rm_assets_tests.fakes import ListReporter, save_causal, toy_pairs
 
 torch.set_num_threads(1)
@@ -96,16 +98,34 @@ def test_low_rank_matrices_and_the_head_are_trained_and_merged(base: Path, tmp_p
     assert result.validation_accuracy == 1.0  # of the merged model
 
 
-def test_an_adapter_for_layers_that_are_not_there_is_an_error(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"MODEL_002.*target_modules"):
-        train(tmp_path, settings(base, lora={"target_modules": ["c_attn"]}))
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["c_attn"], r"names c_attn, which .*\n.*its linear layers are down_proj, gate_proj, k_proj, .*v_proj"),
+        (["q_proj", "v_prj"], r"names v_prj, which .*\n.*its closest linear layers are .*v_proj"),
+        (["self_attn"], "cannot be adapted"),
+    ],
+)
+def test_an_adapter_for_layers_that_are_not_there_is_an_error(
+    base: Path, tmp_path: Path, names: list[str], said: str
+) -> None:
+    with pytest.raises(ModelError, match=rf"MODEL_002.*target_modules.*{said}"):
+        train(tmp_path, settings(base, lora={"target_modules": names}))
+
+
+def test_an_adapter_can_be_for_one_layer_by_its_whole_name(base: Path, tmp_path: Path) -> None:
+    section = settings(base, max_optimizer_steps=1, lora={"target_modules": ["model.layers.0.self_attn.q_proj"]})
+    train(tmp_path, section)
+    assert len(load_file(tmp_path / "work" / "checkpoint-1" / WEIGHTS)) == 3  # two matrices and the head
 
 
 def test_the_best_weights_are_kept_and_training_stops_without_better_ones(base: Path, tmp_path: Path) -> None:
     """Validation pairs with the labels turned round get worse with every step, so the first look is the best."""
     wrong = [replace(p, chosen=p.rejected, rejected=p.chosen) for p in toy_pairs(12, "validation")]
     section = settings(base, num_epochs=10, validation={"every_steps": 2, "patience": 3})
-    result = train(tmp_path, section, validation_pairs=wrong)
+    reporter = ListReporter()
+    result = train(tmp_path, section, validation_pairs=wrong, reporter=reporter)
+    assert reporter.lines[-1] == "kept the weights of step 2"
     looks = [entry for entry in result.history if "validation_loss" in entry]
     losses = [look["validation_loss"] for look in looks]
     assert [look["step"] for look in looks] == [2, 4, 6, 8] and min(losses) == losses[0]
@@ -116,8 +136,6 @@ def test_the_best_weights_are_kept_and_training_stops_without_better_ones(base: 
 
 
 def test_a_resumed_training_remembers_its_best_weights(base: Path, tmp_path: Path) -> None:
-    from rm_assets_tests.backends.torch.test_trainer import StopAfter
-
     section = settings(base, num_epochs=4, validation={"every_steps": 3, "metric": "accuracy"})
     whole = train(tmp_path / "whole", section)
     with pytest.raises(KeyboardInterrupt):
@@ -126,6 +144,84 @@ def test_a_resumed_training_remembers_its_best_weights(base: Path, tmp_path: Pat
     timings = ("tokens_per_second", "eta_seconds")
     plain = [[{k: v for k, v in e.items() if k not in timings} for e in r.history] for r in (whole, resumed)]
     assert plain[0] == plain[1]
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+def test_best_weights_that_a_state_lacks_are_not_read(base: Path, tmp_path: Path) -> None:
+    section = settings(base, num_epochs=4, learning_rate=1e-3, validation={"every_steps": 3})
+    whole = train(tmp_path / "whole", section)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", section, reporter=StopAfter(10))
+    work = tmp_path / "cut" / "work"
+    assert {file.name for file in work.glob("best*")} == {"best-6.safetensors", "best-9.safetensors"}
+    best = work / "best-9.safetensors"
+    best.write_bytes(best.read_bytes()[:-1])
+    again = ListReporter()
+    resumed = train(tmp_path / "cut", section, reporter=again)
+    assert again.steps[0][0] == 7 and again.lines[-1] == "kept the weights of step 20"
+    assert resumed.validation_accuracy == whole.validation_accuracy
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+def test_a_look_that_is_no_number_is_never_the_best(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([float("nan"), 0.5, 0.4, float("inf"), 0.6])
+    monkeypatch.setattr(native_engine, "pair_figures", lambda *_: {"loss": next(looks), "accuracy": 0.5})
+    reporter = ListReporter()
+    train(tmp_path, settings(base, validation={"every_steps": 1}), reporter=reporter)
+    assert reporter.lines[-1] == "kept the weights of step 3"
+
+
+def rename_a_weight(state: Path) -> None:
+    tensors = load_file(state / WEIGHTS)
+    tensors["model.norm.scale"] = tensors.pop("model.norm.weight")
+    save_file(tensors, state / WEIGHTS)
+
+
+def reshape_a_weight(state: Path) -> None:
+    tensors = load_file(state / WEIGHTS)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"][:1]
+    save_file(tensors, state / WEIGHTS)
+
+
+def drop_a_moment(state: Path) -> None:
+    tensors = load_file(state / OPTIMIZER)
+    del tensors["model.norm.weight/exp_avg"]
+    save_file(tensors, state / OPTIMIZER)
+
+
+def rename_a_field(state: Path) -> None:
+    progress = json.loads((state / "progress.json").read_text("utf-8"))
+    progress["num_steps"] = progress.pop("step")
+    (state / "progress.json").write_text(json.dumps(progress), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (rename_a_weight, "weights.safetensors and the model differ in model.norm.scale, model.norm.weight"),
+        (reshape_a_weight, "weights.safetensors and the model differ in model.norm.weight"),
+        (drop_a_moment, "optimizer.safetensors and the model differ in model.norm.weight/exp_avg"),
+        (rename_a_field, "progress.json and the training differ in num_steps, step"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_dropped(
+    base: Path, tmp_path: Path, change: Callable[[Path], None], said: str
+) -> None:
+    whole = train(tmp_path / "whole", settings(base))
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", settings(base), reporter=StopAfter(4))
+    state = tmp_path / "cut" / "work" / "checkpoint-3"
+    change(state)
+    (state / training_state.MARKER).unlink()
+    training_state.mark_complete(state)
+    again = ListReporter()
+    resumed = train(tmp_path / "cut", settings(base), reporter=again)
+    assert f"starting from step 0, because checkpoint-3 does not fit: {said}" in again.lines
+    assert again.steps[0][0] == 1 and resumed.num_tokens == whole.num_tokens
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "cut")]
     assert weights[0] == weights[1]
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
+from rm_assets.backends.torch import checkpoints, trainer, training_state
 from rm_assets.backends.torch.checkpoints import load_renderer
 from rm_assets.backends.torch.scorer import TorchScorer
 from rm_assets.backends.torch.trainer import TorchTrainer
@@ -183,6 +184,58 @@ def test_a_state_of_another_training_is_not_resumed(base: Path, tmp_path: Path, 
     again = ListReporter()
     train(tmp_path, settings(base, engine), reporter=again, seed=2)
     assert again.steps[0][0] == 1
+
+
+@pytest.mark.parametrize("changed", ["version of the state", "version of a package", "commit of the base"])
+def test_a_state_of_other_software_or_another_base_is_not_resumed(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, settings(base), reporter=StopAfter(4))
+    load_config = checkpoints.load_config
+
+    def load_moved(ref: ModelRef) -> Any:
+        config: Any = load_config(ref)
+        config._commit_hash = "a1b2"
+        return config
+
+    match changed:
+        case "version of the state":
+            monkeypatch.setattr(training_state, "STATE_VERSION", training_state.STATE_VERSION + 1)
+        case "version of a package":
+            monkeypatch.setattr(trainer, "version", lambda package: "9.9" if package == "peft" else "1.0")
+        case _:
+            monkeypatch.setattr(checkpoints, "load_config", load_moved)
+    again = ListReporter()
+    train(tmp_path, settings(base), reporter=again)
+    assert again.steps[0][0] == 1
+
+
+def test_what_another_training_left_is_removed(base: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    for name in ("profile", "best-3.safetensors", "checkpoint-3"):
+        (work / name).mkdir(parents=True)
+    train(tmp_path, settings(base, max_optimizer_steps=1))
+    assert {path.name for path in work.iterdir()} == {
+        "checkpoint-1", "training.json", "pairs.bin", "pairs.index", "validation.bin", "validation.index",
+    }  # fmt: skip
+
+
+def test_a_model_that_was_half_written_is_not_left_behind(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = settings(base, max_optimizer_steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedTokenizerFast, "save_pretrained", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        for _ in range(2):
+            with pytest.raises(OSError, match="full"):
+                train(tmp_path, section)
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+    assert len(list(tmp_path.rglob("model.safetensors"))) == 1
+    again = ListReporter()
+    train(tmp_path, section, reporter=again)
+    assert not again.steps and not (tmp_path / "work" / ".checkpoint").exists()
+    assert len(list(tmp_path.rglob("model.safetensors"))) == 1
 
 
 def test_pairs_of_a_last_step_that_is_not_full_weigh_the_same(base: Path, tmp_path: Path, engine: str) -> None:
