@@ -7,7 +7,7 @@ from itertools import zip_longest
 from typing import Any
 
 from rm_assets.core.pairing import REASONS
-from rm_assets.core.prompts import normalise
+from rm_assets.core.prompts import opening
 from rm_assets.core.records import GoldReward, Prompt, Response
 
 
@@ -21,9 +21,9 @@ class Finding:
 
 
 def overlap_of_splits(prompts: Iterable[Prompt]) -> Finding:
-    """Passes if no normalised prompt is in two splits."""
+    """Passes if no prompt, and no two dialogues that begin the same, are in two splits."""
     split_of: dict[str, str] = {}
-    shared = [p.prompt for p in prompts if split_of.setdefault(normalise(p.prompt), p.split) != p.split]
+    shared = [p.prompt for p in prompts if split_of.setdefault(opening(p), p.split) != p.split]
     sentence = (
         f"{len(shared)} prompts are in two splits, the first is {shared[0]!r:.80}"
         if shared

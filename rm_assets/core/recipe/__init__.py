@@ -8,15 +8,26 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rm_assets.core.recipe.gold import ClassifierGold, GoldSection, PairsSection, RecordedGold, VerifierGold
+from rm_assets.core.recipe.gold import (
+    ClassifierGold,
+    GoldSection,
+    PairsSection,
+    PreferenceGold,
+    RecordedGold,
+    VerifierGold,
+)
 from rm_assets.core.recipe.prompts import (
     DatasetSource,
     FileSource,
     GeneratorSource,
+    KaggleSource,
+    MixturePart,
+    MixtureSource,
     PromptSource,
     PromptsSection,
     RowSource,
     SplitFractions,
+    TfdsSource,
 )
 from rm_assets.core.recipe.sampling import Alignment, PolicySampling, RecordedResponses, SamplingSection, ServerSampling
 from rm_assets.core.recipe.section import Dtype, ModelRef, Section
@@ -41,11 +52,15 @@ __all__ = [
     "FileSource",
     "GeneratorSource",
     "GoldSection",
+    "KaggleSource",
     "LoraSettings",
+    "MixturePart",
+    "MixtureSource",
     "ModelRef",
     "Objective",
     "PairsSection",
     "PolicySampling",
+    "PreferenceGold",
     "PromptSource",
     "PromptsSection",
     "Recipe",
@@ -60,6 +75,7 @@ __all__ = [
     "ServerSampling",
     "SoftBradleyTerry",
     "SplitFractions",
+    "TfdsSource",
     "TrainingSection",
     "ValidationSettings",
     "VerifierGold",
@@ -172,4 +188,25 @@ class Recipe(Section):
             raise ValueError(
                 "recorded rewards without gold.response_field are taken by position, which means nothing for freshly sampled responses; name gold.response_field, or record the responses too"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_hold_what_is_read_from_them(self) -> "Recipe":
+        sampling, gold = self.sampling, self.gold
+        reads_rows = isinstance(sampling, RecordedResponses) and sampling.source is None
+        if reads_rows and any(isinstance(source, GeneratorSource) for source in self.prompts.sources):
+            raise ValueError("sampling.source is missing: generated prompts have no responses in their rows")
+        if isinstance(gold, RecordedGold) and gold.source is None and gold.response_field is None and not reads_rows:
+            raise ValueError(
+                "gold.source is missing; without it, rewards lie in the rows of the prompts, as responses do"
+            )
+        if isinstance(gold, PreferenceGold) and not reads_rows:
+            raise ValueError(
+                "gold.kind preferences is about responses in the rows of the prompts: sampling.kind must be recorded, without a source"
+            )
+        if any(isinstance(source, MixtureSource) for source in self.prompts.sources) and "row" in (
+            getattr(sampling, "align", ""),
+            getattr(gold, "align", ""),
+        ):
+            raise ValueError("align 'row' needs prompts of one source; these are a mixture")
         return self
