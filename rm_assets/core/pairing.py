@@ -13,7 +13,7 @@ from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import PairsSection
 from rm_assets.core.records import GoldReward, Pair, response_messages
 
-REASONS = ("tie", "below_min_margin", "identical_text")
+REASONS = ("tie", "below_min_margin", "identical_text", "duplicate")
 
 
 def candidates(rewards: list[GoldReward], policy: str) -> Iterator[tuple[GoldReward, GoldReward]]:
@@ -63,19 +63,24 @@ def make_pairs(groups: Iterable[list[GoldReward]], section: PairsSection) -> tup
 
 
 def _kept_pairs(groups: Iterable[list[GoldReward]], section: PairsSection, account: Counter[str]) -> Iterator[Pair]:
-    of_all_prompts = (pair for rewards in groups for pair in candidates(rewards, section.policy))
-    for better, worse in of_all_prompts:
-        account["candidates"] += 1
-        margin = round(better.gold_reward - worse.gold_reward, 9)  # 0.5 - 0.4 is no less than 0.1
-        if better.response == worse.response:
-            account["identical_text"] += 1
-        elif margin == 0:
-            account["tie"] += 1
-        elif margin < section.min_margin:
-            account["below_min_margin"] += 1
-        else:
-            account["kept"] += 1
-            yield _pair(better, worse, margin)
+    for rewards in groups:
+        seen: set[tuple[str, str]] = set()
+        for better, worse in candidates(rewards, section.policy):
+            account["candidates"] += 1
+            margin = round(better.gold_reward - worse.gold_reward, 9)  # 0.5 - 0.4 is no less than 0.1
+            texts = better.response, worse.response
+            if texts[0] == texts[1]:
+                account["identical_text"] += 1
+            elif margin == 0:
+                account["tie"] += 1
+            elif margin < section.min_margin:
+                account["below_min_margin"] += 1
+            elif texts in seen and section.duplicates == "drop":
+                account["duplicate"] += 1
+            else:
+                seen.add(texts)
+                account["kept"] += 1
+                yield _pair(better, worse, margin)
 
 
 def _pair(better: GoldReward, worse: GoldReward, margin: float) -> Pair:

@@ -18,7 +18,6 @@ from rm_assets.tasks.prompt_rows import responses_in
 from rm_assets.tasks.recorded import align_rows
 from rm_assets.tasks.session import Product, Task, run_task
 
-
 ROWS_VERSION = 1
 """To be raised when a sampler's responses change; committed shards of another version are not taken."""
 

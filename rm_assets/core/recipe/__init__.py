@@ -1,13 +1,14 @@
 """What a recipe says: one frozen model a section, every field with its meaning, unit and bound.
 
 A recipe is a YAML file and a Dagster partition. The sections `prompts` to `release` decide results and enter the digests;
-`execution` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
+`checks`, `execution` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
 """
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, LimitedCheck
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
     GoldSection,
@@ -44,6 +45,8 @@ from rm_assets.core.recipe.training import (
 __all__ = [
     "Alignment",
     "BradleyTerry",
+    "CheckSettings",
+    "ChecksSection",
     "ClassifierGold",
     "DatasetSource",
     "Dtype",
@@ -53,6 +56,7 @@ __all__ = [
     "GeneratorSource",
     "GoldSection",
     "KaggleSource",
+    "LimitedCheck",
     "LoraSettings",
     "MixturePart",
     "MixtureSource",
@@ -178,6 +182,9 @@ class Recipe(Section):
     training: TrainingSection = Field(description="Training of the reward model.")
     evaluation: EvaluationSection = Field(default=EvaluationSection(), description="How the trained model is judged.")
     release: ReleaseSection = Field(default=ReleaseSection(), description="Where the model goes.")
+    checks: ChecksSection = Field(
+        default=ChecksSection(), description="Which faults of the data are tolerated; changes no result."
+    )
     execution: ExecutionSection = Field(
         default=ExecutionSection(), description="How work is carried out; changes no result."
     )

@@ -123,3 +123,7 @@ class PairsSection(Section):
     min_margin: float = Field(
         0.0, ge=0, description="Least gold margin of a pair, in units of the gold reward. Ties are dropped in any case."
     )
+    duplicates: Literal["drop", "keep"] = Field(
+        "drop",
+        description="What to do with a pair whose two texts an earlier pair of the prompt has: responses that were sampled twice.",
+    )
