@@ -1,43 +1,53 @@
-"""Checks of the data assets. They block: what would be built on a fault is not built."""
+"""Checks of the data assets, one for each entry of core/data_checks.py. With severity `error`, what would be built on a fault is not built."""
+
+from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
 from rm_assets.checks.recipe_check import check_result, recipe_check
-from rm_assets.core.data_checks import account_of_pairs, order_of_rewards, overlap_of_splits
-from rm_assets.core.records import GoldReward, Prompt, Response
+from rm_assets.core.data_checks import DATA_CHECKS, DataCheck, Finding
+from rm_assets.core.recipe import ChecksSection, LimitedCheck
+from rm_assets.core.records import GoldReward, Pair, Prompt, Response
 from rm_assets.resources.compute import Compute
-from rm_assets.storage.lineage import wanted
+from rm_assets.storage.lineage import Wanted, wanted
+from rm_assets.storage.store import Store
 from rm_assets.storage.tables import read_table
 
-
-@recipe_check("prompts", blocking=True, description="No prompt is in two splits, in any spelling.")
-def splits_are_disjoint(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
-    """Compares the normal forms of the prompts of all splits."""
-    store = compute.store()
-    want = wanted(store, compute.recipe(context.partition_key), "prompts")
-    return check_result(overlap_of_splits(read_table(store.folder("prompts", want.digest) / "prompts.parquet", Prompt)))
-
-
-@recipe_check(
-    "gold_rewards",
-    blocking=True,
-    description="One finite reward for each response, in the order of the responses.",
-)
-def rewards_follow_responses(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
-    """Compares both tables row by row."""
-    store = compute.store()
-    want = wanted(store, compute.recipe(context.partition_key), "gold_rewards")
-    responses = store.folder("sampled_responses", want.inputs["sampled_responses"].digest) / "responses.parquet"
-    rewards = store.folder("gold_rewards", want.digest) / "gold_rewards.parquet"
-    return check_result(order_of_rewards(read_table(responses, Response), read_table(rewards, GoldReward)))
+TABLES: dict[str, tuple[str, str, type[Any]]] = {
+    "prompts": ("prompts", "prompts.parquet", Prompt),
+    "responses": ("sampled_responses", "responses.parquet", Response),
+    "rewards": ("gold_rewards", "gold_rewards.parquet", GoldReward),
+    "pairs": ("implicit_pairs", "pairs.parquet", Pair),
+}
+SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
 
-@recipe_check(
-    "implicit_pairs",
-    blocking=True,
-    description="Candidates = pairs kept + each reason for loss.",
-)
-def pairs_add_up(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
-    """Adds up the account of the pairs."""
-    want = wanted(compute.store(), compute.recipe(context.partition_key), "implicit_pairs")
-    return check_result(account_of_pairs(want.manifest.counts if want.manifest else {}))
+def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:
+    description = str(ChecksSection.model_fields[name].description).partition(": ")[2]
+
+    def run(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
+        recipe, store = compute.recipe(context.partition_key), compute.store()
+        settings = getattr(recipe.checks, name)
+        if settings.severity == "off":
+            return check_result(Finding(True, "turned off by the recipe"))
+        want = wanted(store, recipe, check.asset)
+        limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
+        finding = check.find(*(_input(store, want, source) for source in check.reads), *limit)
+        return check_result(finding, SEVERITIES[settings.severity])
+
+    run.__name__ = name
+    return recipe_check(check.asset, blocking=True, description=description[:1].upper() + description[1:])(run)
+
+
+def _input(store: Store, want: Wanted, source: str) -> Any:
+    """The manifest's counts, or the rows of a table that the asset is or reads."""
+    if source == "counts":
+        return want.manifest.counts if want.manifest else {}
+    asset, file, record = TABLES[source]
+    digest = want.digest if asset == want.asset else want.inputs[asset].digest
+    rows: Iterator[Any] = read_table(store.folder(asset, digest) / file, record)
+    return rows
+
+
+data_checks = [_declare(name, check) for name, check in DATA_CHECKS.items()]

@@ -122,6 +122,7 @@ def print_results(result: Any, console: Console, seconds: float) -> None:
             )
     if made:
         console.print(table)
+    _print_failed_checks(result, console)
     if "evaluation_report" in made:
         _print_verdict(Path(str(made["evaluation_report"]["rm/folder"].value)), console)
     if "hub_release" in made:
@@ -131,6 +132,18 @@ def print_results(result: Any, console: Console, seconds: float) -> None:
         console.print(
             "next: `make ui` shows the graph; `rm-assets show evaluation_report --recipe NAME` prints the report"
         )
+
+
+def _print_failed_checks(result: Any, console: Console) -> None:
+    """What the checks found, and how many found nothing."""
+    evaluations = result.get_asset_check_evaluations()
+    failed = [evaluation for evaluation in evaluations if not evaluation.passed]
+    for evaluation in sorted(failed, key=lambda e: e.severity.value):
+        word = "error" if evaluation.severity.value == "ERROR" else "warning"
+        asset = evaluation.asset_key.to_user_string()
+        console.print(f"{word}: {asset}, {evaluation.check_name}: {evaluation.description}", soft_wrap=True)
+    if evaluations:
+        console.print(f"{len(evaluations) - len(failed)} of {len(evaluations)} checks passed")
 
 
 def _print_verdict(folder: Path, console: Console) -> None:

@@ -1,14 +1,19 @@
-"""The logic of the asset checks: data in, one finding out."""
+"""The logic of the checks of data: tables in, one finding out. Tables are read once, in a stream."""
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import zip_longest
-from typing import Any
+from itertools import groupby, zip_longest
+from typing import Any, Literal
 
 from rm_assets.core.pairing import REASONS
-from rm_assets.core.prompts import normalise
-from rm_assets.core.records import GoldReward, Prompt, Response
+from rm_assets.core.prompts import normalise, opening
+from rm_assets.core.records import GoldReward, Pair, Prompt, Response
+
+RUN_OF_WORDS = 8
+"""Words in a run; two texts that share runs this long were not written apart."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +25,113 @@ class Finding:
     numbers: dict[str, int | float] = field(default_factory=dict)
 
 
+Table = Literal["prompts", "responses", "rewards", "pairs"]
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """A check of one asset: the tables it reads, in the order in which `find` takes them, before the limit if it has one."""
+
+    asset: str
+    reads: tuple[Table | Literal["counts"], ...]
+    find: Callable[..., Finding]
+
+
 def overlap_of_splits(prompts: Iterable[Prompt]) -> Finding:
-    """Passes if no normalised prompt is in two splits."""
-    split_of: dict[str, str] = {}
-    shared = [p.prompt for p in prompts if split_of.setdefault(normalise(p.prompt), p.split) != p.split]
+    """Passes if no prompt, and no two dialogues that begin the same, are in two splits."""
+    return _disjoint(((opening(p), p.split, p.prompt) for p in prompts), "prompts")
+
+
+def overlap_of_pairs(pairs: Iterable[Pair]) -> Finding:
+    """The same of the pairs, from what their users say first."""
+    said = ((next(m["content"] for m in pair.chosen if m["role"] == "user"), pair.split) for pair in pairs)
+    return _disjoint(((normalise(text), split, text) for text, split in said), "dialogues")
+
+
+def _disjoint(rows: Iterable[tuple[str, str, str]], what: str) -> Finding:
+    """Of (key, split, text) rows: passes if no key has two splits."""
+    split_of: dict[bytes, str] = {}
+    num_shared, first = 0, ""
+    for key, split, text in rows:
+        # 16 bytes each, whatever the length of the texts.
+        if split_of.setdefault(hashlib.blake2b(key.encode(), digest_size=16).digest(), split) != split:
+            num_shared, first = num_shared + 1, first or text
     sentence = (
-        f"{len(shared)} prompts are in two splits, the first is {shared[0]!r:.80}"
-        if shared
-        else f"{len(split_of)} distinct prompts, none in two splits"
+        f"{num_shared} {what} are in two splits, the first is {first!r:.80}"
+        if num_shared
+        else f"{len(split_of)} distinct {what}, none in two splits"
     )
-    return Finding(not shared, sentence, {"data/num_prompts_in_two_splits": len(shared)})
+    return Finding(not num_shared, sentence, {f"data/num_{what}_in_two_splits": num_shared})
+
+
+def near_training(prompts: Iterable[Prompt], limit: float) -> Finding:
+    """Passes if at most a share `limit` of test prompts has most of its runs of words in training prompts.
+
+    The measure of Brown et al. (2020, appendix C) with runs of 8 words; shorter prompts have none and do not count.
+    """
+    trained: set[int] = set()
+    tests: list[tuple[str, set[int]]] = []
+    for prompt in prompts:
+        if prompt.split == "test":
+            tests.append((prompt.prompt, _runs(prompt.prompt)))
+        else:
+            trained |= _runs(prompt.prompt)
+    long_enough = [(text, runs) for text, runs in tests if runs]
+    near = [text for text, runs in long_enough if 2 * len(runs & trained) > len(runs)]
+    share = len(near) / len(tests) if tests else 0.0
+    example = f", the first is {near[0]!r:.80}" if near else ""
+    return Finding(
+        share <= limit,
+        f"{share:.1%} of {len(tests)} test prompts ({len(near)}) are mostly made of runs of {RUN_OF_WORDS} words that "
+        f"training prompts have{example}",
+        {"data/share_near_training": share},
+    )
+
+
+def _runs(text: str) -> set[int]:
+    words = normalise(text).split()
+    return {
+        int.from_bytes(hashlib.blake2b(" ".join(words[i : i + RUN_OF_WORDS]).encode(), digest_size=8).digest())
+        for i in range(len(words) - RUN_OF_WORDS + 1)
+    }
+
+
+def balance_of_sources(prompts: Iterable[Prompt], limit: float) -> Finding:
+    """Passes if there is one source, or none has more than a share `limit` of the training prompts."""
+    sources = Counter(prompt.source for prompt in prompts if prompt.split == "train")
+    if len(sources) < 2:
+        return Finding(True, "one source", {"data/largest_source_share": 1.0})
+    (name, number), total = sources.most_common(1)[0], sources.total()
+    return Finding(
+        number / total <= limit,
+        f"{name} gives {number / total:.1%} of {total} training prompts; there are {len(sources)} sources",
+        {"data/largest_source_share": number / total},
+    )
+
+
+def empty_responses(responses: Iterable[Response], limit: float) -> Finding:
+    """Passes if at most a share `limit` of the responses has no text."""
+    return _share_of(responses, lambda r: not r.response.strip(), limit, "responses are empty", "empty")
+
+
+def cut_responses(responses: Iterable[Response], limit: float) -> Finding:
+    """Passes if at most a share `limit` of the sampled responses was cut by the length limit."""
+    sampled = (r for r in responses if r.finished is not None)
+    return _share_of(sampled, lambda r: not r.finished, limit, "sampled responses were cut by the length limit", "cut")
+
+
+def truncated_for_gold(rewards: Iterable[GoldReward], limit: float) -> Finding:
+    """Passes if the gold model saw all but a share `limit` of the responses whole."""
+    what = "responses were too long for the gold model, which saw their beginning"
+    return _share_of(rewards, lambda r: r.truncated, limit, what, "truncated_for_gold")
+
+
+def _share_of(rows: Iterable[Any], is_faulty: Callable[[Any], bool], limit: float, what: str, name: str) -> Finding:
+    num_rows = num_faulty = 0
+    for row in rows:
+        num_rows, num_faulty = num_rows + 1, num_faulty + is_faulty(row)
+    share = num_faulty / num_rows if num_rows else 0.0
+    return Finding(share <= limit, f"{num_faulty} of {num_rows} ({share:.1%}) {what}", {f"data/share_{name}": share})
 
 
 def order_of_rewards(responses: Iterable[Response], rewards: Iterable[GoldReward]) -> Finding:
@@ -51,6 +153,21 @@ def order_of_rewards(responses: Iterable[Response], rewards: Iterable[GoldReward
     )
 
 
+def constant_gold(rewards: Iterable[GoldReward], limit: float) -> Finding:
+    """Passes if at most a share `limit` of the prompts with several responses has one gold reward for all of them."""
+    num_prompts = num_constant = 0
+    for _, group in groupby(rewards, key=lambda r: r.prompt_id):
+        values = [r.gold_reward for r in group]
+        num_prompts += len(values) > 1
+        num_constant += len(values) > 1 and len(set(values)) == 1
+    share = num_constant / num_prompts if num_prompts else 0.0
+    return Finding(
+        share <= limit,
+        f"{num_constant} of {num_prompts} prompts ({share:.1%}) have one gold reward for all their responses and give no pair",
+        {"data/share_prompts_without_gold_difference": share},
+    )
+
+
 def account_of_pairs(counts: Mapping[str, int]) -> Finding:
     """Passes if candidates = pairs + the reasons for loss."""
     candidates, pairs = counts.get("candidates", 0), counts.get("pairs", 0)
@@ -61,6 +178,113 @@ def account_of_pairs(counts: Mapping[str, int]) -> Finding:
         sentence,
         {"data/num_pairs_unaccounted": candidates - pairs - sum(lost.values())},
     )
+
+
+def share_of_ties(counts: Mapping[str, int], limit: float) -> Finding:
+    """Passes if at most a share `limit` of the candidates were ties or equal texts."""
+    candidates, ties = counts["candidates"], counts["tie"] + counts["identical_text"]
+    share = ties / candidates if candidates else 0.0
+    return Finding(
+        share <= limit,
+        f"{ties} of {candidates} candidates ({share:.1%}) were ties or equal texts",
+        {"data/tie_rate": share},
+    )
+
+
+def number_of_pairs(counts: Mapping[str, int], limit: float) -> Finding:
+    """Passes if there are at least `limit` training pairs."""
+    number = counts["train_pairs"]
+    sentence = f"{number} training pairs; below {limit:.0f}, what a reward model learns is mostly chance"
+    return Finding(number >= limit, sentence, {"data/num_train_pairs": number})
+
+
+def agreement_with_gold(rewards: Iterable[GoldReward], pairs: Iterable[Pair]) -> Finding:
+    """Passes if both sides of every pair are responses with the gold rewards it says, and the chosen one's is higher.
+
+    Both tables have their prompts in the same order, so that of either only one prompt is in memory.
+    """
+    num_pairs = num_wrong = 0
+    first = ""
+    groups = groupby(pairs, key=lambda p: p.prompt_id)
+    of_prompt = next(groups, None)
+    for prompt_id, group in groupby(rewards, key=lambda r: r.prompt_id):
+        if of_prompt is None or of_prompt[0] != prompt_id:
+            continue
+        known = {r.response_id: (r.response, r.gold_reward) for r in group}
+        for pair in of_prompt[1]:
+            sides = ((pair.chosen_id, pair.chosen), (pair.rejected_id, pair.rejected))
+            said = [(messages[-1]["content"], known.get(side, ("", math.nan))) for side, messages in sides]
+            golds = pair.chosen_gold_reward, pair.rejected_gold_reward
+            right = golds[0] > golds[1] and all(
+                text == own and gold == value for (text, (own, value)), gold in zip(said, golds, strict=True)
+            )
+            num_pairs, num_wrong = num_pairs + 1, num_wrong + (not right)
+            first = first or ("" if right else pair.pair_id)
+        of_prompt = next(groups, None)
+    rest = sum(1 for _ in of_prompt[1]) + sum(1 for _, group in groups for _ in group) if of_prompt else 0
+    num_pairs, num_wrong = num_pairs + rest, num_wrong + rest
+    sentence = f"{num_wrong} of {num_pairs} pairs do not agree with their gold rewards"
+    return Finding(
+        num_pairs > 0 and not num_wrong,
+        sentence + (f", the first is {first or 'one of a prompt out of order'}" if num_wrong else ""),
+        {"data/num_pairs_against_gold": num_wrong},
+    )
+
+
+def repeated_pairs(pairs: Iterable[Pair], limit: float) -> Finding:
+    """Passes if at most a share `limit` of the training pairs has the two texts of an earlier pair of the prompt."""
+    num_pairs = num_same = num_opposite = 0
+    for _, group in groupby((p for p in pairs if p.split == "train"), key=lambda p: p.prompt_id):
+        seen: set[tuple[str, str]] = set()
+        for pair in group:
+            texts = pair.chosen[-1]["content"], pair.rejected[-1]["content"]
+            num_pairs += 1
+            num_same += texts in seen
+            num_opposite += texts not in seen and texts[::-1] in seen
+            seen.add(texts)
+    share = (num_same + num_opposite) / num_pairs if num_pairs else 0.0
+    return Finding(
+        share <= limit,
+        f"{num_same} of {num_pairs} training pairs repeat an earlier one and {num_opposite} say the opposite ({share:.1%})",
+        {"data/num_pairs_repeated": num_same, "data/num_pairs_contradicted": num_opposite},
+    )
+
+
+def length_bias(pairs: Iterable[Pair], limit: float) -> Finding:
+    """Passes if neither the longer nor the shorter response is chosen in more than a share `limit` of training pairs."""
+    num_longer = num_shorter = 0
+    for pair in pairs:
+        if pair.split == "train":
+            difference = len(pair.chosen[-1]["content"]) - len(pair.rejected[-1]["content"])
+            num_longer, num_shorter = num_longer + (difference > 0), num_shorter + (difference < 0)
+    total = num_longer + num_shorter
+    share = num_longer / total if total else 0.5
+    word, larger = ("longer", share) if share >= 0.5 else ("shorter", 1 - share)
+    return Finding(
+        larger <= limit,
+        f"the {word} response is chosen in {larger:.1%} of {total} training pairs of unequal length; a model may learn that alone",
+        {"data/share_chosen_longer": share},
+    )
+
+
+DATA_CHECKS: dict[str, DataCheck] = {
+    "splits_are_disjoint": DataCheck("prompts", ("prompts",), overlap_of_splits),
+    "test_prompts_are_new": DataCheck("prompts", ("prompts",), near_training),
+    "sources_are_balanced": DataCheck("prompts", ("prompts",), balance_of_sources),
+    "responses_are_not_empty": DataCheck("sampled_responses", ("responses",), empty_responses),
+    "responses_are_whole": DataCheck("sampled_responses", ("responses",), cut_responses),
+    "rewards_follow_responses": DataCheck("gold_rewards", ("responses", "rewards"), order_of_rewards),
+    "gold_saw_whole_responses": DataCheck("gold_rewards", ("rewards",), truncated_for_gold),
+    "gold_tells_responses_apart": DataCheck("gold_rewards", ("rewards",), constant_gold),
+    "pairs_add_up": DataCheck("implicit_pairs", ("counts",), account_of_pairs),
+    "pairs_agree_with_gold": DataCheck("implicit_pairs", ("rewards", "pairs"), agreement_with_gold),
+    "pairs_stay_in_their_split": DataCheck("implicit_pairs", ("pairs",), overlap_of_pairs),
+    "enough_pairs": DataCheck("implicit_pairs", ("counts",), number_of_pairs),
+    "ties_are_few": DataCheck("implicit_pairs", ("counts",), share_of_ties),
+    "pairs_are_distinct": DataCheck("implicit_pairs", ("pairs",), repeated_pairs),
+    "length_does_not_decide": DataCheck("implicit_pairs", ("pairs",), length_bias),
+}
+"""By name; severity, limit and description are those of the recipe's section `checks`."""
 
 
 def advantage_over_length(report: Mapping[str, Any]) -> Finding:

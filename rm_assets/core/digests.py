@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -18,9 +18,9 @@ def asset_digest(asset: str, stage_version: int, section: Mapping[str, Any], inp
     return digest({"asset": asset, "stage_version": stage_version, "section": section, "inputs": dict(inputs)})
 
 
-def prompt_id(prompt: str, system: str | None) -> str:
-    """16 hex digits; equal for equal system message and prompt."""
-    return digest([system, prompt])[:16]
+def prompt_id(prompt: str, system: str | None, history: Sequence[Mapping[str, str]] = ()) -> str:
+    """16 hex digits; equal for equal system message, earlier turns and prompt."""
+    return digest([system, prompt, *([list(history)] if history else [])])[:16]
 
 
 def response_id(of_prompt: str, sample_index: int, response: str) -> str:

@@ -69,6 +69,15 @@ def group_by_prompt(test: Sequence[ScoredResponse]) -> list[list[ScoredResponse]
     return [sorted(group, key=lambda r: (r.gold.sample_index, r.gold.response_id)) for group in groups.values()]
 
 
+def comparable(groups: Sequence[Sequence[ScoredResponse]]) -> list[list[ScoredResponse]]:
+    """The groups again, each cut into the responses whose gold rewards compare."""
+    parts: dict[tuple[str, str | None], list[ScoredResponse]] = {}
+    for group in groups:
+        for response in group:
+            parts.setdefault((response.gold.prompt_id, response.gold.comparison), []).append(response)
+    return list(parts.values())
+
+
 def compare_pairs(test: Sequence[ScoredResponse], settings: EvaluationSection) -> tuple[list[ComparedPair], int]:
     """The pairs that the model is judged on, and the number of gold ties left out.
 
@@ -81,7 +90,7 @@ def compare_pairs(test: Sequence[ScoredResponse], settings: EvaluationSection) -
     pairs: list[ComparedPair] = []
     num_ties = 0
     for group in group_by_prompt(test):
-        candidates = list(combinations(group, 2))
+        candidates = [(a, b) for a, b in combinations(group, 2) if a.gold.comparison == b.gold.comparison]
         if settings.pairs == "one_random" and candidates:
             place = digests.unit_interval("test pair", settings.seed, group[0].gold.prompt_id)
             candidates = [candidates[int(place * len(candidates))]]
@@ -281,7 +290,9 @@ def _distributions(
         "num_tokens": statistics.summarize(response.num_tokens for response in test),
         "within_prompt_sd": {
             "reward": statistics.within_group_sd([r.reward for r in group] for group in groups),
-            "gold_reward": statistics.within_group_sd([r.gold.gold_reward for r in group] for group in groups),
+            "gold_reward": statistics.within_group_sd(
+                [r.gold.gold_reward for r in group] for group in comparable(groups)
+            ),
         },
         "reward_margin": reward_spread,
         "gold_margin": gold_spread,
@@ -312,7 +323,7 @@ def _bradley_terry_loss(margin: float) -> float:
 def _rank_correlation(test: Sequence[ScoredResponse], groups: Sequence[Sequence[ScoredResponse]]) -> dict[str, Any]:
     gold, rewards = [r.gold.gold_reward for r in test], [r.reward for r in test]
     lengths = [float(len(r.gold.response)) for r in test]
-    ranked = [([r.gold.gold_reward for r in group], [r.reward for r in group]) for group in groups]
+    ranked = [([r.gold.gold_reward for r in group], [r.reward for r in group]) for group in comparable(groups)]
     return {
         "spearman": {"value": statistics.spearman(gold, rewards), "n": len(test)},
         "kendall": {"value": statistics.kendall(gold, rewards), "n": len(test)},
@@ -331,6 +342,7 @@ def _worst_mistakes(pairs: Sequence[ComparedPair], limit: int) -> list[dict[str,
             "source": pair.chosen.gold.source,
             "difference": pair.difference,
             "system": pair.chosen.gold.system,
+            "history": pair.chosen.gold.history,
             "prompt": pair.chosen.gold.prompt,
             "reward_margin": pair.reward_margin,
             "gold_margin": pair.gold_margin,

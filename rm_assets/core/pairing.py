@@ -11,23 +11,28 @@ from itertools import combinations, groupby, pairwise
 from rm_assets.core.digests import pair_id
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import PairsSection
-from rm_assets.core.records import GoldReward, Pair, conversation
+from rm_assets.core.records import GoldReward, Pair, response_messages
 
-REASONS = ("tie", "below_min_margin", "identical_text")
+REASONS = ("tie", "below_min_margin", "identical_text", "duplicate")
 
 
 def candidates(rewards: list[GoldReward], policy: str) -> Iterator[tuple[GoldReward, GoldReward]]:
     """The two responses of each candidate pair of one prompt, better first (ties in order of their sample index).
 
-    best_worst: one for K >= 2; all: K (K - 1) / 2; adjacent: the K - 1 neighbours in rank.
+    best_worst: one for K >= 2; all: K (K - 1) / 2; adjacent: the K - 1 neighbours in rank. Where rewards come from several
+    comparisons, each of them counts as a prompt of its own.
     """
-    ranked = sorted(rewards, key=lambda r: (-r.gold_reward, r.sample_index))
-    if policy == "all":
-        yield from combinations(ranked, 2)
-    elif policy == "adjacent":
-        yield from pairwise(ranked)
-    elif len(ranked) > 1:
-        yield ranked[0], ranked[-1]
+    comparisons: dict[str | None, list[GoldReward]] = {}
+    for reward in rewards:
+        comparisons.setdefault(reward.comparison, []).append(reward)
+    for comparable in comparisons.values():
+        ranked = sorted(comparable, key=lambda r: (-r.gold_reward, r.sample_index))
+        if policy == "all":
+            yield from combinations(ranked, 2)
+        elif policy == "adjacent":
+            yield from pairwise(ranked)
+        elif len(ranked) > 1:
+            yield ranked[0], ranked[-1]
 
 
 def by_prompt(rewards: Iterable[GoldReward]) -> Iterator[list[GoldReward]]:
@@ -59,16 +64,21 @@ def make_pairs(groups: Iterable[list[GoldReward]], section: PairsSection) -> tup
 
 def _kept_pairs(groups: Iterable[list[GoldReward]], section: PairsSection, account: Counter[str]) -> Iterator[Pair]:
     for rewards in groups:
+        seen: set[tuple[str, str]] = set()
         for better, worse in candidates(rewards, section.policy):
             account["candidates"] += 1
             margin = round(better.gold_reward - worse.gold_reward, 9)  # 0.5 - 0.4 is no less than 0.1
-            if better.response == worse.response:
+            texts = better.response, worse.response
+            if texts[0] == texts[1]:
                 account["identical_text"] += 1
             elif margin == 0:
                 account["tie"] += 1
             elif margin < section.min_margin:
                 account["below_min_margin"] += 1
+            elif texts in seen and section.duplicates == "drop":
+                account["duplicate"] += 1
             else:
+                seen.add(texts)
                 account["kept"] += 1
                 yield _pair(better, worse, margin)
 
@@ -79,8 +89,8 @@ def _pair(better: GoldReward, worse: GoldReward, margin: float) -> Pair:
         prompt_id=better.prompt_id,
         source=better.source,
         split=better.split,
-        chosen=conversation(better.prompt, better.system, better.response),
-        rejected=conversation(worse.prompt, worse.system, worse.response),
+        chosen=response_messages(better),
+        rejected=response_messages(worse),
         chosen_id=better.response_id,
         rejected_id=worse.response_id,
         chosen_gold_reward=better.gold_reward,

@@ -155,7 +155,7 @@ class RecipeBook:
     def _resolve(self, value: Any, file: Path, key: str = "") -> Any:
         """Makes the values of `path` and `files` absolute, with ${VAR} filled in."""
         if isinstance(value, dict):
-            return {k: self._resolve(v, file, str(k)) for k, v in value.items()}
+            return {k: v if k == "columns" else self._resolve(v, file, str(k)) for k, v in value.items()}
         if isinstance(value, list):
             return [self._resolve(v, file, key) for v in value]
         if not (isinstance(value, str) and key in ("path", "files")):
@@ -167,6 +167,8 @@ class RecipeBook:
             value = value.replace("${" + variable + "}", self._environment[variable])
         if value.startswith("package://"):
             return str(PACKAGE_FOLDER / value.removeprefix("package://"))
+        if "://" in value:
+            return value
         return os.path.normpath(file.parent / Path(value).expanduser())
 
 

@@ -54,7 +54,10 @@ def _type(schema: dict[str, Any]) -> str:
     if values := schema.get("enum") or ([schema["const"]] if "const" in schema else []):
         return ", ".join(f"`{value}`" for value in values)
     if schema["type"] == "array":
-        return f"list of {_type(schema['items'])}"
+        items = schema["items"] if "items" in schema else schema["prefixItems"][0]
+        return f"{'list of' if 'items' in schema else 'two of'} {_type(items)}"
+    if schema["type"] == "object":
+        return "names and texts"
     return {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}[schema["type"]]
 
 
@@ -62,7 +65,7 @@ def _default(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
-        return "each key's own"
+        return "each key's own" if value else "empty"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"`{text}`" if text else "empty"
 

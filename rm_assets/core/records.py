@@ -15,11 +15,15 @@ Messages = list[dict[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """One prompt. `prompt_id` is the hash of system message and prompt; `row` its position in its source."""
+    """One prompt. `prompt_id` is the hash of system message, earlier turns and prompt; `row` its position in its source.
+
+    `prompt` is the user's last turn, `history` what was said before it (without the system message).
+    """
 
     prompt_id: str
     prompt: str
     system: str | None
+    history: Messages = field(default_factory=list)
     reference: str | None
     source: str
     split: str
@@ -42,11 +46,16 @@ class Response(Prompt):
 
 @dataclass(frozen=True, kw_only=True)
 class GoldReward(Response):
-    """A response with its label. `components` are the parts of a verifier's reward; `truncated` says that the gold model saw only the beginning."""
+    """A response with its label. `components` are the parts of a verifier's reward; `truncated` says that the gold model saw only the beginning.
+
+    `comparison` names the judgement that the reward comes from where it says only how responses of that judgement compare
+    (this one is better than that one); rewards of one prompt compare if their `comparison` is the same. None: all do.
+    """
 
     gold_reward: float
     components: dict[str, float] = field(default_factory=dict)
     truncated: bool = False
+    comparison: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +78,20 @@ class Pair:
     gold_margin: float
 
 
-def conversation(prompt: str, system: str | None, response: str | None = None) -> Messages:
+def conversation(prompt: str, system: str | None, response: str | None = None, history: Messages = []) -> Messages:  # noqa: B006
     """The messages of a prompt, and of its response if given. A system message of None is left out; an empty one is kept."""
     messages = [] if system is None else [{"role": "system", "content": system}]
-    messages.append({"role": "user", "content": prompt})
+    messages += [*history, {"role": "user", "content": prompt}]
     if response is not None:
         messages.append({"role": "assistant", "content": response})
     return messages
+
+
+def prompt_messages(prompt: Prompt) -> Messages:
+    """The conversation up to and including the user's last turn."""
+    return conversation(prompt.prompt, prompt.system, history=prompt.history)
+
+
+def response_messages(response: Response) -> Messages:
+    """The whole conversation."""
+    return conversation(response.prompt, response.system, response.response, response.history)

@@ -11,8 +11,10 @@ NUM_STEPS = 10
 def smoke_recipe(recipe: Recipe) -> Recipe:
     """`recipe` cut down. Its digests differ, so its results never stand in for the real ones."""
     prompts: dict[str, Any] = {"max_prompts": min(NUM_PROMPTS, recipe.prompts.max_prompts or NUM_PROMPTS)}
-    if recipe.prompts.test is None:
-        prompts["split"] = SplitFractions(train=0.6, validation=0.1, test=0.3)
+    # Shares large enough that none of the three sides is empty among so few prompts.
+    test = 0.3 if recipe.prompts.test is None else 0.0
+    validation = 0.1 if recipe.prompts.split.validation or test else 0.0
+    prompts["split"] = SplitFractions(train=1 - validation - test, validation=validation, test=test)
     sampling = recipe.sampling
     if isinstance(sampling, SamplingSettings):
         sampling = sampling.model_copy(

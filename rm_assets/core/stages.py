@@ -33,6 +33,8 @@ class Stage:
 
 
 def _by_content(value: Any, fingerprint: Callable[[str], str]) -> Any:
+    if isinstance(value, list):
+        return [_by_content(inner, fingerprint) for inner in value]
     if not isinstance(value, dict):
         return value
     return {
@@ -40,6 +42,8 @@ def _by_content(value: Any, fingerprint: Callable[[str], str]) -> Any:
         if key == "path" and inner is not None
         else [fingerprint(pattern) for pattern in inner]
         if key == "files"
+        else inner
+        if key == "columns"  # its keys are a user's names, which may be `path` or `files`, too
         else _by_content(inner, fingerprint)
         for key, inner in value.items()
         if key not in PLACES_OF_SERVERS
@@ -49,10 +53,10 @@ def _by_content(value: Any, fingerprint: Callable[[str], str]) -> Any:
 STAGES: dict[str, Stage] = {
     stage.asset: stage
     for stage in (
-        Stage("prompts", "ingest", "prompts", (), version=1),
-        Stage("sampled_responses", "sample", "sampling", ("prompts",), version=1),
-        Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=3),
-        Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=2),
+        Stage("prompts", "ingest", "prompts", (), version=2),
+        Stage("sampled_responses", "sample", "sampling", ("prompts",), version=2),
+        Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=4),
+        Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=3),
         Stage("reward_model", "train", "training", ("implicit_pairs",), version=3),
         Stage(
             "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=3

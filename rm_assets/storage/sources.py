@@ -1,20 +1,22 @@
-"""Rows as users have them: JSON lines, JSON, CSV, Parquet (plain, .gz, .zst) and Hugging Face datasets."""
+"""Rows as users have them: JSON lines, JSON, CSV, Parquet (plain, .gz, .zst) here or behind a URL, and datasets of three hubs."""
 
 import csv
 import gzip
+import importlib
 import io
 import json
 import sys
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from rm_assets.core.errors import DataError
-from rm_assets.core.recipe import DatasetSource, FileSource
-from rm_assets.storage.fingerprints import matching_files
+from rm_assets.core.recipe import DatasetSource, FileSource, KaggleSource, TfdsSource
+from rm_assets.storage.source_files import SourceFile, matching_files, unreachable
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_ABSENT = object()
 
 
 class SourceRow(NamedTuple):
@@ -25,9 +27,15 @@ class SourceRow(NamedTuple):
 
     def text(self, field: str, *, may_be_empty: bool = False) -> str:
         """The text in a column. Raises: DataError DATA_003."""
-        value = self.columns.get(field)
-        if isinstance(value, str) and (may_be_empty or value.strip()):
-            return self._encodable(field, value)
+        text = self.checked_text(field, self.columns.get(field))
+        if may_be_empty or text.strip():
+            return text
+        raise self.fault(field, "holds no text", text)
+
+    def checked_text(self, field: str, value: Any) -> str:
+        """A value of a column if it is a text. Raises: DataError DATA_003."""
+        if isinstance(value, str):
+            return self.encodable(field, value)
         raise self.fault(field, "holds no text" if field in self.columns else "is missing", value)
 
     def optional_text(self, field: str | None) -> str | None:
@@ -39,11 +47,18 @@ class SourceRow(NamedTuple):
         value = self.columns[field]
         if isinstance(value, bool) or not isinstance(value, str | int | float | None):
             raise self.fault(field, "holds no text", value)
-        return None if value is None else self._encodable(field, str(value))
+        return None if value is None else self.encodable(field, str(value))
 
     def number(self, field: str) -> float:
         """The number in a column (CSV holds it as text); may be NaN or infinite. Raises: DataError DATA_003."""
+        return self._number(field, self.columns.get(field))
+
+    def numbers(self, field: str) -> list[float]:
+        """The number in a column, or those in its list. Raises: DataError DATA_003."""
         value = self.columns.get(field)
+        return [self._number(field, item) for item in (value if isinstance(value, list) else [value])]
+
+    def _number(self, field: str, value: Any) -> float:
         try:
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 raise ValueError
@@ -51,7 +66,15 @@ class SourceRow(NamedTuple):
         except (ValueError, OverflowError):
             raise self.fault(field, "holds no number" if field in self.columns else "is missing", value) from None
 
-    def _encodable(self, field: str, text: str) -> str:
+    def renamed(self, columns: Mapping[str, str]) -> "SourceRow":
+        """The row with these columns (name: where it lies in the row) beside its own; what is not there stays missing."""
+        found = {name: _at(self.columns, path) for name, path in columns.items()}
+        return SourceRow(
+            self.where, self.columns | {name: value for name, value in found.items() if value is not _ABSENT}
+        )
+
+    def encodable(self, field: str, text: str) -> str:
+        """The text, if UTF-8 can hold it. Raises: DataError DATA_003."""
         try:
             text.encode()
         except UnicodeEncodeError:  # JSON can escape what no UTF-8 file can hold
@@ -69,52 +92,84 @@ class SourceRow(NamedTuple):
         )
 
 
-def read_rows(source: FileSource | DatasetSource) -> Iterator[SourceRow]:
-    """All rows of a source, in a fixed order.
+def _at(value: Any, path: str) -> Any:
+    """What lies at a path: `name`, `name.inner`, `name[].inner` (a list). A column whose name holds dots comes first."""
+    if isinstance(value, dict) and path in value:
+        return value[path]
+    name, _, rest = path.partition(".")
+    each = name.endswith("[]")
+    inner = value.get(name.removesuffix("[]"), _ABSENT) if isinstance(value, dict) else _ABSENT
+    if not each:
+        return _at(inner, rest) if rest else inner
+    if not isinstance(inner, list):
+        return _ABSENT
+    found = [_at(item, rest) if rest else item for item in inner]
+    return _ABSENT if any(item is _ABSENT for item in found) else found
+
+
+AnyRows = FileSource | DatasetSource | KaggleSource | TfdsSource
+
+
+def read_rows(source: AnyRows) -> Iterator[SourceRow]:
+    """All rows of a source, in a fixed order, with the column names that the recipe gives them.
 
     Raises: DataError DATA_001 (nothing there), DATA_002 (malformed, with file and line).
     """
+    for row in _rows_as_found(source):
+        yield row.renamed(source.columns) if source.columns else row
+
+
+def _rows_as_found(source: AnyRows) -> Iterator[SourceRow]:
     if isinstance(source, DatasetSource):
         yield from _dataset_rows(source)
-        return
-    for pattern in source.files:
-        for file in matching_files(pattern):
-            yield from _file_rows(file)
+    elif isinstance(source, TfdsSource):
+        yield from _tfds_rows(source)
+    else:
+        for pattern in [_kaggle_folder(source)] if isinstance(source, KaggleSource) else source.files:
+            for file in matching_files(pattern):
+                yield from _file_rows(file)
 
 
-def _file_rows(file: Path) -> Iterator[SourceRow]:
-    packed = file.suffix in (".gz", ".zst")
-    suffix = Path(file.stem).suffix if packed else file.suffix
-    if suffix not in SUFFIXES or (packed and suffix == ".parquet"):
+def _file_rows(file: SourceFile) -> Iterator[SourceRow]:
+    path = PurePath(file.label)
+    packing = path.suffix if path.suffix in (".gz", ".zst") else ""
+    suffix = PurePath(path.stem).suffix if packing else path.suffix
+    if suffix not in SUFFIXES or (packing and suffix == ".parquet"):
         raise DataError(
             "DATA_002",
-            f"{file} is of no known format",
+            f"{file.name} is of no known format",
             fix=f"use {', '.join(SUFFIXES)}, each but Parquet also as .gz or .zst",
         )
     try:
-        if suffix == ".parquet":
-            yield from _parquet_rows(file)
-            return
-        with _open_text(file) as text:
-            yield from {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}[suffix](file, text)
+        with file.open() as raw:
+            if suffix == ".parquet":
+                yield from _parquet_rows(file.name, raw)
+                return
+            with _unpacked(raw, packing) as text:
+                yield from {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}[suffix](file.name, text)
     except UnicodeDecodeError as error:
-        raise DataError("DATA_002", f"{file} is not UTF-8 text", why=str(error), fix="convert it to UTF-8") from None
-    except (EOFError, OSError, zlib.error) as error:  # a cut or damaged archive, an unreadable file
         raise DataError(
-            "DATA_002", f"{file} cannot be read to its end", why=str(error), fix="check that it was copied whole"
+            "DATA_002", f"{file.name} is not UTF-8 text", why=str(error), fix="convert it to UTF-8"
+        ) from None
+    except (
+        EOFError,
+        OSError,
+        zlib.error,
+    ) as error:  # a cut or damaged archive, an unreadable file, a broken connection
+        raise DataError(
+            "DATA_002", f"{file.name} cannot be read to its end", why=str(error), fix="check that it was copied whole"
         ) from None
 
 
-def _open_text(file: Path) -> TextIO:
-    if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
-    if file.suffix == ".zst":
+def _unpacked(raw: BinaryIO, packing: str) -> TextIO:
+    unpacked: Any = raw
+    if packing == ".gz":
+        unpacked = gzip.GzipFile(fileobj=raw)
+    elif packing == ".zst":
         import pyarrow as pa
 
-        return io.TextIOWrapper(
-            pa.CompressedInputStream(pa.OSFile(str(file)), "zstd"), encoding="utf-8-sig", newline=""
-        )
-    return open(file, encoding="utf-8-sig", newline="")
+        unpacked = pa.CompressedInputStream(pa.PythonFile(raw), "zstd")
+    return io.TextIOWrapper(unpacked, encoding="utf-8-sig", newline="")
 
 
 def _row(where: str, value: Any) -> SourceRow:
@@ -136,13 +191,13 @@ def _parse(text: str, where: str) -> Any:
         ) from None
 
 
-def _jsonl_rows(file: Path, text: TextIO) -> Iterator[SourceRow]:
+def _jsonl_rows(file: str, text: TextIO) -> Iterator[SourceRow]:
     for number, line in enumerate(text, 1):
         if line.strip():
             yield _row(f"{file}, line {number}", _parse(line, f"{file}, line {number}"))
 
 
-def _json_rows(file: Path, text: TextIO) -> Iterator[SourceRow]:
+def _json_rows(file: str, text: TextIO) -> Iterator[SourceRow]:
     rows = _parse(text.read(), str(file))
     if not isinstance(rows, list):
         raise DataError(
@@ -152,7 +207,7 @@ def _json_rows(file: Path, text: TextIO) -> Iterator[SourceRow]:
         yield _row(f"{file}, row {number}", row)
 
 
-def _csv_rows(file: Path, text: TextIO) -> Iterator[SourceRow]:
+def _csv_rows(file: str, text: TextIO) -> Iterator[SourceRow]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     reader = csv.reader(text, strict=True)
     try:
@@ -180,14 +235,14 @@ def _csv_rows(file: Path, text: TextIO) -> Iterator[SourceRow]:
         ) from None
 
 
-def _parquet_rows(file: Path) -> Iterator[SourceRow]:
+def _parquet_rows(file: str, raw: BinaryIO) -> Iterator[SourceRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         number = 0
-        with pq.ParquetFile(file) as table:
-            for batch in table.iter_batches(8_192):
+        with pq.ParquetFile(raw) as table:
+            for batch in table.iter_batches(1_024):
                 for row in batch.to_pylist():
                     number += 1
                     yield _row(f"{file}, row {number}", row)
@@ -201,7 +256,11 @@ def _dataset_rows(source: DatasetSource) -> Iterator[SourceRow]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(source.dataset, source.config, split=source.split, revision=source.revision)
+        rows = datasets.load_dataset(
+            source.dataset, source.config, split=source.split, revision=source.revision, streaming=source.streaming
+        )
+        for number, row in enumerate(rows, 1):
+            yield _row(f"{source.dataset} {source.split}, row {number}", dict(row))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             "DATA_001",
@@ -209,5 +268,44 @@ def _dataset_rows(source: DatasetSource) -> Iterator[SourceRow]:
             why=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             fix="connect to the network, check id, config, split and revision, or give the rows as files (kind: files)",
         ) from None
+
+
+def _kaggle_folder(source: KaggleSource) -> str:
+    """Downloads the dataset, or finds it in the cache, and gives the pattern of its files."""
+    kagglehub = _extra("kagglehub", "kaggle", source.dataset)
+    try:
+        folder = kagglehub.dataset_download(f"{source.dataset}/versions/{source.version}")
+    except (OSError, ValueError) as error:
+        raise unreachable(f"version {source.version} of {source.dataset} on Kaggle", error) from None
+    return str(Path(folder) / source.pattern)
+
+
+def _tfds_rows(source: TfdsSource) -> Iterator[SourceRow]:
+    tfds = _extra("tensorflow_datasets", "tfds", source.dataset)
+    try:
+        rows = tfds.as_numpy(tfds.load(source.dataset, split=source.split))
+    except (OSError, ValueError) as error:
+        raise unreachable(f"{source.dataset} ({source.split}) in TensorFlow Datasets", error) from None
     for number, row in enumerate(rows, 1):
-        yield _row(f"{source.dataset} {source.split}, row {number}", dict(row))
+        yield _row(f"{source.dataset} {source.split}, row {number}", _plain(row))
+
+
+def _plain(value: Any) -> Any:
+    """Texts and numbers in place of NumPy's bytes and scalars."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, bytes):
+        return value.decode()
+    return _plain(value.tolist()) if hasattr(value, "tolist") else value
+
+
+def _extra(module: str, extra: str, wanted_for: str) -> Any:
+    """A package that only this kind of source needs."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise DataError(
+            "DATA_001",
+            f"{wanted_for} needs the package {module}",
+            fix=f"pip install 'rm-assets[{extra}]'",
+        ) from None

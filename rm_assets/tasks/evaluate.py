@@ -8,7 +8,7 @@ from rm_assets.core.digests import unit_interval
 from rm_assets.core.evaluation import ScoredPair, ScoredResponse, build_report, compare_pairs
 from rm_assets.core.plots import gold_scatter, score_plot, training_curve
 from rm_assets.core.recipe import ModelRef
-from rm_assets.core.records import GoldReward, Messages, Pair, conversation
+from rm_assets.core.records import GoldReward, Messages, Pair, prompt_messages, response_messages
 from rm_assets.core.report import render_markdown
 from rm_assets.core.report_html import render_html
 from rm_assets.storage.files import write_json, write_text
@@ -38,9 +38,9 @@ def evaluate(task: Task) -> Product:
 
     with task.store.device(task.reporter.log):
         scorer = _scorer(task, checkpoint, training["max_length"])
-        fits = {r.prompt_id: scorer.has_room(conversation(r.prompt, r.system)) for r in rows}
+        fits = {r.prompt_id: scorer.has_room(prompt_messages(r)) for r in rows}
         gold = [r for r in rows if fits[r.prompt_id]]
-        scores = list(scorer.score([conversation(r.prompt, r.system, r.response) for r in gold]))
+        scores = list(scorer.score([response_messages(r) for r in gold]))
         pair_rewards = [s.reward for s in scorer.score([side for p in drawn for side in (p.chosen, p.rejected)])]
         canaries = [_canary(scorer, messages) for messages in _canary_conversations(gold, settings.num_canaries)]
     test = [ScoredResponse(gold=r, reward=s.reward, num_tokens=s.num_tokens) for r, s in zip(gold, scores, strict=True)]
@@ -83,7 +83,7 @@ def _scorer(task: Task, checkpoint: Path, max_length: int) -> "TorchScorer":
 def _canary_conversations(gold: list[GoldReward], num_canaries: int) -> list[Messages]:
     """The first responses of the first test prompts, then their second ones, and so on."""
     rows = sorted(enumerate(gold), key=lambda row: (row[1].sample_index, row[0]))[:num_canaries]
-    return [conversation(r.prompt, r.system, r.response) for _, r in rows]
+    return [response_messages(r) for _, r in rows]
 
 
 def _canary(scorer: "TorchScorer", messages: Messages) -> dict[str, Any]:

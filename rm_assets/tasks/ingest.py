@@ -4,56 +4,64 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rm_assets.core.digests import prompt_id
 from rm_assets.core.errors import DataError
-from rm_assets.core.prompts import assign_splits, deduplicate, normalise
-from rm_assets.core.recipe import GeneratorSource, PromptsSection
+from rm_assets.core.prompts import assign_splits, deduplicate, mix, opening
+from rm_assets.core.recipe import MixtureSource, PromptSource, PromptsSection
 from rm_assets.core.records import SPLITS, Prompt
-from rm_assets.storage.sources import SourceRow, read_rows
 from rm_assets.storage.tables import write_table
 from rm_assets.tasks.preview import columns_of, excerpt
+from rm_assets.tasks.prompt_rows import prompt_rows
 from rm_assets.tasks.session import Product, Task, run_task
 
 
-def read_prompts(section: PromptsSection, source: object) -> Iterator[Prompt]:
-    """The prompts of one source as they are; the split is assigned later."""
-    rows = _generated(source) if isinstance(source, GeneratorSource) else read_rows(source)  # type: ignore[arg-type]
-    generated = isinstance(source, GeneratorSource)
-    for index, row in enumerate(rows):
-        text = row.text("prompt" if generated else section.prompt_field)
-        system = row.optional_text(section.system_field) if section.system_field else section.system
-        yield Prompt(
-            prompt_id=prompt_id(text, system),
-            prompt=text,
-            system=system,
-            reference=row.optional_text("reference" if generated else section.reference_field),
-            source=(row.optional_text(section.source_field) if not generated else "embedded") or "all",
-            split="",
-            external_id=None if generated else row.optional_text(section.id_field),
-            row=index,
+class _Rows:
+    """Reads the prompts of a source and counts the rows that became none."""
+
+    def __init__(self, section: PromptsSection) -> None:
+        self._section = section
+        self.account: Counter[str] = Counter(
+            rows=0, duplicates_dropped=0, dialogues_part_early=0, left_out_of_mixture=0
         )
 
+    def prompts(self, source: PromptSource) -> list[Prompt]:
+        """The distinct prompts of a source, without their split."""
+        most = self._section.max_prompts
+        if not isinstance(source, MixtureSource):
+            return self._distinct(source, most)
+        parts = [self._distinct(part.source, part.max_prompts, part.name) for part in source.parts]
+        weights = [part.weight for part in source.parts if part.weight is not None]
+        mixed, num_left_out = mix(parts, weights or None, most)
+        self.account["left_out_of_mixture"] += num_left_out
+        self.account["duplicates_dropped"] += sum(map(len, parts)) - len(mixed) - num_left_out
+        return mixed
 
-def _generated(source: GeneratorSource) -> Iterator[SourceRow]:
-    from rm_assets.embedded.task import generate_prompts
+    def _distinct(self, source: PromptSource, most: int | None, name: str | None = None) -> list[Prompt]:
+        kept, num_dropped = deduplicate(self._read(source, name), most)
+        self.account["duplicates_dropped"] += num_dropped
+        return kept
 
-    for prompt, reference in generate_prompts(source.num_prompts, source.seed):
-        yield SourceRow("generator", {"prompt": prompt, "reference": reference})
+    def _read(self, source: PromptSource, name: str | None) -> Iterator[Prompt]:
+        for _, prompt in prompt_rows(self._section, source, name):
+            if prompt is None:
+                self.account["dialogues_part_early"] += 1
+            else:
+                yield prompt
+            # Counted when the next one is asked for, so the prompt at which `max_prompts` stops is not.
+            self.account["rows"] += 1
 
 
 def ingest(task: Task) -> Product:
     """Reads, deduplicates and splits; every row read is kept or counted with its reason."""
-    section = task.recipe.prompts
-    train, dropped = deduplicate(read_prompts(section, section.source), section.max_prompts)
+    section, rows = task.recipe.prompts, _Rows(task.recipe.prompts)
+    prompts = rows.prompts(section.source)
+    num_leaked = 0
     if section.test is None:
-        prompts = assign_splits(train, section.split, section.split_seed)
-        num_leaked = 0
+        prompts = assign_splits(prompts, section.split, section.split_seed)
     else:
-        test, dropped_test = deduplicate(read_prompts(section, section.test), section.max_prompts)
-        held_out = {normalise(p.prompt) for p in test}
-        kept = [p for p in train if normalise(p.prompt) not in held_out]
-        num_leaked = len(train) - len(kept)
-        dropped += dropped_test
+        test = rows.prompts(section.test)
+        held_out = {opening(p) for p in test}
+        kept = [p for p in prompts if opening(p) not in held_out]
+        num_leaked = len(prompts) - len(kept)
         prompts = assign_splits(kept, section.split, section.split_seed) + [replace(p, split="test") for p in test]
     by_split = Counter(p.split for p in prompts)
     for split in SPLITS:
@@ -69,10 +77,10 @@ def ingest(task: Task) -> Product:
         counts={
             "prompts": len(prompts),
             **{f"{s}_prompts": by_split[s] for s in SPLITS},
-            "duplicates_dropped": dropped,
             "overlap_with_test": num_leaked,
+            **rows.account,
         },
-        work={"prompts read": len(prompts) + dropped + num_leaked},
+        work={"rows read": rows.account["rows"]},
         facts={"prompts_by_source": dict(Counter(p.source for p in prompts).most_common(20))},
         examples=[
             {"split": p.split, "source": p.source, "prompt": excerpt(p.prompt), "reference": excerpt(p.reference or "")}

@@ -4,27 +4,34 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rm_assets.core.errors import DataError
-from rm_assets.core.recipe import (
-    DatasetSource,
-    FileSource,
-    GeneratorSource,
-    PromptsSection,
-    RecordedGold,
-    RecordedResponses,
-)
+from rm_assets.core.recipe import FileSource, PromptsSection, RecordedGold, RecordedResponses, RowSource
 from rm_assets.core.records import Prompt
 from rm_assets.storage.sources import SourceRow, read_rows
+from rm_assets.tasks.prompt_rows import prompt_rows
 
 AnyPrompt = TypeVar("AnyPrompt", bound=Prompt)
 
 
+def rows_of_prompts(section: PromptsSection, prompts: Iterable[AnyPrompt]) -> Iterator[tuple[SourceRow, str | None]]:
+    """Each row of the prompts' own sources with its prompt_id, None where the graph has no such prompt."""
+    known = {prompt.prompt_id for prompt in prompts}
+    for source in section.sources:
+        for row, prompt in prompt_rows(section, source):
+            yield row, prompt.prompt_id if prompt is not None and prompt.prompt_id in known else None
+
+
 def align_rows(
-    section: RecordedResponses | RecordedGold, prompts: Iterable[AnyPrompt]
+    section: RecordedResponses | RecordedGold, of_prompts: PromptsSection, prompts: Iterable[AnyPrompt]
 ) -> Iterator[tuple[SourceRow, str | None]]:
     """Each row of the section's source with the prompt_id it belongs to, None where the graph has no such prompt.
 
+    Without a source of its own, the rows are those of the prompts.
+
     Raises: DataError DATA_010 if a row could belong to two prompts, DATA_003 if the aligning column is missing.
     """
+    if section.source is None:
+        yield from rows_of_prompts(of_prompts, prompts)
+        return
     index: dict[str, str] = {}
     for prompt in prompts:
         key = _key(section, prompt)
@@ -46,10 +53,10 @@ def _text_or_number(row: SourceRow, field: str) -> str:
 
 def require_all_rows(section: RecordedGold, prompts: PromptsSection) -> None:
     """Raises DataError DATA_007 if rewards are aligned by row and there are more or fewer of them than prompts."""
-    if section.align != "row" or prompts.max_prompts is not None:
-        return
     source = prompts.source
-    num_prompts = source.num_prompts if isinstance(source, GeneratorSource) else sum(1 for _ in read_rows(source))
+    if section.align != "row" or prompts.max_prompts is not None or section.source is None:
+        return
+    num_prompts = sum(1 for _ in prompt_rows(prompts, source))
     num_rows = sum(1 for _ in read_rows(section.source))
     if num_rows != num_prompts:
         raise DataError(
@@ -60,8 +67,8 @@ def require_all_rows(section: RecordedGold, prompts: PromptsSection) -> None:
         )
 
 
-def _named(source: FileSource | DatasetSource) -> str:
-    return source.dataset if isinstance(source, DatasetSource) else ", ".join(source.files)
+def _named(source: RowSource) -> str:
+    return ", ".join(source.files) if isinstance(source, FileSource) else source.dataset
 
 
 def _key(section: RecordedResponses | RecordedGold, prompt: Prompt) -> str:

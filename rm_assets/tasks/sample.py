@@ -9,13 +9,17 @@ from rm_assets.core.digests import digest, response_id, sample_seed
 from rm_assets.core.errors import DataError, ServerError
 from rm_assets.core.protocols import QuietReporter, Reporter, Sample, Sampler, SampleRequest
 from rm_assets.core.recipe import PolicySampling, RecordedResponses, SamplingSettings, ServerSampling
-from rm_assets.core.records import Prompt, Response, conversation
-from rm_assets.core.stages import STAGES
+from rm_assets.core.records import Prompt, Response, prompt_messages
 from rm_assets.storage.shards import ShardLog
+from rm_assets.storage.sources import SourceRow
 from rm_assets.storage.tables import read_table, write_table
 from rm_assets.tasks.preview import columns_of, excerpt
+from rm_assets.tasks.prompt_rows import responses_in
 from rm_assets.tasks.recorded import align_rows
 from rm_assets.tasks.session import Product, Task, run_task
+
+ROWS_VERSION = 1
+"""To be raised when a sampler's responses change; committed shards of another version are not taken."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def _complete(
     log = ShardLog(
         task.store.home,
         "responses",
-        {**parameters, **sampler.identity, "stage_version": STAGES["sampled_responses"].version},
+        {**parameters, **sampler.identity, "rows": ROWS_VERSION},
         SampledRow,
     )
 
@@ -135,7 +139,7 @@ def _complete(
             indices = [index for _, index in group]
             keys |= {(prompt.prompt_id, n): _key(prompt, section.seed, i) for n, i in enumerate(indices)}
             seeds = tuple(sample_seed(section.seed, prompt.prompt_id, i) for i in indices)
-            requests.append(SampleRequest(prompt.prompt_id, conversation(prompt.prompt, prompt.system), seeds))
+            requests.append(SampleRequest(prompt.prompt_id, prompt_messages(prompt), seeds))
 
         def rows_of(samples: list[Sample]) -> list[SampledRow]:
             return [SampledRow(keys[s.prompt_id, s.index], s.response, s.num_tokens, s.finished) for s in samples]
@@ -201,13 +205,18 @@ def read_recorded(task: Task, section: RecordedResponses, prompts: list[Prompt])
             fix="align by prompt or prompt_id",
         )
     found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    messages = {prompt.prompt_id: prompt_messages(prompt) for prompt in prompts}
     num_unknown = 0
-    for row, of_prompt in align_rows(section, prompts):
+    for row, of_prompt in align_rows(section, task.recipe.prompts, prompts):
         if of_prompt is None:
             num_unknown += 1
             continue
-        model = row.optional_text(section.model_field) or "recorded"
-        found[of_prompt] += [(row.text(field, may_be_empty=True), model) for field in section.response_fields]
+        texts = [
+            text
+            for field in section.response_fields
+            for text in responses_in(row, field, messages[of_prompt], task.recipe.prompts.transcript)
+        ]
+        found[of_prompt] += zip(texts, _models(row, section.model_field, len(texts)), strict=True)
     without = [p for p in prompts if p.prompt_id not in found]
     if without and (section.missing == "error" or len(without) == len(prompts)):
         raise DataError(
@@ -221,6 +230,16 @@ def read_recorded(task: Task, section: RecordedResponses, prompts: list[Prompt])
     return responses, Counter(
         {"prompts_without_response_dropped": len(without), "rows_of_unknown_prompts": num_unknown}
     )
+
+
+def _models(row: SourceRow, field: str | None, num_responses: int) -> list[str]:
+    """The name of the model for each response of a row."""
+    value = row.columns.get(field) if field else None
+    if field and isinstance(value, list):
+        if len(value) != num_responses:
+            raise row.fault(field, f"holds {len(value)} names for {num_responses} responses", value)
+        return [row.checked_text(field, name) for name in value]
+    return [row.optional_text(field) or "recorded"] * num_responses
 
 
 def sample(task: Task) -> Product:

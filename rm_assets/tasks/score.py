@@ -8,18 +8,21 @@ from dataclasses import asdict, dataclass, fields
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import DataError
 from rm_assets.core.protocols import QuietReporter
-from rm_assets.core.recipe import ClassifierGold, RecordedGold, VerifierGold
-from rm_assets.core.records import GoldReward, Response, conversation
-from rm_assets.core.stages import STAGES
+from rm_assets.core.recipe import ClassifierGold, PreferenceGold, PromptsSection, RecordedGold, VerifierGold
+from rm_assets.core.records import GoldReward, Response, response_messages
 from rm_assets.core.verifier import VerifierRule, verify
 from rm_assets.storage.shards import ShardLog
 from rm_assets.storage.sources import SourceRow
 from rm_assets.storage.tables import read_table, write_table
 from rm_assets.tasks.preview import columns_of, excerpt
-from rm_assets.tasks.recorded import align_rows, require_all_rows
+from rm_assets.tasks.recorded import align_rows, require_all_rows, rows_of_prompts
 from rm_assets.tasks.session import Product, Task, run_task
 
 COMPONENTS = ("exact", "partial", "numerical", "lines", "format")
+
+
+ROWS_VERSION = 1
+"""To be raised when a gold model's rewards are computed otherwise; committed shards of another version are not taken."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,10 @@ def score_with_classifier(
     log = ShardLog(
         task.store.home,
         "gold",
-        {**task.settings, **scorer.identity, "stage_version": STAGES["gold_rewards"].version},
+        {**task.settings, **scorer.identity, "rows": ROWS_VERSION},
         ScoredRow,
     )
-    conversations = [conversation(r.prompt, r.system, r.response) for r in responses]
+    conversations = [response_messages(r) for r in responses]
     keys = [digest(c) for c in conversations]
     wanted = dict(zip(keys, zip(keys, conversations, strict=True), strict=True))
     done = Counter(rewards=len(log.committed(wanted)))
@@ -100,7 +103,9 @@ def verify_all(section: VerifierGold, responses: list[Response]) -> list[GoldRew
     return rewards
 
 
-def read_recorded(section: RecordedGold, responses: list[Response]) -> tuple[list[GoldReward], dict[str, int]]:
+def read_recorded(
+    section: RecordedGold, prompts: PromptsSection, responses: list[Response]
+) -> tuple[list[GoldReward], dict[str, int]]:
     """Recorded rewards, each checked to be of its response, and an account of the record.
 
     Raises: DataError DATA_007 if number or order do not agree, DATA_008 if a reward is not finite.
@@ -110,12 +115,12 @@ def read_recorded(section: RecordedGold, responses: list[Response]) -> tuple[lis
         of_prompt[r.prompt_id].append(r)
     recorded: defaultdict[str, list[tuple[SourceRow, float]]] = defaultdict(list)
     num_recorded = num_unknown = 0
-    for row, prompt in align_rows(section, responses):
+    for row, prompt in align_rows(section, prompts, responses):
         num_recorded += 1
         if prompt is None:
             num_unknown += 1
         else:
-            recorded[prompt] += [(row, _finite(row, field)) for field in section.reward_fields]
+            recorded[prompt] += [(row, v) for field in section.reward_fields for v in _finite(row, field)]
     rewards = []
     for prompt, its_responses in of_prompt.items():
         values = _of_responses(section, its_responses, recorded[prompt])
@@ -126,15 +131,70 @@ def read_recorded(section: RecordedGold, responses: list[Response]) -> tuple[lis
     return rewards, {"recorded_rows": num_recorded, "recorded_rows_of_unknown_prompts": num_unknown}
 
 
-def _finite(row: SourceRow, field: str) -> float:
-    value = row.number(field)
-    if not math.isfinite(value):
+def _finite(row: SourceRow, field: str) -> list[float]:
+    values = row.numbers(field)
+    for value in values:
+        if not math.isfinite(value):
+            raise DataError(
+                "DATA_008",
+                f"{row.where}: gold reward '{field}' is {value}",
+                fix="remove the row, or label the response again",
+            )
+    return values
+
+
+def read_preferences(
+    section: PreferenceGold, prompts: PromptsSection, responses: list[Response]
+) -> tuple[list[GoldReward], dict[str, int]]:
+    """The two rewards of each row, which compare with each other alone, and an account of the rows.
+
+    Raises: DataError DATA_003 for a label that the recipe does not know, DATA_007 if a row has not two responses,
+    DATA_008 for a margin that is negative or not finite.
+    """
+    of_prompt: defaultdict[str, list[Response]] = defaultdict(list)
+    for r in responses:
+        of_prompt[r.prompt_id].append(r)
+    taken: Counter[str] = Counter()
+    rewards, account = [], Counter[str](recorded_rows=0, recorded_rows_of_unknown_prompts=0, tied_rows=0)
+    for row, prompt in rows_of_prompts(prompts, responses):
+        account["recorded_rows"] += 1
+        if prompt is None:
+            account["recorded_rows_of_unknown_prompts"] += 1
+            continue
+        its_responses = of_prompt[prompt][taken[prompt] : taken[prompt] + 2]
+        taken[prompt] += 2
+        values = _two_rewards(section, row)
+        account["tied_rows"] += values[0] == values[1]
+        rewards += [
+            GoldReward(**asdict(r), gold_reward=value, comparison=str(taken[prompt] // 2 - 1))
+            for r, value in zip(its_responses, values, strict=False)
+        ]
+    if len(rewards) != len(responses) or any(taken[prompt] != len(rows) for prompt, rows in of_prompt.items()):
+        raise DataError(
+            "DATA_007",
+            f"{len(responses)} responses for {sum(taken.values()) // 2} rows of preferences",
+            why="a preference is between two responses",
+            fix="name two columns in sampling.response_fields, or use gold.kind recorded for rows with more",
+        )
+    return rewards, dict(account)
+
+
+def _two_rewards(section: PreferenceGold, row: SourceRow) -> tuple[float, float]:
+    margin = 1.0 if section.margin_field is None else row.number(section.margin_field)
+    if not math.isfinite(margin) or margin < 0:
         raise DataError(
             "DATA_008",
-            f"{row.where}: gold reward '{field}' is {value}",
-            fix="remove the row, or label the response again",
+            f"{row.where}: the margin '{section.margin_field}' is {margin}",
+            fix="give a number of at least 0: how much better the preferred response is",
         )
-    return value
+    if section.winner_field is None:
+        return margin, 0.0
+    label = row.optional_text(section.winner_field)
+    if label in section.ties:
+        return 0.0, 0.0
+    if label not in section.winners:
+        raise row.fault(section.winner_field, f"is none of {', '.join([*section.winners, *section.ties])}", label)
+    return (margin, 0.0) if label == section.winners[0] else (0.0, margin)
 
 
 def _of_responses(
@@ -185,9 +245,11 @@ def score(task: Task) -> Product:
             rewards, num_scored = score_with_classifier(task, section, responses)
     elif isinstance(section, VerifierGold):
         rewards = verify_all(section, responses)
+    elif isinstance(section, PreferenceGold):
+        (rewards, account), num_scored = read_preferences(section, task.recipe.prompts, responses), 0
     else:
         require_all_rows(section, task.recipe.prompts)
-        (rewards, account), num_scored = read_recorded(section, responses), 0
+        (rewards, account), num_scored = read_recorded(section, task.recipe.prompts, responses), 0
     order = {r.response_id: i for i, r in enumerate(responses)}
     rewards.sort(key=lambda r: order[r.response_id])
     broken = next((r for r in rewards if not math.isfinite(r.gold_reward)), None)

@@ -95,19 +95,19 @@ def test_system_message_of_none_is_left_out() -> None:
 def test_ties_are_dropped_and_counted() -> None:
     pairs, account = made([rewards(1, 1, 2)], PairsSection(policy="all"))
     assert [p.chosen_id + p.rejected_id for p in pairs] == ["pcpa", "pcpb"]
-    assert account == {"candidates": 3, "kept": 2, "tie": 1, "below_min_margin": 0, "identical_text": 0}
+    assert account == {"candidates": 3, "kept": 2, "tie": 1, "below_min_margin": 0, "identical_text": 0, "duplicate": 0}
 
 
 def test_pairs_below_min_margin_are_dropped_and_the_margin_itself_is_kept() -> None:
     pairs, account = made([rewards(0, 1, 3)], PairsSection(policy="adjacent", min_margin=2))
     assert [p.gold_margin for p in pairs] == [2]
-    assert account == {"candidates": 2, "kept": 1, "tie": 0, "below_min_margin": 1, "identical_text": 0}
+    assert account == {"candidates": 2, "kept": 1, "tie": 0, "below_min_margin": 1, "identical_text": 0, "duplicate": 0}
 
 
 def test_identical_texts_make_no_pair_even_where_gold_differs() -> None:
     pairs, account = made([rewards(0, 1, texts="xx")], PairsSection())
     assert pairs == []
-    assert account == {"candidates": 1, "kept": 0, "tie": 0, "below_min_margin": 0, "identical_text": 1}
+    assert account == {"candidates": 1, "kept": 0, "tie": 0, "below_min_margin": 0, "identical_text": 1, "duplicate": 0}
 
 
 def test_no_pair_crosses_prompts() -> None:
@@ -174,3 +174,10 @@ def test_a_prompt_that_comes_back_is_data_010() -> None:
     with pytest.raises(DataError, match="gold rewards of prompt p are not side by side") as caught:
         list(by_prompt([first, *rewards(3, prompt="q"), second]))
     assert caught.value.code == "DATA_010"
+
+
+def test_a_pair_of_texts_is_kept_once_unless_the_recipe_keeps_all() -> None:
+    groups = [rewards(1, 1, 0, 0, texts="aabb")]
+    pairs, account = made(groups, PairsSection())
+    assert (len(pairs), account["duplicate"], account["identical_text"]) == (1, 3, 2)
+    assert len(made(groups, PairsSection(duplicates="keep"))[0]) == 4

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from rm_assets.core.errors import DataError
-from rm_assets.storage import fingerprints
-from rm_assets.storage.fingerprints import Fingerprints, matching_files
+from rm_assets.storage import source_files
+from rm_assets.storage.fingerprints import Fingerprints
+from rm_assets.storage.source_files import matching_files
 
 
 def checkpoint(folder: Path, weights: str = "w") -> Path:
@@ -52,12 +53,12 @@ def test_hidden_files_of_a_folder_do_not_count(tmp_path: Path) -> None:
     (folder / ".cache").mkdir()
     (folder / ".cache" / "x").write_text("x")
     assert prints.of(str(folder)) == before
-    assert [f.name for f in matching_files(str(folder))] == ["config.json", "weights"]
+    assert [f.label for f in matching_files(str(folder))] == ["config.json", "sub/weights"]
 
 
 def test_a_file_that_did_not_change_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    monkeypatch.setattr(fingerprints, "file_sha256", lambda file: str(read.append(file)))
+    monkeypatch.setattr(source_files, "file_sha256", lambda file: str(read.append(file)))
     file = tmp_path / "a"
     file.write_text("a")
     first = Fingerprints(tmp_path / "memory").of(str(file))

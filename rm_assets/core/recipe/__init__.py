@@ -1,22 +1,34 @@
 """What a recipe says: one frozen model a section, every field with its meaning, unit and bound.
 
 A recipe is a YAML file and a Dagster partition. The sections `prompts` to `release` decide results and enter the digests;
-`execution` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
+`checks`, `execution` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
 """
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rm_assets.core.recipe.gold import ClassifierGold, GoldSection, PairsSection, RecordedGold, VerifierGold
+from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, LimitedCheck
+from rm_assets.core.recipe.gold import (
+    ClassifierGold,
+    GoldSection,
+    PairsSection,
+    PreferenceGold,
+    RecordedGold,
+    VerifierGold,
+)
 from rm_assets.core.recipe.prompts import (
     DatasetSource,
     FileSource,
     GeneratorSource,
+    KaggleSource,
+    MixturePart,
+    MixtureSource,
     PromptSource,
     PromptsSection,
     RowSource,
     SplitFractions,
+    TfdsSource,
 )
 from rm_assets.core.recipe.sampling import (
     Alignment,
@@ -40,6 +52,8 @@ from rm_assets.core.recipe.training import (
 __all__ = [
     "Alignment",
     "BradleyTerry",
+    "CheckSettings",
+    "ChecksSection",
     "ClassifierGold",
     "DatasetSource",
     "Dtype",
@@ -48,11 +62,16 @@ __all__ = [
     "FileSource",
     "GeneratorSource",
     "GoldSection",
+    "KaggleSource",
+    "LimitedCheck",
     "LoraSettings",
+    "MixturePart",
+    "MixtureSource",
     "ModelRef",
     "Objective",
     "PairsSection",
     "PolicySampling",
+    "PreferenceGold",
     "PromptSource",
     "PromptsSection",
     "Recipe",
@@ -67,6 +86,7 @@ __all__ = [
     "ServerSampling",
     "SoftBradleyTerry",
     "SplitFractions",
+    "TfdsSource",
     "TrainingSection",
     "ValidationSettings",
     "VerifierGold",
@@ -169,6 +189,9 @@ class Recipe(Section):
     training: TrainingSection = Field(description="Training of the reward model.")
     evaluation: EvaluationSection = Field(default=EvaluationSection(), description="How the trained model is judged.")
     release: ReleaseSection = Field(default=ReleaseSection(), description="Where the model goes.")
+    checks: ChecksSection = Field(
+        default=ChecksSection(), description="Which faults of the data are tolerated; changes no result."
+    )
     execution: ExecutionSection = Field(
         default=ExecutionSection(), description="How work is carried out; changes no result."
     )
@@ -179,4 +202,25 @@ class Recipe(Section):
             raise ValueError(
                 "recorded rewards without gold.response_field are taken by position, which means nothing for freshly sampled responses; name gold.response_field, or record the responses too"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_hold_what_is_read_from_them(self) -> "Recipe":
+        sampling, gold = self.sampling, self.gold
+        reads_rows = isinstance(sampling, RecordedResponses) and sampling.source is None
+        if reads_rows and any(isinstance(source, GeneratorSource) for source in self.prompts.sources):
+            raise ValueError("sampling.source is missing: generated prompts have no responses in their rows")
+        if isinstance(gold, RecordedGold) and gold.source is None and gold.response_field is None and not reads_rows:
+            raise ValueError(
+                "gold.source is missing; without it, rewards lie in the rows of the prompts, as responses do"
+            )
+        if isinstance(gold, PreferenceGold) and not reads_rows:
+            raise ValueError(
+                "gold.kind preferences is about responses in the rows of the prompts: sampling.kind must be recorded, without a source"
+            )
+        if any(isinstance(source, MixtureSource) for source in self.prompts.sources) and "row" in (
+            getattr(sampling, "align", ""),
+            getattr(gold, "align", ""),
+        ):
+            raise ValueError("align 'row' needs prompts of one source; these are a mixture")
         return self

@@ -59,7 +59,10 @@ class RecordedGold(Section):
     """Gold rewards or ranks that already exist."""
 
     kind: Literal["recorded"] = Field(description="Rewards or ranks that already exist.")
-    source: RowSource = Field(description="Where the rewards lie; may be the file of the responses.")
+    source: RowSource | None = Field(
+        None,
+        description="Where the rewards lie; may be the file of the responses. When not given, in the rows of the prompts.",
+    )
     align: Alignment = Field("prompt", description="How a row finds its prompt, as for recorded responses.")
     prompt_field: str = Field("prompt", description="Column with the prompt's id or text; unused with align `row`.")
     response_field: str | None = Field(
@@ -69,7 +72,7 @@ class RecordedGold(Section):
     reward_fields: list[str] = Field(
         default=["gold_reward"],
         min_length=1,
-        description="Column with the reward (or rank), or several; a row that is a plain list has columns '0', '1', ...",
+        description="Column with the reward (or rank) or a list of them, or several columns; a row that is a plain list has columns '0', '1', ...",
     )
     ranks: bool = Field(False, description="The numbers are ranks (1 is best): the gold reward is minus the rank.")
 
@@ -80,7 +83,34 @@ class RecordedGold(Section):
         return self
 
 
-GoldSection = Annotated[ClassifierGold | VerifierGold | RecordedGold, Field(discriminator="kind")]
+class PreferenceGold(Section):
+    """Which of the two responses in a row of the prompts is preferred.
+
+    The preferred one gets the margin as gold reward and the other 0, both 0 in a tie. Such rewards compare within their row
+    alone: a prompt in three rows gives three pairs, not fifteen.
+    """
+
+    kind: Literal["preferences"] = Field(description="Which of a row's two responses is preferred.")
+    winner_field: str | None = Field(
+        None, description="Column that says which one; when not given, the first of sampling.response_fields."
+    )
+    winners: tuple[str, str] = Field(
+        ("0", "1"), description="What `winner_field` holds where the first, and where the second response is preferred."
+    )
+    ties: list[str] = Field(default=["tie"], description="What `winner_field` holds where neither is preferred.")
+    margin_field: str | None = Field(
+        None, description="Column that says by how much, at least 0 (0 is a tie); 1 when not given."
+    )
+
+    @model_validator(mode="after")
+    def _distinct_labels(self) -> "PreferenceGold":
+        labels = [*self.winners, *self.ties]
+        if len(set(labels)) < len(labels):
+            raise ValueError("the labels of 'winners' and 'ties' must be distinct")
+        return self
+
+
+GoldSection = Annotated[ClassifierGold | VerifierGold | RecordedGold | PreferenceGold, Field(discriminator="kind")]
 
 
 class PairsSection(Section):
@@ -92,4 +122,8 @@ class PairsSection(Section):
     )
     min_margin: float = Field(
         0.0, ge=0, description="Least gold margin of a pair, in units of the gold reward. Ties are dropped in any case."
+    )
+    duplicates: Literal["drop", "keep"] = Field(
+        "drop",
+        description="What to do with a pair whose two texts an earlier pair of the prompt has: responses that were sampled twice.",
     )

@@ -7,17 +7,26 @@ from pydantic import Field, model_validator
 from rm_assets.core.recipe.section import Section
 
 
-class FileSource(Section):
+class Rows(Section):
+    """What every source of rows has."""
+
+    columns: dict[str, str] = Field(
+        default={},
+        description="Columns by other names: `question: prompt_text`, or from inside a row: `score: meta.score`, `answer: completions[].text` (a list, one for each completion).",
+    )
+
+
+class FileSource(Rows):
     """Rows in files."""
 
     kind: Literal["files"] = Field(description="Rows in files.")
     files: list[str] = Field(
         min_length=1,
-        description="Files or glob patterns, relative to the recipe file: .jsonl, .json, .csv, .parquet, each also .gz or .zst (not Parquet). ${VAR} is read from the environment.",
+        description="Files or glob patterns, relative to the recipe file, or URLs (s3://, gs://, https://, hf://): .jsonl, .json, .csv, .parquet, each also .gz or .zst (not Parquet). ${VAR} is read from the environment.",
     )
 
 
-class DatasetSource(Section):
+class DatasetSource(Rows):
     """Rows of a dataset on the Hugging Face Hub."""
 
     kind: Literal["dataset"] = Field(description="Rows of a dataset on the Hub.")
@@ -25,6 +34,27 @@ class DatasetSource(Section):
     config: str | None = Field(None, description="Configuration (subset) of the dataset.")
     split: str = Field("train", description="Split of the dataset.")
     revision: str | None = Field(None, description="Commit, tag or branch. Pin a commit: a branch can move under you.")
+    streaming: bool = Field(
+        False,
+        description="Read over the network as rows are needed; nothing is stored. For `max_prompts` of a large set.",
+    )
+
+
+class KaggleSource(Rows):
+    """Rows in files of a dataset on Kaggle."""
+
+    kind: Literal["kaggle"] = Field(description="Rows of a dataset on Kaggle.")
+    dataset: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Dataset on Kaggle: OWNER/NAME.")
+    version: int = Field(gt=0, description="Version of the dataset.")
+    pattern: str = Field("**/*.csv", description="Files inside the dataset, as a glob pattern.")
+
+
+class TfdsSource(Rows):
+    """Rows of a dataset in TensorFlow Datasets."""
+
+    kind: Literal["tfds"] = Field(description="Rows of a dataset in TensorFlow Datasets.")
+    dataset: str = Field(description="Dataset name with configuration and version: NAME/CONFIG:VERSION.")
+    split: str = Field("train", description="Split of the dataset.")
 
 
 class GeneratorSource(Section):
@@ -35,8 +65,44 @@ class GeneratorSource(Section):
     seed: int = Field(0, ge=0, description="Seed of the generator.")
 
 
-RowSource = Annotated[FileSource | DatasetSource, Field(discriminator="kind")]
-PromptSource = Annotated[FileSource | DatasetSource | GeneratorSource, Field(discriminator="kind")]
+RowSource = Annotated[FileSource | DatasetSource | KaggleSource | TfdsSource, Field(discriminator="kind")]
+
+
+class MixturePart(Section):
+    """One source of a mixture."""
+
+    name: str = Field(min_length=1, description="Name in the tables by source.")
+    source: RowSource = Field(description="Where its rows lie; `columns` gives all parts the same column names.")
+    weight: float | None = Field(
+        None, gt=0, description="Share in the mixture, relative to the other parts; all parts have one or none has."
+    )
+    max_prompts: int | None = Field(None, gt=0, description="Take at most so many of its prompts, in its order.")
+
+
+class MixtureSource(Section):
+    """Several sources together.
+
+    With weights, the mixture is as large as the scarcest part allows; of the others, prompts are left out by a hash, so that
+    what is kept stays when parts grow. A prompt that is in several parts counts for the first.
+    """
+
+    kind: Literal["mixture"] = Field(description="Several sources.")
+    parts: list[MixturePart] = Field(min_length=1, description="The sources, in order.")
+
+    @model_validator(mode="after")
+    def _sound_parts(self) -> "MixtureSource":
+        names = [part.name for part in self.parts]
+        if len(set(names)) < len(names):
+            raise ValueError("two parts have the same name")
+        if len({part.weight is None for part in self.parts}) > 1:
+            raise ValueError("some parts have a weight and some have none; give all of them one, or none")
+        return self
+
+
+PromptSource = Annotated[
+    FileSource | DatasetSource | KaggleSource | TfdsSource | MixtureSource | GeneratorSource,
+    Field(discriminator="kind"),
+]
 
 
 class SplitFractions(Section):
@@ -63,7 +129,17 @@ class PromptsSection(Section):
         None,
         description="A source of test prompts of its own; prompts of `source` that are also here are left out of training.",
     )
-    prompt_field: str = Field("prompt", description="Column with the prompt's text.")
+    prompt_field: str = Field(
+        "prompt", description="Column with the prompt: a text, or messages of which the last is the user's."
+    )
+    dialogue_fields: list[str] = Field(
+        default=[],
+        description="Columns with whole dialogues, for example [chosen, rejected]: their common beginning is the prompt, in place of `prompt_field`. Rows whose dialogues part before the last answer are left out and counted.",
+    )
+    transcript: tuple[str, str] | None = Field(
+        None,
+        description='What stands before a user\'s and before an assistant\'s turn where dialogues are plain texts, for example ["\\n\\nHuman:", "\\n\\nAssistant:"].',
+    )
     id_field: str | None = Field(
         None, description="Column with your own id, by which recorded responses can refer to the prompt."
     )
@@ -88,3 +164,14 @@ class PromptsSection(Section):
                 "give test prompts once: either 'test' (then split.test must be 0) or a split.test above 0"
             )
         return self
+
+    @model_validator(mode="after")
+    def _two_markers(self) -> "PromptsSection":
+        if self.transcript is not None and ("" in self.transcript or self.transcript[0] == self.transcript[1]):
+            raise ValueError("the two texts of 'transcript' must differ, and neither can be empty")
+        return self
+
+    @property
+    def sources(self) -> "list[PromptSource]":
+        """Where prompts are read: the source, and that of the test prompts if they have one of their own."""
+        return [self.source, *([self.test] if self.test is not None else [])]

@@ -67,18 +67,22 @@ class RecordedResponses(Section):
     """Responses that already exist."""
 
     kind: Literal["recorded"] = Field(description="Responses that already exist.")
-    source: RowSource = Field(description="Where the responses lie.")
+    source: RowSource | None = Field(
+        None, description="Where the responses lie; when not given, in the rows of the prompts, as in preference data."
+    )
     align: Alignment = Field(
         "prompt",
-        description="How a row finds its prompt: `prompt_id` (prompts.id_field), `prompt` (its text), or `row` (same position in the prompts' source).",
+        description="How a row of `source` finds its prompt: `prompt_id` (prompts.id_field), `prompt` (its text), or `row` (same position in the prompts' source).",
     )
     prompt_field: str = Field("prompt", description="Column with the prompt's id or text; unused with align `row`.")
     response_fields: list[str] = Field(
         default=["response"],
         min_length=1,
-        description="Column with the response, or several for rows that hold several.",
+        description="Column with the response, or several for rows that hold several. A response is a text, the assistant's message, or a dialogue that ends with it; a column may hold a list of texts.",
     )
-    model_field: str | None = Field(None, description="Column that names the model that wrote the response.")
+    model_field: str | None = Field(
+        None, description="Column that names the model that wrote the response, or a list with one name for each."
+    )
     missing: Literal["error", "drop"] = Field("error", description="What to do with prompts that have no response.")
 
 

@@ -1,0 +1,98 @@
+"""Which faults of the data a recipe tolerates: a severity for each check, and a limit where it measures something."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from rm_assets.core.recipe.section import Section
+
+
+class CheckSettings(Section):
+    """A check that holds or does not."""
+
+    severity: Literal["error", "warn", "off"] = Field(
+        description="What a failure does: `error` keeps what depends on the asset from being built, `warn` only says so."
+    )
+
+
+class LimitedCheck(CheckSettings):
+    """A check of a measured value."""
+
+    limit: float = Field(ge=0, description="The value at which the check still passes.")
+
+
+def _error() -> CheckSettings:
+    return CheckSettings(severity="error")
+
+
+def _warn(limit: float) -> LimitedCheck:
+    return LimitedCheck(severity="warn", limit=limit)
+
+
+class ChecksSection(Section):
+    """What must hold of prompts, responses, gold rewards and pairs. Changes no result and enters no digest."""
+
+    splits_are_disjoint: CheckSettings = Field(
+        default=_error(), description="prompts: no prompt, and no two dialogues that begin the same, are in two splits."
+    )
+    test_prompts_are_new: LimitedCheck = Field(
+        default=_warn(0.05),
+        description="prompts: largest share of test prompts of which most runs of 8 words are in training prompts, too.",
+    )
+    sources_are_balanced: LimitedCheck = Field(
+        default=_warn(0.9), description="prompts: largest share of one source among the training prompts of several."
+    )
+    responses_are_not_empty: LimitedCheck = Field(
+        default=_warn(0.01), description="sampled_responses: largest share of responses without text."
+    )
+    responses_are_whole: LimitedCheck = Field(
+        default=_warn(0.2),
+        description="sampled_responses: largest share of sampled responses that the length limit cut.",
+    )
+    rewards_follow_responses: CheckSettings = Field(
+        default=_error(),
+        description="gold_rewards: one finite reward for each response, in the order of the responses.",
+    )
+    gold_saw_whole_responses: LimitedCheck = Field(
+        default=_warn(0.02),
+        description="gold_rewards: largest share of responses that were too long for the gold model.",
+    )
+    gold_tells_responses_apart: LimitedCheck = Field(
+        default=_warn(0.5),
+        description="gold_rewards: largest share of prompts with several responses whose gold rewards are all equal.",
+    )
+    pairs_add_up: CheckSettings = Field(
+        default=_error(), description="implicit_pairs: candidates = pairs kept + each reason for loss."
+    )
+    pairs_agree_with_gold: CheckSettings = Field(
+        default=_error(),
+        description="implicit_pairs: both sides of every pair are responses with these gold rewards, the chosen one's higher.",
+    )
+    pairs_stay_in_their_split: CheckSettings = Field(
+        default=_error(), description="implicit_pairs: no two dialogues that begin the same are in pairs of two splits."
+    )
+    enough_pairs: LimitedCheck = Field(
+        default=_warn(1000), description="implicit_pairs: least number of training pairs."
+    )
+    ties_are_few: LimitedCheck = Field(
+        default=_warn(0.5), description="implicit_pairs: largest share of candidates that were ties or equal texts."
+    )
+    pairs_are_distinct: LimitedCheck = Field(
+        default=_warn(0.2),
+        description="implicit_pairs: largest share of training pairs whose two texts an earlier pair of the prompt has, in this order or the other.",
+    )
+    length_does_not_decide: LimitedCheck = Field(
+        default=_warn(0.7),
+        description="implicit_pairs: largest share of training pairs of unequal length in which the longer (or the shorter) response is chosen.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_what_is_not_given(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        defaults = {name: field.default.model_dump() for name, field in cls.model_fields.items()}
+        return {
+            name: {**defaults[name], **given} if name in defaults and isinstance(given, dict) else given
+            for name, given in values.items()
+        }

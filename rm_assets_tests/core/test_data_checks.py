@@ -1,0 +1,223 @@
+"""Planted faults: each makes the declared checks fail and no other; on sound data none fails."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rm_assets.core.data_checks import DATA_CHECKS, near_training
+from rm_assets.core.pairing import by_prompt, make_pairs
+from rm_assets.core.recipe import ChecksSection, LimitedCheck, PairsSection
+from rm_assets.core.records import GoldReward, Pair, Prompt, Response, conversation
+
+NUM_TRAIN, NUM_TEST = 450, 40
+WORDS = [
+    "apple",
+    "pear",
+    "plum",
+    "fig",
+    "date",
+    "lime",
+    "kiwi",
+    "mango",
+    "peach",
+    "grape",
+    "melon",
+    "berry",
+    "olive",
+    "quince",
+    "papaya",
+    "cherry",
+]
+Tables = dict[str, Any]
+
+
+def text(number: int, length: int) -> str:
+    """Words that no other number has in this order."""
+    return " ".join(
+        WORDS[(number * 7 + step * step + number // (step + 1)) % len(WORDS)] + str(number + step)
+        for step in range(length)
+    )
+
+
+def sound() -> Tables:
+    """Tables of all four assets: four responses a prompt with distinct gold rewards, whichever is longer."""
+    prompts, responses, rewards = [], [], []
+    for number in range(NUM_TRAIN + NUM_TEST):
+        split = "train" if number < NUM_TRAIN else "test"
+        values = {"prompt_id": f"p{number}", "prompt": text(number * 50, 12), "system": None, "reference": None,
+                  "source": f"s{number % 2}", "split": split, "external_id": None, "row": number}  # fmt: skip
+        prompts.append(Prompt(**values))
+        for index in range(4):
+            row = Response(
+                **values, response_id=f"r{number}.{index}", sample_index=index, response=text(number + index, 3 + (number + index) % 4),
+                model="m", seed=1, num_tokens=5, finished=True,
+            )  # fmt: skip
+            responses.append(row)
+            rewards.append(GoldReward(**vars(row), gold_reward=float((number + 3 * index) % 4)))
+    return with_pairs({"prompts": prompts, "responses": responses, "rewards": rewards})
+
+
+def with_pairs(tables: Tables, section: PairsSection = PairsSection()) -> Tables:  # noqa: B008 - frozen
+    stream, account = make_pairs(by_prompt(tables["rewards"]), section)
+    pairs = list(stream)
+    counts = dict(account) | {"pairs": account["kept"], "train_pairs": sum(p.split == "train" for p in pairs)}
+    return tables | {"pairs": pairs, "counts": counts}
+
+
+def failing(tables: Tables) -> set[str]:
+    """The checks that fail at the limits that every recipe begins with."""
+    failed = set()
+    for name, check in DATA_CHECKS.items():
+        settings = getattr(ChecksSection(), name)
+        limit = [settings.limit] if isinstance(settings, LimitedCheck) else []
+        finding = check.find(*(tables[source] for source in check.reads), *limit)
+        assert finding.sentence and all(math.isfinite(number) for number in finding.numbers.values())
+        if not finding.passed:
+            failed.add(name)
+    return failed
+
+
+def change(tables: Tables, table: str, edit: Callable[[Any], Any], every: int = 1) -> Tables:
+    """Edits every n-th row; what is made of the table stays as it was."""
+    rows = [edit(row) if place % every == 0 else row for place, row in enumerate(tables[table])]
+    return tables | {table: rows}
+
+
+def relabelled(tables: Tables, gold: Callable[[GoldReward], float]) -> Tables:
+    """Other gold rewards, and the pairs that follow from them."""
+    return with_pairs(change(tables, "rewards", lambda r: replace(r, gold_reward=gold(r))))
+
+
+def swapped_rewards(tables: Tables) -> Tables:
+    rows = list(tables["rewards"])
+    rows[0], rows[1] = rows[1], rows[0]
+    return tables | {"rewards": rows}
+
+
+def flipped(pair: Pair) -> Pair:
+    """The label of a pair turned round, its gold rewards left."""
+    return replace(pair, chosen=pair.rejected, rejected=pair.chosen)
+
+
+def leaked(tables: Tables) -> Tables:
+    """Test prompts that are training prompts with other first words."""
+    train = [p.prompt for p in tables["prompts"] if p.split == "train"]
+    numbers = iter(range(len(tables["prompts"])))
+    return change(
+        tables, "prompts", lambda p: replace(p, prompt=f"Please {train[next(numbers)]}") if p.split == "test" else p
+    )  # fmt: skip
+
+
+def in_two_splits(tables: Tables) -> Tables:
+    rows = tables["prompts"]
+    return tables | {"prompts": [*rows[:-1], replace(rows[-1], prompt=f"  {rows[0].prompt.upper()} ")]}
+
+
+def pair_in_two_splits(tables: Tables) -> Tables:
+    return tables | {"pairs": [*tables["pairs"][:-1], replace(tables["pairs"][-1], chosen=tables["pairs"][0].chosen)]}
+
+
+def longer_is_better(tables: Tables) -> Tables:
+    return relabelled(tables, lambda r: len(r.response) + r.sample_index / 10)
+
+
+def few(tables: Tables) -> Tables:
+    kept = {f"p{number}" for number in (*range(100), *range(NUM_TRAIN, NUM_TRAIN + NUM_TEST))}
+    return with_pairs(
+        {
+            name: [r for r in rows if r.prompt_id in kept]
+            for name, rows in tables.items()
+            if name not in ("counts", "pairs")
+        }
+    )
+
+
+FAULTS: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
+    "a prompt in two splits": (in_two_splits, {"splits_are_disjoint"}),
+    "leaked test prompts": (leaked, {"test_prompts_are_new"}),
+    "one source for nearly all": (
+        lambda t: change(t, "prompts", lambda p: replace(p, source="s0" if p.row % 50 else "s1")), {"sources_are_balanced"},
+    ),
+    "empty responses": (
+        lambda t: change(change(t, "responses", lambda r: replace(r, response=" "), 20), "rewards", lambda r: replace(r, response=" "), 20),
+        {"responses_are_not_empty", "pairs_agree_with_gold"},
+    ),
+    "responses cut by the limit": (lambda t: change(t, "responses", lambda r: replace(r, finished=False), 3), {"responses_are_whole"}),
+    "swapped rewards": (swapped_rewards, {"rewards_follow_responses"}),
+    "a reward missing": (
+        lambda t: t | {"rewards": t["rewards"][:-1]}, {"rewards_follow_responses", "pairs_agree_with_gold"},
+    ),
+    "a reward that is no number": (
+        lambda t: t | {"rewards": [replace(t["rewards"][0], gold_reward=math.nan), *t["rewards"][1:]]},
+        {"rewards_follow_responses", "pairs_agree_with_gold"},
+    ),
+    "responses too long for gold": (lambda t: change(t, "rewards", lambda r: replace(r, truncated=True), 10), {"gold_saw_whole_responses"}),
+    "gold that says the same of all": (
+        lambda t: relabelled(t, lambda r: 1.0 if r.row % 10 < 6 else float(r.sample_index)), {"gold_tells_responses_apart", "ties_are_few"},
+    ),
+    "a pair that no reason accounts for": (lambda t: t | {"counts": t["counts"] | {"pairs": t["counts"]["pairs"] - 1}}, {"pairs_add_up"}),
+    "a quarter of the labels flipped": (lambda t: change(t, "pairs", flipped, 4), {"pairs_agree_with_gold"}),
+    "another gold reward in the pairs": (
+        lambda t: change(t, "pairs", lambda p: replace(p, chosen_gold_reward=p.chosen_gold_reward + 1), 50), {"pairs_agree_with_gold"},
+    ),
+    "a pair in two splits": (pair_in_two_splits, {"pairs_stay_in_their_split", "pairs_agree_with_gold"}),
+    "too few pairs": (few, {"enough_pairs"}),
+    "duplicate responses": (
+        lambda t: with_pairs(
+            change(change(t, "rewards", lambda r: replace(r, response="the same")if r.sample_index > 1 else r),
+                   "responses", lambda r: replace(r, response="the same") if r.sample_index > 1 else r),
+            PairsSection(duplicates="keep"),
+        ),
+        {"pairs_are_distinct"},
+    ),
+    "the longer response is always better": (longer_is_better, {"length_does_not_decide"}),
+}  # fmt: skip
+
+
+def test_no_check_fails_on_sound_data() -> None:
+    assert failing(sound()) == set()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_fails_its_checks_and_no_other(fault: str) -> None:
+    plant, expected = FAULTS[fault]
+    assert failing(plant(sound())) == expected
+
+
+def test_every_check_has_a_fault_that_it_finds_and_an_entry_in_the_recipe() -> None:
+    assert set().union(*(expected for _, expected in FAULTS.values())) == set(DATA_CHECKS)
+    assert list(ChecksSection.model_fields) == list(DATA_CHECKS)
+    assert all(
+        str(ChecksSection.model_fields[name].description).startswith(f"{check.asset}: ")
+        for name, check in DATA_CHECKS.items()
+    )
+
+
+def test_a_recipe_changes_a_limit_and_keeps_the_severity() -> None:
+    section = ChecksSection.model_validate({"ties_are_few": {"limit": 0.9}, "enough_pairs": {"severity": "error"}})
+    assert section.ties_are_few == LimitedCheck(severity="warn", limit=0.9)
+    assert section.enough_pairs == LimitedCheck(severity="error", limit=1000)
+
+
+def test_pairs_of_a_dialogue_are_judged_by_what_was_said_first() -> None:
+    history = conversation("opening", None, "hm")
+    prompt = Prompt(prompt_id="p", prompt="yes", system=None, reference=None, source="s", split="test", external_id=None, row=0, history=history)  # fmt: skip
+    other = replace(prompt, prompt_id="q", history=conversation("another opening", None, "hm"), split="train")
+    disjoint = DATA_CHECKS["splits_are_disjoint"].find
+    assert disjoint([prompt, other]).passed
+    assert not disjoint([prompt, replace(other, history=history)]).passed
+
+
+def test_near_training_counts_runs_of_eight_words() -> None:
+    def prompt(said: str, split: str) -> Prompt:
+        return Prompt(prompt_id=said, prompt=said, system=None, reference=None, source="s", split=split, external_id=None, row=0)  # fmt: skip
+
+    train = prompt("a b c d e f g h i j", "train")  # three runs
+    near, far = prompt("a b c d e f g h i x", "test"), prompt("x b c d e f g h i y", "test")
+    # Of the three runs of `near`, the first two are known; of those of `far`, one.
+    assert near_training([train, near], 0.0).numbers == {"data/share_near_training": 1.0}
+    assert near_training([train, far], 0.0).numbers == {"data/share_near_training": 0.0}
+    assert near_training([train, near, far], 0.5).passed
