@@ -24,10 +24,22 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
     ]
     assert sorted((key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys) == [
         ("evaluation_report", "better_than_length"),
+        ("gold_rewards", "gold_saw_whole_responses"),
+        ("gold_rewards", "gold_tells_responses_apart"),
         ("gold_rewards", "rewards_follow_responses"),
         ("hub_release", "release_gives_the_reported_rewards"),
+        ("implicit_pairs", "enough_pairs"),
+        ("implicit_pairs", "length_does_not_decide"),
         ("implicit_pairs", "pairs_add_up"),
+        ("implicit_pairs", "pairs_agree_with_gold"),
+        ("implicit_pairs", "pairs_are_distinct"),
+        ("implicit_pairs", "pairs_stay_in_their_split"),
+        ("implicit_pairs", "ties_are_few"),
+        ("prompts", "sources_are_balanced"),
         ("prompts", "splits_are_disjoint"),
+        ("prompts", "test_prompts_are_new"),
+        ("sampled_responses", "responses_are_not_empty"),
+        ("sampled_responses", "responses_are_whole"),
     ]
     assert sorted(job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")) == [
         "build_reward_model"

@@ -97,9 +97,8 @@ def _recorded_of_files(
     recipe: Recipe, section: RecordedResponses, notes: list[str]
 ) -> tuple[list[int], list[int]] | None:
     """Responses of each prompt in the rows, as `Known` has them; None where they or the test prompts are in no file."""
-    prompts = recipe.prompts
-    sources = [section.source] if prompts.test is None else [section.source, prompts.test]
-    if not all(isinstance(source, FileSource) for source in sources):
+    prompts, source = recipe.prompts, section.source
+    if not isinstance(source, FileSource) or not isinstance(prompts.test, FileSource | None):
         return None
     test_field = prompts.prompt_field if section.align == "prompt" else prompts.id_field
     try:
@@ -110,7 +109,7 @@ def _recorded_of_files(
         )
         rows = Counter(
             str(number) if section.align == "row" else row.optional_text(section.prompt_field)
-            for number, row in enumerate(read_rows(section.source))
+            for number, row in enumerate(read_rows(source))
         )
     except (DataError, RecipeError) as error:
         notes.append(f"sampled_responses: {error.what}")
