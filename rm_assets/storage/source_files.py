@@ -2,6 +2,8 @@
 
 import glob
 import hashlib
+import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -91,6 +93,7 @@ def _remote_files(location: str) -> list[SourceFile]:
     import fsspec
 
     try:
+        _require_google(location)
         filesystem, path = fsspec.core.url_to_fs(location)
         if glob.has_magic(path):
             paths = [found for found in filesystem.glob(path) if filesystem.isfile(found)]
@@ -112,6 +115,19 @@ def _remote_files(location: str) -> list[SourceFile]:
         )
         for found in paths
     ]
+
+
+def _require_google(location: str) -> None:
+    """Fails at once without a network, where gcsfs tries for most of a minute and logs a traceback each time."""
+    goes_elsewhere = os.environ.keys() & {
+        "STORAGE_EMULATOR_HOST",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    }
+    if location.startswith(("gs://", "gcs://")) and not goes_elsewhere:
+        socket.getaddrinfo("storage.googleapis.com", 443)
 
 
 def unreachable(name: str, error: Exception) -> DataError:

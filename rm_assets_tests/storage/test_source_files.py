@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,17 @@ def test_what_cannot_be_reached_is_data_001_in_one_sentence(location: str, words
         matching_files(location)
     assert caught.value.code == "DATA_001"
     assert words in str(caught.value)
+
+
+def test_a_bucket_without_a_network_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: object) -> None:
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    for variable in ("STORAGE_EMULATOR_HOST", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(DataError, match="cannot be reached"):
+        matching_files("gs://bucket/*.jsonl")
 
 
 def test_a_password_in_a_url_is_never_shown() -> None:
