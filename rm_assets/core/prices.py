@@ -29,8 +29,8 @@ class DevicePrice(BaseModel):
 LIST_PRICES: tuple[DevicePrice, ...] = (
     DevicePrice(device="local", usd_per_hour=0, source="your own machine; power and wear are not counted"),
     DevicePrice(
-        device="H100", usd_per_hour=4.92, memory_gb=80, as_of="2024-12",
-        source="AWS, EC2 Capacity Blocks, p5.48xlarge for one of its 8 GPUs, US East",
+        device="H100", usd_per_hour=4.92, memory_gb=85.5, as_of="2024-12",
+        source="AWS, EC2 Capacity Blocks, p5.48xlarge for one of its 8 GPUs, US East; memory: 81,559 MiB in nvidia-smi",
     ),
 )  # fmt: skip
 

@@ -65,11 +65,12 @@ class TrainingSection(Section):
         0.0, ge=0, description="Weight of the squared sum of a pair's two rewards, which keeps rewards around 0."
     )
     weighting: Literal["pair", "prompt"] = Field(
-        "pair", description="What weighs the same: every pair, or every prompt whatever the number of its pairs."
+        "pair",
+        description="What weighs the same within a step: every pair, or every prompt whatever the number of its pairs.",
     )
     shuffle: Literal["prompts", "pairs"] = Field(
         "prompts",
-        description="What is put in random order: prompts, whose pairs then stay together and share their responses, or single pairs.",
+        description="What is put in random order: prompts, whose pairs then lie side by side (a step may end among them) and share their responses, or single pairs.",
     )
     max_length: int = Field(2048, gt=1, description="Longest prompt and response together, in tokens.")
     over_length: Literal["drop", "error"] = Field(
