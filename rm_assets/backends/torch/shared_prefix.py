@@ -180,8 +180,8 @@ def shared_prefix_attention(
         return _varlen_attention(query, key, value, packed.varlen, scaling, sliding_window), None
     queries = query.split([segment.length for segment in packed.segments], 2)
     outputs = []
-    for segment, own in zip(packed.segments, queries, strict=True):
-        keys, values = _seen(key, segment), _seen(value, segment)
+    seen = zip(packed.segments, queries, _seen(key, packed.segments), _seen(value, packed.segments), strict=True)
+    for segment, own, keys, values in seen:
         is_windowed = sliding_window is not None and keys.shape[2] > sliding_window
         is_plain = segment.prefix_length == 0 and not is_windowed
         outputs.append(
@@ -224,9 +224,9 @@ def _last_layer(layer: Any, hidden: torch.Tensor, rotary: Any, packed: PackedRow
     if _has_varlen(query):
         mixed = _varlen_attention(query, key, value, packed.varlen_ends, attention.scaling, sliding_window)
     else:
-        outputs = []
+        outputs, all_keys, all_values = [], _seen(key, packed.segments), _seen(value, packed.segments)
         for own, index in zip(query.split(1, 2), packed.end_segments, strict=True):
-            keys, values = _seen(key, packed.segments[index]), _seen(value, packed.segments[index])
+            keys, values = all_keys[index], all_values[index]
             if sliding_window is not None:
                 keys, values = keys[:, :, -sliding_window:], values[:, :, -sliding_window:]
             outputs.append(
@@ -252,12 +252,23 @@ def _rotated(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     return heads * cos + torch.cat([-second, first], -1) * sin
 
 
-def _seen(states: torch.Tensor, segment: Segment) -> torch.Tensor:
-    """(1, H, prefix_length + length, D) keys or values that a segment reads."""
-    own = states.narrow(2, segment.start, segment.length)
-    if segment.prefix_length == 0:
-        return own
-    return torch.cat([states.narrow(2, segment.prefix_start, segment.prefix_length), own], 2)
+def _seen(states: torch.Tensor, segments: Sequence[Segment]) -> list[torch.Tensor]:
+    """(1, H, prefix_length + length, D) keys or values that each segment reads.
+
+    The row is split once, and each prompt's part of it cut once: every further slice of the whole row would cost a gradient as
+    large as the row.
+    """
+    seen: list[torch.Tensor] = []
+    first = prefix = states
+    for segment, own in zip(segments, states.split([segment.length for segment in segments], 2), strict=True):
+        if segment.prefix_length == 0:
+            first = own
+            seen.append(own)
+            continue
+        if seen[-1] is first:  # the second of its group; the others begin with the same
+            prefix = first.narrow(2, 0, segment.prefix_length)
+        seen.append(torch.cat([prefix, own], 2))
+    return seen
 
 
 def _one_dtype(
