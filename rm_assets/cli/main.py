@@ -72,6 +72,30 @@ def show(
 
 
 @app.command()
+def trace(
+    pair: Annotated[str | None, typer.Option(help="Id of a pair.")] = None,
+    response: Annotated[str | None, typer.Option(help="Id of a response.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Id of a prompt.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Name of the recipe, as it is made now.")] = None,
+    release: Annotated[Path | None, typer.Option(help="Folder of a release, in place of a recipe.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What a pair, response or prompt was made from: texts, seeds, gold, models with their revisions, versions and runs."""
+    if sum(given is not None for given in (pair, response, prompt)) != 1:
+        raise typer.BadParameter("give one of --pair, --response and --prompt")
+    if (recipe is None) == (release is None):
+        raise typer.BadParameter("give one of --recipe and --release")
+    from rm_assets.cli import trace as tracer
+
+    found = tracer.trace(tracer.assets_of(recipe, release), pair=pair, response=response, prompt=prompt)
+    if as_json:
+        json.dump(found.as_json(), sys.stdout, indent=2, ensure_ascii=False)
+        print()
+    else:
+        found.print(Console())
+
+
+@app.command()
 def plan(
     recipe: Annotated[
         str | None, typer.Argument(help="Name of the recipe; without one, only steps are computed.")

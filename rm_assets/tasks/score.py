@@ -163,7 +163,7 @@ def read_preferences(
             continue
         its_responses = of_prompt[prompt][taken[prompt] : taken[prompt] + 2]
         taken[prompt] += 2
-        values = _two_rewards(section, row)
+        values = two_rewards(section, row)
         account["tied_rows"] += values[0] == values[1]
         rewards += [
             GoldReward(**asdict(r), gold_reward=value, comparison=str(taken[prompt] // 2 - 1))
@@ -179,7 +179,7 @@ def read_preferences(
     return rewards, dict(account)
 
 
-def _two_rewards(section: PreferenceGold, row: SourceRow) -> tuple[float, float]:
+def two_rewards(section: PreferenceGold, row: SourceRow) -> tuple[float, float]:
     margin = 1.0 if section.margin_field is None else row.number(section.margin_field)
     if not math.isfinite(margin) or margin < 0:
         raise DataError(

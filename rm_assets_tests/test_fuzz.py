@@ -1,0 +1,125 @@
+"""Damaged files: whatever a reader is given, it gives rows or says in an error of ours what is wrong with them.
+
+A sound file is damaged at random, 100,000 times for each reader. Seeds are fixed, so a failure comes back.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from rm_assets.core.errors import RmAssetsError
+from rm_assets.core.recipe import FileSource, PreferenceGold, PromptsSection
+from rm_assets.core.recipe_files import RecipeBook
+from rm_assets.core.records import Prompt, prompt_messages
+from rm_assets.storage.tables import read_table, write_table
+from rm_assets.tasks.prompt_rows import prompt_rows, responses_in
+from rm_assets.tasks.score import two_rewards
+
+NUM_INPUTS = 100_000
+TOKENS = [
+    b'"', b"'", b",", b"\n", b"\r\n", b"\x00", b"\xff", b"\xf0\x9f", b"{", b"}", b"[", b"]", b":", b"- ", b"null", b"NaN", b"1e999",
+    b"true", b"\\u0000", b"\\ud800", b"&a", b"*a", b"!!python/object:os.system", b"<<", b"  ", b"\t", b"#", b"|", b">", b"0" * 400,
+    b'{"role": "user", "content": "x"}', b"[" * 3000, b"${HOME}", b"\xef\xbb\xbf", "\u2028".encode(), b"-1", b"9" * 30,
+]  # fmt: skip
+ROWS = [
+    {"prompt": "one?", "chosen": "a, b", "rejected": 'c "d"', "winner": "0", "margin": 1.5},
+    {"prompt": [{"role": "user", "content": "two"}], "chosen": [{"role": "assistant", "content": "x\ny"}], "rejected": "z", "winner": "tie", "margin": 0},
+    {"prompt": "three", "chosen": [{"from": "human", "value": "three"}, {"from": "gpt", "value": "ü"}], "rejected": "z", "winner": 1, "margin": "2"},
+]  # fmt: skip
+JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+CSV = b'prompt,chosen,rejected,winner,margin\n"one, two",a,"b\nc",0,1\nthree,d,e,tie,0\n'
+RECIPE = b"""description: a recipe
+prompts: {source: {kind: generator, num_prompts: 5}, split: {train: 0.5, validation: 0.2, test: 0.3}}
+sampling: {kind: policy, policy: {path: base}, num_responses: 2}
+gold: {kind: verifier, exact: 1.0}
+training: {base: {path: base}, learning_rate: 1.0e-3, num_epochs: 1}
+checks: {enough_pairs: {limit: 5}}
+"""
+
+
+def damaged(sound: bytes, seed: int, num: int) -> Iterable[bytes]:
+    """One to four random faults each: bytes changed, cut, doubled, moved, or something put in."""
+    chance = random.Random(seed)
+    for _ in range(num):
+        data = bytearray(sound)
+        for _ in range(chance.randint(1, 4)):
+            start = chance.randrange(len(data) + 1)
+            end = min(len(data), start + chance.randint(0, 12))
+            match chance.randrange(5):
+                case 0:
+                    data[start:end] = bytes(chance.randrange(256) for _ in range(end - start))
+                case 1:
+                    del data[start:end]
+                case 2:
+                    data[start:start] = data[start:end] * chance.randint(1, 3)
+                case 3:
+                    data[start:start] = chance.choice(TOKENS)
+                case _:
+                    piece, data[start:end] = bytes(data[start:end]), b""
+                    place = chance.randrange(len(data) + 1)
+                    data[place:place] = piece
+        yield bytes(data)
+
+
+def read_preferences(file: Path) -> int:
+    """Every row as prompt, responses and rewards, written as a table; the number of prompts in it."""
+    section, gold = PromptsSection(source=FileSource(kind="files", files=[str(file)])), PreferenceGold(kind="preferences", winner_field="winner", margin_field="margin")  # fmt: skip
+
+    def prompts() -> Iterable[Prompt]:
+        for row, prompt in prompt_rows(section, section.source):
+            assert prompt is not None
+            for field in ("chosen", "rejected"):
+                responses_in(row, field, prompt_messages(prompt), None)
+            two_rewards(gold, row)
+            yield prompt
+
+    return write_table(file.with_suffix(".parquet"), Prompt, prompts())
+
+
+def outcomes(read: Callable[[Path], int], name: str, sound: bytes, folder: Path, num: int) -> tuple[int, int]:
+    """How many damaged files could be read, and how many were refused; anything else ends the test."""
+    file, table = folder / name, (folder / name).with_suffix(".parquet")
+    num_read = num_refused = 0
+    for place, data in enumerate(damaged(sound, 1, num)):
+        file.write_bytes(data)
+        table.unlink(missing_ok=True)
+        refusal = None
+        try:
+            num_rows = read(file)
+        except RmAssetsError as error:
+            refusal = error
+        except Exception as error:
+            raise AssertionError(f"input {place} ended in {error!r}: {data!r}") from error
+        if refusal is None:
+            if table.exists() and place % 97 == 0:
+                assert sum(1 for _ in read_table(table, Prompt)) == num_rows
+            num_read += 1
+        else:
+            assert refusal.code and refusal.what
+            assert list(folder.iterdir()) == [file], f"input {place} left something behind: {data!r}"
+            num_refused += 1
+    return num_read, num_refused
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("name", "sound"), [("rows.jsonl", JSONL), ("rows.csv", CSV)], ids=["jsonl", "csv"])
+def test_damaged_rows_are_read_or_refused_and_leave_no_table(name: str, sound: bytes, tmp_path: Path) -> None:
+    num_read, num_refused = outcomes(read_preferences, name, sound, tmp_path, NUM_INPUTS)
+    assert num_read + num_refused == NUM_INPUTS
+    assert min(num_read, num_refused) > NUM_INPUTS / 50  # both happen, or the damage says nothing
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_damaged_recipes_are_read_or_refused(tmp_path: Path) -> None:
+    def read(file: Path) -> int:
+        RecipeBook(file.parent, {}).load("mine")
+        return 1
+
+    num_read, num_refused = outcomes(read, "mine.yaml", RECIPE, tmp_path, NUM_INPUTS)
+    assert num_read + num_refused == NUM_INPUTS
+    assert min(num_read, num_refused) > NUM_INPUTS / 50
