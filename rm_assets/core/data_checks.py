@@ -194,7 +194,7 @@ def share_of_ties(counts: Mapping[str, int], limit: float) -> Finding:
 def number_of_pairs(counts: Mapping[str, int], limit: float) -> Finding:
     """Passes if there are at least `limit` training pairs."""
     number = counts["train_pairs"]
-    sentence = f"{number} training pairs; below {limit:.0f}, what a reward model learns is mostly chance"
+    sentence = f"{number} training pairs, at least {limit:.0f} are wanted"
     return Finding(number >= limit, sentence, {"data/num_train_pairs": number})
 
 
@@ -260,9 +260,10 @@ def length_bias(pairs: Iterable[Pair], limit: float) -> Finding:
     total = num_longer + num_shorter
     share = num_longer / total if total else 0.5
     word, larger = ("longer", share) if share >= 0.5 else ("shorter", 1 - share)
+    advice = "" if larger <= limit else "; a model may learn that alone"
     return Finding(
         larger <= limit,
-        f"the {word} response is chosen in {larger:.1%} of {total} training pairs of unequal length; a model may learn that alone",
+        f"the {word} response is chosen in {larger:.1%} of {total} training pairs of unequal length{advice}",
         {"data/share_chosen_longer": share},
     )
 
