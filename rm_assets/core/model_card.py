@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from rm_assets.core.recipe import Recipe
+from rm_assets.core.recipe import Recipe, Regression, SoftBradleyTerry
 from rm_assets.core.report import render_markdown
 
 USAGE = """\
@@ -54,8 +54,8 @@ def model_card(recipe: Recipe, report: Mapping[str, Any], lineage: Mapping[str, 
             "## Data and training\n",
             f"- Base: {recipe.training.base.hub_id or 'a local checkpoint, fingerprint in rm_assets.json'}",
             f"- Gold: {_gold(recipe)}",
-            f"- Pairs: {training['num_pairs']['trained']} trained on of {training['num_pairs']['in']}, policy `{recipe.pairs.policy}`, ties dropped, least margin {recipe.pairs.min_margin}",
-            f"- {training['num_optimizer_steps']} optimizer steps of {recipe.training.pairs_per_step} pairs, learning rate {recipe.training.learning_rate}, {recipe.training.schedule}, Bradley-Terry loss",
+            f"- Pairs: {training['num_pairs']['trained']} trained on of {training['num_pairs']['in']}, policy `{recipe.pairs.policy}`, ties dropped, duplicates {'kept' if recipe.pairs.duplicates == 'keep' else 'dropped'}, least margin {recipe.pairs.min_margin}",
+            f"- {training['num_optimizer_steps']} optimizer steps of {recipe.training.pairs_per_step} pairs, learning rate {recipe.training.learning_rate}, {recipe.training.schedule}, {_objective(recipe)}",
             "",
             "## Limits\n",
             "It imitates its gold labels, with their faults and biases, on prompts like those it was trained on. It was not tested as the target of optimisation: a policy trained against it may find responses that it rates too high.\n",
@@ -70,8 +70,22 @@ def model_card(recipe: Recipe, report: Mapping[str, Any], lineage: Mapping[str, 
     )
 
 
+def _objective(recipe: Recipe) -> str:
+    match recipe.training.objective:
+        case SoftBradleyTerry() as soft:
+            return f"Bradley-Terry loss with soft labels, sigmoid(gold margin / {soft.temperature:g})"
+        case Regression():
+            return "squared error to the gold rewards"
+        case hard:
+            return "Bradley-Terry loss" + (
+                f" with {hard.margin_scale:g} times the gold margin" if hard.margin_scale else ""
+            )
+
+
 def _gold(recipe: Recipe) -> str:
     gold = recipe.gold
     if gold.kind == "classifier":
         return f"rewards of {gold.model.hub_id or 'a local gold model'}"
-    return "a rule-based verifier" if gold.kind == "verifier" else "recorded rewards"
+    return {"verifier": "a rule-based verifier", "preferences": "recorded preferences"}.get(
+        gold.kind, "recorded rewards"
+    )

@@ -36,6 +36,7 @@ class Renderer:
         self.text_pairs = text_pairs
         if not text_pairs:
             _refuse_clock(tokenizer)
+            self._require_one_start()
 
     @property
     def template_hash(self) -> str:
@@ -84,6 +85,22 @@ class Renderer:
     def _plain(self, texts: list[str]) -> list[list[int]]:
         encoding = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
         return [list(ids) for ids in encoding["input_ids"]]
+
+    def _require_one_start(self) -> None:
+        """Raises ModelError MODEL_003 for a template that doubles the start token, or forgets one that the tokenizer writes."""
+        start = self.tokenizer.bos_token_id
+        if start is None:
+            return
+        (ids,) = self._plain([self.text(_PROBE)])
+        num_starts = next((place for place, token in enumerate(ids) if token != start), len(ids))
+        is_forgotten = num_starts == 0 and self.tokenizer("a")["input_ids"][:1] == [start]
+        if num_starts > 1 or is_forgotten:
+            raise ModelError(
+                "MODEL_003",
+                f"The chat template begins a conversation with {num_starts} start tokens ({self.tokenizer.bos_token})",
+                why="the model was trained to see exactly one, and rewards shift with any other number",
+                fix="give the checkpoint a `chat_template` in the recipe that writes it once",
+            )
 
     def _encode_pairs(self, pairs: list[tuple[str, str]], **truncation: Any) -> list[Encoded]:
         firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]

@@ -61,6 +61,21 @@ def test_a_decoder_reads_exactly_what_its_template_says(tmp_path: Path) -> None:
     assert renderer.text(messages) == "<|bos|><|user|>one<|end|><|assistant|>two<|end|>"
 
 
+@pytest.mark.parametrize(("starts", "number"), [("{{ bos_token }}{{ bos_token }}", 2), ("", 0)])
+def test_a_template_that_doubles_or_forgets_the_start_token_is_refused(
+    tmp_path: Path, starts: str, number: int
+) -> None:
+    folder = save_causal(tmp_path, "llama")
+    with pytest.raises(ModelError, match=rf"MODEL_003.*{number} start tokens"):
+        load_renderer(ref_of(folder, chat_template=starts + TEMPLATE))
+
+
+def test_a_tokenizer_that_writes_no_start_token_needs_none(tmp_path: Path) -> None:
+    renderer = load_renderer(ref_of(save_causal(tmp_path)))
+    assert renderer.tokenizer.bos_token_id == 1
+    assert renderer.encode([conversation("one", None, "two")])[0].ids[0] != 1
+
+
 def test_a_prompts_ids_begin_the_conversations_ids(tmp_path: Path) -> None:
     renderer = load_renderer(ref_of(save_causal(tmp_path)))
     (prompt,) = renderer.encode_prompts([conversation("one", "be good")])
