@@ -205,6 +205,8 @@ def render_markdown(report: Mapping[str, Any], *, recipe_name: str, lineage: Map
         parts.append(f"### {_inline(mistake_title(number, mistake))}")
         if mistake["system"]:
             parts += ["System", _fenced(printable(mistake["system"]))]
+        for turn in mistake.get("history", []):
+            parts += [f"Before, {turn['role']}", _fenced(printable(turn["content"]))]
         parts += ["Prompt", _fenced(printable(mistake["prompt"]))]
         for title, figures, text in mistake_sides(mistake):
             parts += [f"{title} ({figures})", _fenced(text)]

@@ -134,12 +134,16 @@ def _html_mistakes(mistakes: Sequence[Mapping[str, Any]]) -> str:
     items = []
     for number, mistake in enumerate(mistakes, 1):
         system = f"<h4>System</h4><pre dir=auto>{_text(mistake['system'])}</pre>" if mistake["system"] else ""
+        earlier = "".join(
+            f"<h4>Before, {_text(turn['role'])}</h4><pre dir=auto>{_text(turn['content'])}</pre>"
+            for turn in mistake.get("history", [])
+        )
         sides = "".join(
             f"<div><h4>{title} <small>{_text(figures)}</small></h4><pre dir=auto>{escape(text)}</pre></div>"
             for title, figures, text in mistake_sides(mistake)
         )
         items.append(
-            f"<article><h3>{_text(mistake_title(number, mistake))}</h3>{system}<h4>Prompt</h4>"
+            f"<article><h3>{_text(mistake_title(number, mistake))}</h3>{system}{earlier}<h4>Prompt</h4>"
             f"<pre dir=auto>{_text(mistake['prompt'])}</pre><div class=sides>{sides}</div></article>"
         )
     intro = "<p>Test pairs that the model orders against gold, the one that it is surest of first.</p>"

@@ -57,10 +57,10 @@ STAGES: dict[str, Stage] = {
         Stage("sampled_responses", "sample", "sampling", ("prompts",), version=2),
         Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=4),
         Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=3),
-        Stage("reward_model", "train", "training", ("implicit_pairs",), version=3),
+        Stage("reward_model", "train", "training", ("implicit_pairs",), version=4),
         Stage(
-            "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=3
+            "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=4
         ),
-        Stage("hub_release", "release", "release", ("reward_model", "evaluation_report"), version=1),
+        Stage("hub_release", "release", "release", ("reward_model", "evaluation_report"), version=2),
     )
 }

@@ -17,7 +17,8 @@ HOSTILE = "<script>alert('x')</script> </pre> ````\n| a | b |\n\x00\ud800 <img s
 
 def scored(prompt: int, index: int, reward: float) -> ScoredResponse:
     row = GoldReward(
-        prompt_id=f"p{prompt}", prompt=f"{HOSTILE} prompt", system=HOSTILE, reference=None, source=f"a|b{HOSTILE}",
+        prompt_id=f"p{prompt}", prompt=f"{HOSTILE} prompt", system=HOSTILE,
+        history=[{"role": "user", "content": f"{HOSTILE} said before"}], reference=None, source=f"a|b{HOSTILE}",
         split="test", external_id=None, row=prompt, response_id=f"p{prompt}r{index}", sample_index=index,
         response=f"{HOSTILE} response {index}", model="m", seed=0, num_tokens=1, finished=True,
         gold_reward=float(index), components={"format": float(index)},
@@ -114,6 +115,14 @@ def test_both_forms_show_the_verdict_the_figures_with_n_and_the_lineage(found: d
         ):
             assert part in text
         assert text.count("Wrong by 1.00 log odds") == 3
+
+
+def test_both_forms_show_what_was_said_before_a_mistake(found: dict[str, Any]) -> None:
+    for text in (
+        render_markdown(found, recipe_name="r", lineage={}),
+        render_html(found, recipe_name="r", lineage={}, plots={}),
+    ):
+        assert text.count("Before, user") == 3 and text.count("said before") == 3
 
 
 def test_markdown_cells_and_fences_hold_hostile_text(found: dict[str, Any]) -> None:
