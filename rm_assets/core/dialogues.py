@@ -39,19 +39,27 @@ def _message(item: Any) -> dict[str, str]:
     if not isinstance(item, dict):
         raise ValueError("has a message that is no object")
     role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise ValueError(f"has a message of the role {role!r:.40}, known are {', '.join(ROLES)}")
     if not isinstance(content, str):
         raise ValueError("has a message whose content is no text")
-    return {"role": ROLES[role], "content": content}
+    return {"role": ROLES[role], "content": _encodable(content)}
 
 
 def _read_transcript(text: str, user: str, assistant: str) -> Messages:
     pieces = re.split(f"({re.escape(user)}|{re.escape(assistant)})", text)[1:]
     return [
-        {"role": "user" if marker == user else "assistant", "content": content.strip()}
+        {"role": "user" if marker == user else "assistant", "content": _encodable(content.strip())}
         for marker, content in zip(pieces[::2], pieces[1::2], strict=True)
     ]
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can escape what no UTF-8 file can hold
+        raise ValueError("has a message that holds half a surrogate pair, which is no text") from None
+    return text
 
 
 def prompt_of_messages(messages: Messages) -> PromptTurns:

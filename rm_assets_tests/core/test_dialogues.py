@@ -39,6 +39,8 @@ def test_messages_and_transcripts_are_read(value: Any, expected: Messages | None
         [{"role": "tool", "content": "x"}],
         [{"role": "user", "content": None}],
         [{"role": "user"}],
+        [{"role": ["user"], "content": "x"}],
+        [{"role": "user", "content": "\ud800"}],
     ],
 )
 def test_what_is_no_dialogue_is_refused(value: Any) -> None:
