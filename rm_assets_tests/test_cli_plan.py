@@ -272,9 +272,11 @@ def test_a_probe_measures_real_steps_and_leaves_the_store_as_it_was(
 @pytest.mark.slow
 def test_an_interrupted_probe_leaves_nothing_behind(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.write_toy(40)
+    bench.write_toy(1_000)
     save_causal(tmp_path / "recipes" / "base")
-    bench.make(bench.recipe("mine"), *ASSETS[:4])
+    # Steps large enough that the signal comes before the last of them.
+    training = {**TOY["training"], "pairs_per_step": 500, "num_epochs": 20}
+    bench.make(bench.recipe("mine", training=training), *ASSETS[:4])
     before, temporary = everything(bench.home), tmp_path / "temporary"
     temporary.mkdir()
     places = {
