@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from rm_assets.core.errors import DataError
-from rm_assets.core.recipe import DatasetSource, FileSource, KaggleSource, TfdsSource
+from rm_assets.core.recipe import DatasetSource, KaggleSource, RowSource, TfdsSource
 from rm_assets.storage.source_files import SourceFile, matching_files, unreachable
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -107,10 +107,7 @@ def _at(value: Any, path: str) -> Any:
     return _ABSENT if any(item is _ABSENT for item in found) else found
 
 
-AnyRows = FileSource | DatasetSource | KaggleSource | TfdsSource
-
-
-def read_rows(source: AnyRows) -> Iterator[SourceRow]:
+def read_rows(source: RowSource) -> Iterator[SourceRow]:
     """All rows of a source, in a fixed order, with the column names that the recipe gives them.
 
     Raises: DataError DATA_001 (nothing there), DATA_002 (malformed, with file and line).
@@ -119,7 +116,7 @@ def read_rows(source: AnyRows) -> Iterator[SourceRow]:
         yield row.renamed(source.columns) if source.columns else row
 
 
-def _rows_as_found(source: AnyRows) -> Iterator[SourceRow]:
+def _rows_as_found(source: RowSource) -> Iterator[SourceRow]:
     if isinstance(source, DatasetSource):
         yield from _dataset_rows(source)
     elif isinstance(source, TfdsSource):
