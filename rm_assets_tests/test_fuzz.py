@@ -13,10 +13,10 @@ import pytest
 from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.recipe import FileSource, PreferenceGold, PromptsSection
 from rm_assets.core.recipe_files import RecipeBook
-from rm_assets.core.records import Prompt, prompt_messages
+from rm_assets.core.records import Prompt
 from rm_assets.storage.tables import read_table, write_table
+from rm_assets.tasks.gold.preferences import two_rewards
 from rm_assets.tasks.prompt_rows import prompt_rows, responses_in
-from rm_assets.tasks.score import two_rewards
 
 NUM_INPUTS = 100_000
 TOKENS = [
@@ -72,7 +72,7 @@ def read_preferences(file: Path) -> int:
         for row, prompt in prompt_rows(section, section.source):
             assert prompt is not None
             for field in ("chosen", "rejected"):
-                responses_in(row, field, prompt_messages(prompt), None)
+                responses_in(row, field, prompt, None)
             two_rewards(gold, row)
             yield prompt
 

@@ -46,17 +46,38 @@ class ShardLog(Generic[Row]):
         write_table(self._folder / f"{digest([row.key for row in rows])}.parquet", self._row_type, rows)
 
     def complete(
-        self, items: Mapping[str, Item], compute: Callable[[list[Item]], list[Row]], shard_size: int
+        self,
+        items: Callable[[], Iterable[tuple[str, Item]]],
+        compute: Callable[[list[Item]], list[Row]],
+        shard_size: int,
+        before: Callable[[int, int], None] = lambda done, wanted: None,
     ) -> tuple[dict[str, Row], int]:
-        """Rows for all `items` (by key), computing what is missing in shards of `shard_size`; and the number of rows computed.
+        """Rows for all `items` by key, computing what is missing in shards of `shard_size`; and the number of rows computed.
+
+        `items` gives (key, item) and is asked twice: for the keys, and for the items of those that are missing, of which
+        one shard is in memory at a time. `before` is told how many are done and how many wanted.
 
         Shards are cut from the missing items in their given order, so that after a kill the remaining shards are the ones
         an uninterrupted run would have made.
         """
-        rows = self.committed(items)
-        missing = [key for key in items if key not in rows]
-        for start in range(0, len(missing), shard_size):
-            shard = compute([items[key] for key in missing[start : start + shard_size]])
-            self.commit(shard)
-            rows |= {row.key: row for row in shard}
-        return rows, len(missing)
+        wanted = {key for key, _ in items()}
+        rows = self.committed(wanted)
+        before(len(rows), len(wanted))
+        num_missing = len(wanted) - len(rows)
+        shard: dict[str, Item] = {}
+        for key, item in items() if num_missing else ():
+            if key not in rows:
+                shard[key] = item
+            if len(shard) == shard_size:
+                self._compute(shard, compute, rows)
+        if shard:
+            self._compute(shard, compute, rows)
+        return rows, num_missing
+
+    def _compute(
+        self, shard: dict[str, Item], compute: Callable[[list[Item]], list[Row]], rows: dict[str, Row]
+    ) -> None:
+        computed = compute(list(shard.values()))
+        self.commit(computed)
+        rows |= {row.key: row for row in computed}
+        shard.clear()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,13 +62,14 @@ def _arrow_batch(rows: list[Any], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def read_table(path: Path, record: type[Record]) -> Iterator[Record]:
-    """The records of a Parquet file, in their order.
+    """The records of a Parquet file, in their order. A record that another one extends reads its own columns alone.
 
-    Raises: StoreError STORE_003 if the file is not readable or has other columns.
+    Raises: StoreError STORE_003 if the file is not readable or lacks a column.
     """
+    columns = arrow_schema(record).names
     try:
         with pq.ParquetFile(path) as file:
-            if file.schema_arrow.names != arrow_schema(record).names:
+            if not set(columns) <= set(file.schema_arrow.names):
                 raise StoreError(
                     "STORE_003",
                     f"{path} has other columns than {record.__name__}",
@@ -76,7 +77,7 @@ def read_table(path: Path, record: type[Record]) -> Iterator[Record]:
                 )
             # A reader of the whole file would keep something of every row group.
             for group in range(file.num_row_groups):
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
                     for row in batch.to_pylist(maps_as_pydicts="strict"):
                         yield record(**row)
                     # Arrow keeps what it has freed, which would grow beside whatever the reader does.
@@ -85,6 +86,16 @@ def read_table(path: Path, record: type[Record]) -> Iterator[Record]:
         raise StoreError(
             "STORE_003", f"{path} is not a readable table", why=str(error), fix="remove its folder and run again"
         ) from None
+
+
+class Table(Generic[Record]):
+    """The records of a Parquet file, read anew each time that somebody goes through them."""
+
+    def __init__(self, path: Path, record: type[Record]) -> None:
+        self._path, self._record = path, record
+
+    def __iter__(self) -> Iterator[Record]:
+        return read_table(self._path, self._record)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rm_assets.core.dialogues import PromptTurns, answer_of, common_prompt, prompt_of_messages, read_dialogue
 from rm_assets.core.digests import prompt_id
 from rm_assets.core.recipe import GeneratorSource, MixtureSource, PromptSource, PromptsSection
-from rm_assets.core.records import Messages, Prompt
+from rm_assets.core.records import Messages, Prompt, prompt_messages
 from rm_assets.storage.sources import SourceRow, read_rows
 
 Transcript = tuple[str, str] | None
@@ -78,7 +78,7 @@ def _dialogue(section: PromptsSection, row: SourceRow, field: str) -> Messages:
     return dialogue
 
 
-def responses_in(row: SourceRow, field: str, prompt: Messages, transcript: Transcript) -> list[str]:
+def responses_in(row: SourceRow, field: str, prompt: Prompt, transcript: Transcript) -> list[str]:
     """The responses that a column holds: a text, a dialogue that ends with it, or a list of either.
 
     Raises: DataError DATA_003 if there is none, or if a dialogue is one to another prompt.
@@ -90,7 +90,9 @@ def responses_in(row: SourceRow, field: str, prompt: Messages, transcript: Trans
         try:
             dialogue = None if item is None else read_dialogue(item, transcript)
             found.append(
-                row.encodable(field, answer_of(dialogue, prompt)) if dialogue else row.checked_text(field, item)
+                row.encodable(field, answer_of(dialogue, prompt_messages(prompt)))
+                if dialogue
+                else row.checked_text(field, item)
             )
         except ValueError as error:
             raise row.fault(field, str(error), item) from None

@@ -1,18 +1,24 @@
 """Recorded responses and rewards: finding the prompt that a row of an existing file belongs to."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from itertools import groupby
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import FileSource, PromptsSection, RecordedGold, RecordedResponses, RowSource
 from rm_assets.core.records import Prompt
 from rm_assets.storage.sources import SourceRow, read_rows
+from rm_assets.storage.tables import Table
 from rm_assets.tasks.prompt_rows import prompt_rows
+from rm_assets.tasks.session import Task
 
-AnyPrompt = TypeVar("AnyPrompt", bound=Prompt)
+
+def prompts_of_responses(task: Task) -> list[Prompt]:
+    """The prompts of sampled_responses, in their order there."""
+    rows = Table(task.input("sampled_responses", "responses.parquet"), Prompt)
+    return [next(group) for _, group in groupby(rows, key=lambda r: r.prompt_id)]
 
 
-def rows_of_prompts(section: PromptsSection, prompts: Iterable[AnyPrompt]) -> Iterator[tuple[SourceRow, str | None]]:
+def rows_of_prompts(section: PromptsSection, prompts: Iterable[Prompt]) -> Iterator[tuple[SourceRow, str | None]]:
     """Each row of the prompts' own sources with its prompt_id, None where the graph has no such prompt."""
     known = {prompt.prompt_id for prompt in prompts}
     for source in section.sources:
@@ -21,7 +27,7 @@ def rows_of_prompts(section: PromptsSection, prompts: Iterable[AnyPrompt]) -> It
 
 
 def align_rows(
-    section: RecordedResponses | RecordedGold, of_prompts: PromptsSection, prompts: Iterable[AnyPrompt]
+    section: RecordedResponses | RecordedGold, of_prompts: PromptsSection, prompts: Iterable[Prompt]
 ) -> Iterator[tuple[SourceRow, str | None]]:
     """Each row of the section's source with the prompt_id it belongs to, None where the graph has no such prompt.
 

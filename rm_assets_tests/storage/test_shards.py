@@ -43,39 +43,39 @@ def shards(home: Path) -> dict[str, bytes]:
 
 def test_all_items_are_computed_in_shards_of_the_given_size(tmp_path: Path) -> None:
     squares = Squares()
-    rows, num_computed = log_of(tmp_path).complete(items(1, 2, 3, 4, 5), squares, 2)
+    rows, num_computed = log_of(tmp_path).complete(items(1, 2, 3, 4, 5).items, squares, 2)
     assert squares.asked == [[1, 2], [3, 4], [5]] and num_computed == 5
     assert [rows[k].value for k in "12345"] == [1, 4, 9, 16, 25]
 
 
 def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
-    log_of(tmp_path).complete(items(1, 2, 3), Squares(), 2)
+    log_of(tmp_path).complete(items(1, 2, 3).items, Squares(), 2)
     squares = Squares()
-    rows, num_computed = log_of(tmp_path).complete(items(3, 4, 1), squares, 2)
+    rows, num_computed = log_of(tmp_path).complete(items(3, 4, 1).items, squares, 2)
     assert squares.asked == [[4]] and num_computed == 1
     assert {k: r.value for k, r in rows.items()} == {"3": 9, "4": 16, "1": 1}
 
 
 def test_nothing_missing_computes_nothing(tmp_path: Path) -> None:
-    log_of(tmp_path).complete(items(1, 2), Squares(), 2)
-    assert log_of(tmp_path).complete(items(2), Squares(most=0), 2) == ({"2": Square("2", 4)}, 0)
+    log_of(tmp_path).complete(items(1, 2).items, Squares(), 2)
+    assert log_of(tmp_path).complete(items(2).items, Squares(most=0), 2) == ({"2": Square("2", 4)}, 0)
 
 
 def test_an_interrupted_run_ends_with_the_shards_of_an_uninterrupted_one(tmp_path: Path) -> None:
     wanted = items(1, 2, 3, 4, 5, 6, 7)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    log_of(whole).complete(wanted, Squares(), 2)
+    log_of(whole).complete(wanted.items, Squares(), 2)
     with pytest.raises(KeyboardInterrupt):
-        log_of(broken).complete(wanted, Squares(most=2), 2)
+        log_of(broken).complete(wanted.items, Squares(most=2), 2)
     assert len(shards(broken)) == 2
     squares = Squares()
-    assert log_of(broken).complete(wanted, squares, 2)[1] == 3
+    assert log_of(broken).complete(wanted.items, squares, 2)[1] == 3
     assert squares.asked == [[5, 6], [7]]
     assert shards(broken) == shards(whole)
 
 
 def test_logs_of_different_identity_share_nothing(tmp_path: Path) -> None:
-    log_of(tmp_path, weights="a").complete(items(1), Squares(), 2)
+    log_of(tmp_path, weights="a").complete(items(1).items, Squares(), 2)
     assert log_of(tmp_path, weights="b").committed(["1"]) == {}
     assert log_of(tmp_path, weights="a").committed(["1", "2"]) == {"1": Square("1", 1)}
 

@@ -12,8 +12,8 @@ from rm_assets.core.errors import StoreError
 from rm_assets.core.records import GoldReward, Pair, Prompt, Response, conversation
 from rm_assets.storage import tables
 from rm_assets.storage.tables import jsonl_writer, read_table, write_table
+from rm_assets.tasks.gold.classifier import ScoredRow
 from rm_assets.tasks.sample import SampledRow
-from rm_assets.tasks.score import ScoredRow
 
 PROMPT = {
     "prompt_id": "p", "prompt": "Wie? 🍎\n\n", "system": None, "reference": "#### 3", "source": "all", "split": "test",

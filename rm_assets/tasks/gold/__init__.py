@@ -1,0 +1,1 @@
+"""Where gold rewards come from: one file a kind of gold, each labelling the responses that it is given."""

@@ -1,0 +1,19 @@
+"""What every kind of gold gives."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rm_assets.core.records import GoldReward
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Gold rewards in the order of the responses, as a stream; `account` and `work` are complete once it has ended.
+
+    `account` says what became of what was read; `work` what was computed now and not taken from earlier shards.
+    """
+
+    rewards: Iterator[GoldReward]
+    account: Counter[str] = field(default_factory=Counter)
+    work: Counter[str] = field(default_factory=Counter)

@@ -1,0 +1,97 @@
+"""Gold rewards or ranks that already exist, each checked to be of its response."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+from rm_assets.core.errors import DataError
+from rm_assets.core.recipe import RecordedGold
+from rm_assets.core.records import GoldReward, Response
+from rm_assets.storage.grouped_rows import GroupedRows
+from rm_assets.storage.sources import SourceRow
+from rm_assets.tasks.gold.labels import Labels
+from rm_assets.tasks.recorded import align_rows, prompts_of_responses, require_all_rows
+from rm_assets.tasks.session import Task
+
+Recorded = tuple[str | None, float]
+"""The response that a reward is of, where the record names it, and the reward."""
+
+
+def label(task: Task, section: RecordedGold, responses: Iterable[Response]) -> Labels:
+    """The rewards of the record.
+
+    Raises: DataError DATA_007 if number or order do not agree, DATA_008 if a reward is not finite.
+    """
+    require_all_rows(section, task.recipe.prompts)
+    account = Counter[str](recorded_rows=0, recorded_rows_of_unknown_prompts=0)
+    return Labels(_rewards(task, section, responses, account), account)
+
+
+def _rewards(
+    task: Task, section: RecordedGold, responses: Iterable[Response], account: Counter[str]
+) -> Iterator[GoldReward]:
+    prompts = prompts_of_responses(task)
+    places = {prompt.prompt_id: place for place, prompt in enumerate(prompts)}
+    with GroupedRows(task.folder / "work/recorded") as recorded:
+        for row, prompt_id in align_rows(section, task.recipe.prompts, prompts):
+            account["recorded_rows"] += 1
+            if prompt_id is None:
+                account["recorded_rows_of_unknown_prompts"] += 1
+                continue
+            text = None if section.response_field is None else row.text(section.response_field, may_be_empty=True)
+            for field in section.reward_fields:
+                for value in _finite(row, field):
+                    recorded.add(places[prompt_id], (text, value))
+        for place, (_, group) in enumerate(groupby(responses, key=lambda r: r.prompt_id)):
+            its_responses = list(group)
+            for r, value in zip(its_responses, _of_responses(its_responses, recorded.of(place), section), strict=True):
+                yield GoldReward(**vars(r), gold_reward=-value if section.ranks else value)
+
+
+def _finite(row: SourceRow, field: str) -> list[float]:
+    values = row.numbers(field)
+    for value in values:
+        if not math.isfinite(value):
+            raise DataError(
+                "DATA_008",
+                f"{row.where}: gold reward '{field}' is {value}",
+                fix="remove the row, or label the response again",
+            )
+    return values
+
+
+def _of_responses(responses: list[Response], recorded: list[Recorded], section: RecordedGold) -> list[float]:
+    shown = f"prompt {responses[0].prompt!r:.80}"
+    if section.response_field is None:
+        if len(recorded) != len(responses):
+            raise DataError(
+                "DATA_007",
+                f"{shown} has {len(responses)} responses and {len(recorded)} recorded rewards",
+                fix="record one reward for each response, or name gold.response_field so that rewards find theirs",
+            )
+        return [value for _, value in recorded]
+    by_text: defaultdict[str | None, list[float]] = defaultdict(list)
+    for text, value in recorded:
+        by_text[text].append(value)
+    num_same = Counter(r.response for r in responses)
+    values: list[float] = []
+    used: Counter[str] = Counter()
+    for r in responses:
+        found = by_text[r.response]
+        if not found:
+            raise DataError(
+                "DATA_007",
+                f"{shown}: no recorded reward for the response {r.response!r:.60}",
+                fix="label it, or correct gold.response_field",
+            )
+        if len(set(found)) > 1 and len(found) != num_same[r.response]:
+            raise DataError(
+                "DATA_007",
+                f"{shown}: the response {r.response!r:.60} occurs {num_same[r.response]} times and has {len(found)} rewards",
+                why="they contradict each other",
+                fix="keep one reward for it, or one for each occurrence",
+            )
+        used[r.response] += 1
+        values.append(found[min(used[r.response], len(found)) - 1])
+    return values
