@@ -5,12 +5,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby, zip_longest
+from itertools import groupby
 from typing import Any, Literal
 
 from rm_assets.core.pairing import REASONS
 from rm_assets.core.prompts import normalise, opening
-from rm_assets.core.records import GoldReward, Pair, Prompt, Response
+from rm_assets.core.records import UNLABELLED, GoldReward, Pair, Prompt, Response
 
 RUN_OF_WORDS = 8
 """Words in a run; two texts that share runs this long were not written apart."""
@@ -134,23 +134,34 @@ def _share_of(rows: Iterable[Any], is_faulty: Callable[[Any], bool], limit: floa
     return Finding(share <= limit, f"{num_faulty} of {num_rows} ({share:.1%}) {what}", {f"data/share_{name}": share})
 
 
-def order_of_rewards(responses: Iterable[Response], rewards: Iterable[GoldReward]) -> Finding:
-    """Passes if the two tables name the same responses in the same order and every reward is finite."""
-    num_rows = num_out_of_place = num_not_finite = 0
-    for response, reward in zip_longest(responses, rewards):
+def order_of_rewards(
+    responses: Iterable[Response], rewards: Iterable[GoldReward], counts: Mapping[str, int]
+) -> Finding:
+    """Passes if the rewards are of the responses, in their order, all finite, and each response without one is accounted for."""
+    num_explained = sum(counts.get(reason, 0) for reason in UNLABELLED)
+    num_rows = num_out_of_place = num_not_finite = num_without = 0
+    waiting = iter(responses)
+    for reward in rewards:
+        response = next(waiting, None)
+        while response is not None and not _is_of(reward, response) and num_without < num_explained:
+            response, num_without = next(waiting, None), num_without + 1
         num_rows += 1
-        same = (
-            response is not None
-            and reward is not None
-            and (response.response_id, response.response) == (reward.response_id, reward.response)
-        )
-        num_out_of_place += not same
-        num_not_finite += reward is not None and not math.isfinite(reward.gold_reward)
+        num_out_of_place += response is None or not _is_of(reward, response)
+        num_not_finite += not math.isfinite(reward.gold_reward)
+    num_without += sum(1 for _ in waiting)
     return Finding(
-        num_rows > 0 and not num_out_of_place and not num_not_finite,
-        f"{num_rows} rows, {num_out_of_place} out of place, {num_not_finite} not finite",
-        {"data/num_rewards_out_of_place": num_out_of_place, "data/num_rewards_not_finite": num_not_finite},
+        num_rows > 0 and not num_out_of_place and not num_not_finite and num_without == num_explained,
+        f"{num_rows} rewards, {num_out_of_place} out of place, {num_not_finite} not finite; {num_without} responses have none, {num_explained} for a known reason",
+        {
+            "data/num_rewards_out_of_place": num_out_of_place,
+            "data/num_rewards_not_finite": num_not_finite,
+            "data/num_responses_without_reward": num_without,
+        },
     )
+
+
+def _is_of(reward: GoldReward, response: Response) -> bool:
+    return (reward.response_id, reward.response) == (response.response_id, response.response)
 
 
 def constant_gold(rewards: Iterable[GoldReward], limit: float) -> Finding:
@@ -274,7 +285,7 @@ DATA_CHECKS: dict[str, DataCheck] = {
     "sources_are_balanced": DataCheck("prompts", ("prompts",), balance_of_sources),
     "responses_are_not_empty": DataCheck("sampled_responses", ("responses",), empty_responses),
     "responses_are_whole": DataCheck("sampled_responses", ("responses",), cut_responses),
-    "rewards_follow_responses": DataCheck("gold_rewards", ("responses", "rewards"), order_of_rewards),
+    "rewards_follow_responses": DataCheck("gold_rewards", ("responses", "rewards", "counts"), order_of_rewards),
     "gold_saw_whole_responses": DataCheck("gold_rewards", ("rewards",), truncated_for_gold),
     "gold_tells_responses_apart": DataCheck("gold_rewards", ("rewards",), constant_gold),
     "pairs_add_up": DataCheck("implicit_pairs", ("counts",), account_of_pairs),

@@ -4,6 +4,7 @@
 the pair policy proposes; every candidate is kept or counted with the one reason why not.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import combinations, groupby, pairwise
@@ -40,17 +41,18 @@ def by_prompt(rewards: Iterable[GoldReward]) -> Iterator[list[GoldReward]]:
 
     Raises: DataError DATA_010 where they do not, since pairs between the parts of a prompt would be lost.
     """
+    seen: set[bytes] = set()
     for prompt_id, group in groupby(rewards, key=lambda r: r.prompt_id):
-        of_prompt = list(group)
-        # A prompt's responses are counted from 0, so of a prompt in two places one part has no 0.
-        if min(r.sample_index for r in of_prompt) != 0:
+        key = hashlib.blake2b(prompt_id.encode(), digest_size=8).digest()
+        if key in seen:
             raise DataError(
                 "DATA_010",
-                f"the gold rewards of prompt {prompt_id} are not side by side, or its first one is missing",
+                f"the gold rewards of prompt {prompt_id} are not side by side",
                 why="pairs are made prompt by prompt, and some of this one's would be lost",
                 fix="remove the gold rewards and run again",
             )
-        yield of_prompt
+        seen.add(key)
+        yield list(group)
 
 
 def make_pairs(groups: Iterable[list[GoldReward]], section: PairsSection) -> tuple[Iterator[Pair], Counter[str]]:

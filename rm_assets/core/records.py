@@ -9,6 +9,8 @@ from typing import Literal
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+UNLABELLED = ("pending", "over_length")
+"""Why a response has no gold reward, by the name of its count: it waits for a person, or was too long for the gold model."""
 Messages = list[dict[str, str]]
 """A conversation: [{"role": "system" | "user" | "assistant", "content": text}, ...]."""
 

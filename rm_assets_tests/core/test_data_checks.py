@@ -187,6 +187,16 @@ def test_a_planted_fault_fails_its_checks_and_no_other(fault: str) -> None:
     assert failing(plant(sound())) == expected
 
 
+def test_a_response_without_reward_needs_a_reason() -> None:
+    tables = sound()
+    some = [r for number, r in enumerate(tables["rewards"]) if number not in (0, 7, 8)]
+    check = DATA_CHECKS["rewards_follow_responses"]
+    assert check.find(tables["responses"], some, {"pending": 2, "over_length": 1}).passed
+    assert not check.find(tables["responses"], some, {"pending": 2}).passed
+    assert not check.find(tables["responses"], some, {"pending": 4}).passed
+    assert not check.find(tables["responses"], some[::-1], {"pending": 3}).passed
+
+
 def test_every_check_has_a_fault_that_it_finds_and_an_entry_in_the_recipe() -> None:
     assert set().union(*(expected for _, expected in FAULTS.values())) == set(DATA_CHECKS)
     assert list(ChecksSection.model_fields) == list(DATA_CHECKS)
