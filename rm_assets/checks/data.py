@@ -1,6 +1,5 @@
 """Checks of the data assets, one for each entry of core/data_checks.py. With severity `error`, what would be built on a fault is not built."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -12,7 +11,7 @@ from rm_assets.core.records import GoldReward, Pair, Prompt, Response
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.lineage import Wanted, wanted
 from rm_assets.storage.store import Store
-from rm_assets.storage.tables import read_table
+from rm_assets.storage.tables import Table
 
 TABLES: dict[str, tuple[str, str, type[Any]]] = {
     "prompts": ("prompts", "prompts.parquet", Prompt),
@@ -33,21 +32,20 @@ def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:
             return check_result(Finding(True, "turned off by the recipe"))
         want = wanted(store, recipe, check.asset)
         limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
-        finding = check.find(*(_input(store, want, source) for source in check.reads), *limit)
+        finding = check.find(*(table_or_counts(store, want, source) for source in check.reads), *limit)
         return check_result(finding, SEVERITIES[settings.severity])
 
     run.__name__ = name
     return recipe_check(check.asset, blocking=True, description=description[:1].upper() + description[1:])(run)
 
 
-def _input(store: Store, want: Wanted, source: str) -> Any:
-    """The manifest's counts, or the rows of a table that the asset is or reads."""
+def table_or_counts(store: Store, want: Wanted, source: str) -> Any:
+    """The manifest's counts, or a table that the asset is or reads."""
     if source == "counts":
         return want.manifest.counts if want.manifest else {}
     asset, file, record = TABLES[source]
     digest = want.digest if asset == want.asset else want.inputs[asset].digest
-    rows: Iterator[Any] = read_table(store.folder(asset, digest) / file, record)
-    return rows
+    return Table(store.folder(asset, digest) / file, record)
 
 
 data_checks = [_declare(name, check) for name, check in DATA_CHECKS.items()]

@@ -1,4 +1,4 @@
-"""The logic of the checks of data: tables in, one finding out. Tables are read once, in a stream."""
+"""The logic of the checks of data: tables in, one finding out. Tables are read in a stream, never held whole."""
 
 import hashlib
 import math
@@ -69,15 +69,10 @@ def near_training(prompts: Iterable[Prompt], limit: float) -> Finding:
 
     The measure of Brown et al. (2020, appendix C) with runs of 8 words; shorter prompts have none and do not count.
     """
-    trained: set[int] = set()
-    tests: list[tuple[str, set[int]]] = []
-    for prompt in prompts:
-        if prompt.split == "test":
-            tests.append((prompt.prompt, _runs(prompt.prompt)))
-        else:
-            trained |= _runs(prompt.prompt)
-    long_enough = [(text, runs) for text, runs in tests if runs]
-    near = [text for text, runs in long_enough if 2 * len(runs & trained) > len(runs)]
+    tests = [(prompt.prompt, _runs(prompt.prompt)) for prompt in prompts if prompt.split == "test"]
+    tested = {run for _, runs in tests for run in runs}
+    trained = {run for prompt in prompts if prompt.split != "test" for run in _runs(prompt.prompt) if run in tested}
+    near = [text for text, runs in tests if 2 * len(runs & trained) > len(runs)]
     share = len(near) / len(tests) if tests else 0.0
     example = f", the first is {near[0]!r:.80}" if near else ""
     return Finding(

@@ -190,9 +190,17 @@ def _circumstances(seconds: float, run_id: str) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "run_id": run_id,
         "python": platform.python_version(),
+        "peak_memory_mb": _peak_memory_mb(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "rm_assets": version("rm-assets"),
     }
+
+
+def _peak_memory_mb() -> float | None:
+    """The largest resident memory that this process has had, where the system says so (Linux)."""
+    status = Path("/proc/self/status")
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return round(int(peak[1]) * 1024 / 1e6, 1) if peak else None
 
 
 def _end_with_parent() -> None:
