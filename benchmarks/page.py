@@ -97,10 +97,37 @@ def _model(name: str) -> str:
     return "small (Qwen3 with 6 layers of width 256)" if name == "small" else f"{name} (its shape, random weights)"
 
 
+def records_section(lines: list[dict[str, Any]]) -> str:
+    """The table of `python -m benchmarks.records`."""
+    first = lines[0]
+    rows = [
+        f"| {line['stage']} | {line['wall_seconds']:,.0f} | {first['num_responses'] / line['wall_seconds']:,.0f} | {line['peak_above_baseline_mb']:,.0f} MB |"
+        for line in lines
+    ]
+    total = sum(line["wall_seconds"] for line in lines)
+    return "\n".join(
+        [
+            f"""## Recorded responses
+{first["num_responses"]:,} recorded responses ({first["prompts"]:,} prompts, four each, one row a response, those of a prompt
+far apart in the file) from JSON lines to checked pairs, near-duplicate grouping off: `python -m benchmarks.records`. A stage is a task
+process of its own; memory is its peak beyond its imports. {first["machine"]}; python {first["python"]}, pyarrow
+{first["pyarrow"]}; {first["date"]}.
+
+| stage | seconds | responses a second | memory |
+|---|---:|---:|---:|""",
+            *rows,
+            f"| all | {total:,.0f} | {first['num_responses'] / total:,.0f} | |",
+            "",
+        ]
+    )
+
+
 def current() -> str:
     """The page for the results that are there."""
     others = sorted(results.FOLDER.glob("results-*.jsonl"))
-    return render([(file.name, results.read(file)) for file in (results.CPU_FILE, *others)])
+    page = render([(file.name, results.read(file)) for file in (results.CPU_FILE, *others)])
+    records = results.read(results.FOLDER / "records-results.jsonl")
+    return page + ("\n" + records_section(records) if records else "")
 
 
 def write() -> None:

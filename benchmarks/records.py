@@ -8,7 +8,6 @@ above what the process has once its modules are imported, as Linux counts both.
 """
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import results
 from benchmarks.growth import WORDS, measured
 from rm_assets.core.data_checks import DATA_CHECKS
 from rm_assets.core.recipe import ChecksSection, LimitedCheck, Recipe
@@ -104,8 +104,9 @@ def main() -> None:
         return
     num_responses = int(sys.argv[1]) if len(sys.argv) > 1 else NUM_RESPONSES
     made = {
-        "num_responses": num_responses, "date": datetime.now(UTC).date().isoformat(), "cores": os.cpu_count(),
-        "python": platform.python_version(), "pyarrow": version("pyarrow"),
+        "num_responses": num_responses, "prompts": num_responses // RESPONSES_OF_PROMPT,
+        "python": platform.python_version(), "pyarrow": version("pyarrow"), "date": datetime.now(UTC).date().isoformat(),
+        "machine": results.circumstances()["machine"],
     }  # fmt: skip
     lines = []
     with tempfile.TemporaryDirectory() as name:
@@ -128,7 +129,7 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.records", "checks", name]
         done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
         lines.append(json.loads(done.stdout.splitlines()[-1]))
-    RESULTS.write_text("".join(json.dumps(line | made) + "\n" for line in lines), "utf-8")
+    RESULTS.write_text("".join(json.dumps(made | line) + "\n" for line in lines), "utf-8")
     print(RESULTS.read_text("utf-8"))
 
 
