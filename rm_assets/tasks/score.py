@@ -36,8 +36,8 @@ class ScoredRow:
 
 def score_with_classifier(
     task: Task, section: ClassifierGold, responses: list[Response]
-) -> tuple[list[GoldReward], int]:
-    """Scores what no earlier run has scored with this very gold model."""
+) -> tuple[list[GoldReward], dict[str, int]]:
+    """Scores what no earlier run has scored with this very gold model; the rewards, and what was computed for them."""
     from rm_assets.backends.torch.checkpoints import pick_device
     from rm_assets.backends.torch.scorer import TorchScorer
 
@@ -74,7 +74,7 @@ def score_with_classifier(
         GoldReward(**asdict(r), gold_reward=rows[key].reward, truncated=rows[key].truncated)
         for r, key in zip(responses, keys, strict=True)
     ]
-    return rewards, num_scored
+    return rewards, {"responses scored": num_scored, "tokens forwarded": scorer.num_tokens_forwarded}
 
 
 def verify_all(section: VerifierGold, responses: list[Response]) -> list[GoldReward]:
@@ -239,17 +239,17 @@ def score(task: Task) -> Product:
     """Labels every response, in the order of sampled_responses."""
     responses = list(read_table(task.input("sampled_responses", "responses.parquet"), Response))
     section = task.recipe.gold
-    num_scored, account = len(responses), dict[str, int]()
+    work, account = {"responses scored": 0}, dict[str, int]()
     if isinstance(section, ClassifierGold):
         with task.store.device(task.reporter.log):
-            rewards, num_scored = score_with_classifier(task, section, responses)
+            rewards, work = score_with_classifier(task, section, responses)
     elif isinstance(section, VerifierGold):
-        rewards = verify_all(section, responses)
+        rewards, work = verify_all(section, responses), {"responses scored": len(responses)}
     elif isinstance(section, PreferenceGold):
-        (rewards, account), num_scored = read_preferences(section, task.recipe.prompts, responses), 0
+        rewards, account = read_preferences(section, task.recipe.prompts, responses)
     else:
         require_all_rows(section, task.recipe.prompts)
-        (rewards, account), num_scored = read_recorded(section, task.recipe.prompts, responses), 0
+        rewards, account = read_recorded(section, task.recipe.prompts, responses)
     order = {r.response_id: i for i, r in enumerate(responses)}
     rewards.sort(key=lambda r: order[r.response_id])
     broken = next((r for r in rewards if not math.isfinite(r.gold_reward)), None)
@@ -275,7 +275,7 @@ def score(task: Task) -> Product:
     return Product(
         files=["gold_rewards.parquet"],
         counts={"gold_rewards": len(rewards), "truncated": sum(r.truncated for r in rewards), **account},
-        work={"responses scored": num_scored},
+        work=work,
         facts=facts,
         examples=[
             {"prompt": excerpt(r.prompt, 120), "response": excerpt(r.response), "gold_reward": f"{r.gold_reward:.3f}"}

@@ -126,9 +126,9 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, dict[str, Ma
 
 @pytest.fixture(scope="session")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, list[Made], list[Made]]:
-    """Responses of a policy and rewards of a gold model: made for six prompts, and again when one more has come."""
+    """Responses of a policy and rewards of a gold model: of 90 prompts, and again with one changed and one added."""
     made = Bench(tmp_path_factory.mktemp("grown"))
-    made.write_toy(4, 2)
+    made.write_toy(80, 10)
     save_causal(made.folder / "recipes" / "policy")
     save_classifier(made.folder / "recipes" / "gold")
     policy = {"kind": "policy", "policy": {"path": "policy"}, "num_responses": 3, "num_test_responses": 2}
@@ -137,5 +137,6 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, list[Made], 
         gold={"kind": "classifier", "model": {"path": "gold"}, "max_length": 200},
     )
     before = [made.make(recipe, asset) for asset in ASSETS[:3]]
-    made.write("prompts.jsonl", [{"prompt": f"what is {n} and 1"} for n in range(5)])
+    changed = ["what is 39 and 2" if n == 39 else f"what is {n} and 1" for n in range(81)]
+    made.write("prompts.jsonl", [{"prompt": prompt} for prompt in changed])
     return made, before, [made.make(recipe, asset) for asset in ASSETS[:3]]
