@@ -1,5 +1,6 @@
 """A bench for tasks: recipe files and source files in one folder, a store beside them, real task processes."""
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from rm_assets.executors.local import TaskEnd, run_local
 from rm_assets.resources import compute
 from rm_assets.resources.compute import Compute, Made
 from rm_assets.storage.tables import read_table
+from rm_assets.tasks import session
 from rm_assets_tests.fakes import save_causal, save_classifier
 
 ASSETS = (
@@ -93,6 +95,17 @@ class Bench:
 
     def num_tasks_started(self) -> int:
         return sum(line.endswith(" starts") for line in self.said)
+
+
+def in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Tasks do what their processes do, without the seconds that a process takes to start."""
+
+    def run(task: str, request: Path, on_event: object, **options: object) -> TaskEnd:
+        work = getattr(importlib.import_module(f"rm_assets.tasks.{task}"), task)
+        session._run(work, json.loads(request.read_text("utf-8")), session.LineReporter())
+        return TaskEnd(0, False, "")
+
+    patch.setattr(compute, "run_local", run)
 
 
 @pytest.fixture

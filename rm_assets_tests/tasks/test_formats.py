@@ -3,7 +3,6 @@
 import csv
 import gzip
 import http.server
-import importlib
 import io
 import json
 import sys
@@ -19,12 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rm_assets.executors.local import TaskEnd
-from rm_assets.resources import compute
 from rm_assets.resources.compute import Made
-from rm_assets.tasks import session
 from rm_assets_tests.fake_hub import serving_hub
-from rm_assets_tests.tasks.conftest import ASSETS, Bench, files
+from rm_assets_tests.tasks.conftest import ASSETS, Bench, files, in_this_process
 
 Rows = list[dict[str, Any]]
 Source = dict[str, Any]
@@ -150,13 +146,6 @@ def bring(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
         web.shutdown()
 
 
-def in_this_process(task: str, request: Path, on_event: object, **options: object) -> TaskEnd:
-    """What a task's process does, without the seconds that it takes to start."""
-    work = getattr(importlib.import_module(f"rm_assets.tasks.{task}"), task)
-    session._run(work, json.loads(request.read_text("utf-8")), session.LineReporter())
-    return TaskEnd(0, False, "")
-
-
 def tables(bench: Bench, bring: Callable[[str, str, Rows], Source], form: str) -> list[Made]:
     """Prompts, responses and gold rewards of three sources, and then those of preferences."""
     split = {"train": 0.5, "validation": 0.0, "test": 0.5}
@@ -198,7 +187,7 @@ def test_every_form_gives_the_same_tables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if form not in OF_THE_HUB:
-        monkeypatch.setattr(compute, "run_local", in_this_process)
+        in_this_process(monkeypatch)
     made = tables(bench, bring, form)
     prompts, responses, gold, pair_prompts, _, preferences = (bench.rows(each) for each in made)
     assert [(p.external_id, p.prompt, p.reference, p.source, p.row) for p in prompts] == [
