@@ -7,7 +7,9 @@ from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import DatasetSource
 
 TIMEOUT_SECONDS = 10.0
+"""How long the Hub may take to say which commit a revision stands for."""
 _commits: dict[str, str] = {}
+"""Kept for the process, so that a dataset that it reads twice is read at one commit."""
 
 
 def commits_read() -> dict[str, str]:
