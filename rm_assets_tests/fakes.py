@@ -90,9 +90,11 @@ def save_causal(
     return _save(model, tokenizer, folder)
 
 
-def save_classifier(folder: Path, *, num_labels: int = 1, seed: int = 0, **config: Any) -> Path:
+def save_classifier(
+    folder: Path, *, tokenizer: PreTrainedTokenizerFast | None = None, num_labels: int = 1, seed: int = 0, **config: Any
+) -> Path:
     """A randomly initialised Qwen3 reward model."""
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer or build_tokenizer()
     settings: dict[str, Any] = {
         "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 512,

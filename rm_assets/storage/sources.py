@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import DatasetSource, KaggleSource, RowSource, TfdsSource
+from rm_assets.storage.hub_datasets import dataset_rows
 from rm_assets.storage.source_files import SourceFile, matching_files, unreachable
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -118,7 +119,8 @@ def read_rows(source: RowSource) -> Iterator[SourceRow]:
 
 def _rows_as_found(source: RowSource) -> Iterator[SourceRow]:
     if isinstance(source, DatasetSource):
-        yield from _dataset_rows(source)
+        for number, columns in enumerate(dataset_rows(source), 1):
+            yield SourceRow(f"{source.dataset} {source.split}, row {number}", columns)
     elif isinstance(source, TfdsSource):
         yield from _tfds_rows(source)
     else:
@@ -246,24 +248,6 @@ def _parquet_rows(file: str, raw: BinaryIO) -> Iterator[SourceRow]:
     except pa.ArrowInvalid as error:
         raise DataError(
             "DATA_002", f"{file} is not Parquet", why=str(error)[:200], fix="check that it was copied whole"
-        ) from None
-
-
-def _dataset_rows(source: DatasetSource) -> Iterator[SourceRow]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(
-            source.dataset, source.config, split=source.split, revision=source.revision, streaming=source.streaming
-        )
-        for number, row in enumerate(rows, 1):
-            yield _row(f"{source.dataset} {source.split}, row {number}", dict(row))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(
-            "DATA_001",
-            f"the dataset {source.dataset} ({source.split}) cannot be loaded from the Hub",
-            why=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            fix="connect to the network, check id, config, split and revision, or give the rows as files (kind: files)",
         ) from None
 
 

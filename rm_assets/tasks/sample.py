@@ -62,7 +62,9 @@ def sample_from_policy(
         reporter=progress,
     )
     model = section.policy.location if section.policy.hub_id else "policy"
-    return _complete(task, section, prompts, sampler, progress, model=model)
+    responses, work = _complete(task, section, prompts, sampler, progress, model=model)
+    work["tokens forwarded"] = sampler.num_tokens_forwarded
+    return responses, work
 
 
 def sample_from_server(

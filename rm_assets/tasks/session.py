@@ -26,6 +26,7 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.fingerprints import Fingerprints
+from rm_assets.storage.hub_datasets import commits_read
 from rm_assets.storage.store import Manifest, Store
 
 
@@ -169,6 +170,7 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
             "asset": asset,
             "digest": of_digest,
             "recipe": recipe.name,
+            "facts": product.facts | ({"dataset_commits": commits_read()} if commits_read() else {}),
             "stage_version": STAGES[asset].version,
             "settings": request["settings"],
             "inputs": {name: {"digest": m.digest, "data_version": m.data_version} for name, m in known.items()},

@@ -4,7 +4,9 @@ import csv
 import gzip
 import json
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rm_assets.core.errors import DataError, RecipeError
-from rm_assets.core.recipe import FileSource
+from rm_assets.core.recipe import FileSource, KaggleSource, TfdsSource
 from rm_assets.storage.sources import SourceRow, read_rows
 
 ROWS = [{"prompt": "Ä, \"b\"", "n": 1}, {"prompt": "two\nlines", "n": 2}]  # fmt: skip
@@ -228,3 +230,40 @@ def test_text_that_no_file_can_hold_is_data_003(method: str) -> None:
     with pytest.raises(DataError, match="half a surrogate pair") as caught:
         getattr(SourceRow("f", {"t": "a\ud800"}), method)("t")
     assert caught.value.code == "DATA_003"
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "extra"),
+    [
+        (KaggleSource(kind="kaggle", dataset="me/data", version=1), "kagglehub", "kaggle"),
+        (TfdsSource(kind="tfds", dataset="data"), "tensorflow_datasets", "tfds"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, source: KaggleSource | TfdsSource, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(DataError, match=f"needs the package {package}") as caught:
+        list(read_rows(source))
+    assert (caught.value.code, caught.value.fix) == ("DATA_001", f"pip install 'rm-assets[{extra}]'")
+
+
+@pytest.mark.parametrize(
+    ("source", "package"),
+    [
+        (KaggleSource(kind="kaggle", dataset="me/data", version=1), "kagglehub"),
+        (TfdsSource(kind="tfds", dataset="data"), "tensorflow_datasets"),
+    ],
+)
+def test_kaggle_and_tfds_without_a_network_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, source: KaggleSource | TfdsSource, package: str
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise ConnectionError("Name or service\nnot known")
+
+    monkeypatch.setitem(
+        sys.modules, package, SimpleNamespace(dataset_download=refused, load=refused, as_numpy=lambda rows: rows)
+    )
+    with pytest.raises(DataError, match=r"data.* cannot be reached") as caught:
+        list(read_rows(source))
+    assert caught.value.code == "DATA_001" and "Name or service not known" in str(caught.value)

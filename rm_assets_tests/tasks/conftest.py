@@ -1,5 +1,6 @@
 """A bench for tasks: recipe files and source files in one folder, a store beside them, real task processes."""
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from rm_assets.executors.local import TaskEnd, run_local
 from rm_assets.resources import compute
 from rm_assets.resources.compute import Compute, Made
 from rm_assets.storage.tables import read_table
+from rm_assets.tasks import session
 from rm_assets_tests.fakes import save_causal, save_classifier
 
 ASSETS = (
@@ -95,6 +97,17 @@ class Bench:
         return sum(line.endswith(" starts") for line in self.said)
 
 
+def in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Tasks do what their processes do, without the seconds that a process takes to start."""
+
+    def run(task: str, request: Path, on_event: object, **options: object) -> TaskEnd:
+        work = getattr(importlib.import_module(f"rm_assets.tasks.{task}"), task)
+        session._run(work, json.loads(request.read_text("utf-8")), session.LineReporter())
+        return TaskEnd(0, False, "")
+
+    patch.setattr(compute, "run_local", run)
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     made = Bench(tmp_path)
@@ -126,9 +139,9 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, dict[str, Ma
 
 @pytest.fixture(scope="session")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, list[Made], list[Made]]:
-    """Responses of a policy and rewards of a gold model: made for six prompts, and again when one more has come."""
+    """Responses of a policy and rewards of a gold model: of 90 prompts, and again with one changed and one added."""
     made = Bench(tmp_path_factory.mktemp("grown"))
-    made.write_toy(4, 2)
+    made.write_toy(80, 10)
     save_causal(made.folder / "recipes" / "policy")
     save_classifier(made.folder / "recipes" / "gold")
     policy = {"kind": "policy", "policy": {"path": "policy"}, "num_responses": 3, "num_test_responses": 2}
@@ -137,5 +150,6 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, list[Made], 
         gold={"kind": "classifier", "model": {"path": "gold"}, "max_length": 200},
     )
     before = [made.make(recipe, asset) for asset in ASSETS[:3]]
-    made.write("prompts.jsonl", [{"prompt": f"what is {n} and 1"} for n in range(5)])
+    changed = ["what is 39 and 2" if n == 39 else f"what is {n} and 1" for n in range(81)]
+    made.write("prompts.jsonl", [{"prompt": prompt} for prompt in changed])
     return made, before, [made.make(recipe, asset) for asset in ASSETS[:3]]

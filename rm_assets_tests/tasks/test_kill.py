@@ -102,7 +102,7 @@ def test_samples_committed_before_a_kill_are_not_sampled_again(tmp_path: Path, i
     committed = shards(broken)
     assert 0 < len(committed) < 16  # 128 responses, 8 a shard
     made = broken.make(recipe, "sampled_responses")
-    assert made.manifest.work == {"responses sampled": 128 - 8 * len(committed)}
+    assert made.manifest.work["responses sampled"] == 128 - 8 * len(committed)
     assert committed.items() <= shards(broken).items()
     assert_same_end(made, whole.make(recipe, "sampled_responses"))
     assert shards(broken) == shards(whole)
@@ -117,7 +117,7 @@ def test_rewards_committed_before_a_kill_are_not_scored_again(tmp_path: Path, in
     committed = shards(broken)
     assert 0 < len(committed) < 51  # 408 rewards, 8 a shard
     made = broken.make(recipe, "gold_rewards")
-    assert made.manifest.work == {"responses scored": 408 - 8 * len(committed)}
+    assert made.manifest.work["responses scored"] == 408 - 8 * len(committed)
     assert_same_end(made, whole.make(recipe, "gold_rewards"))
     assert shards(broken) == shards(whole)
 

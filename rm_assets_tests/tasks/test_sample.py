@@ -15,6 +15,11 @@ def prepare(bench: Bench) -> None:
     bench.write("prompts.jsonl", [{"prompt": f"p{n}", "id": n} for n in range(20)])
 
 
+def share_of_tokens(before: Made, after: Made) -> float:
+    """Tokens forwarded after a change, of those before it."""
+    return after.manifest.work["tokens forwarded"] / before.manifest.work["tokens forwarded"]
+
+
 def texts(rows: list[Response]) -> list[tuple[str, int, str]]:
     return [(r.prompt, r.sample_index, r.response) for r in rows]
 
@@ -59,16 +64,22 @@ def test_prompts_without_response_are_dropped_and_counted_when_the_recipe_says_s
 def test_a_policy_gives_each_prompt_its_number_of_responses(grown: tuple[Bench, list[Made], list[Made]]) -> None:
     bench, before, _ = grown
     rows = bench.rows(before[1])
-    assert [r.sample_index for r in rows] == [0, 1, 2] * 4 + [0, 1] * 2
-    assert before[1].manifest.work == {"responses sampled": 16} and before[1].manifest.counts["responses"] == 16
+    assert [r.sample_index for r in rows] == [0, 1, 2] * 80 + [0, 1] * 10
+    assert before[1].manifest.work["responses sampled"] == before[1].manifest.counts["responses"] == 260
     assert all(r.seed == sample_seed(0, r.prompt_id, r.sample_index) for r in rows)
     assert all(0 < r.num_tokens <= 8 and r.finished is not None for r in rows)
 
 
-def test_a_new_prompt_samples_its_own_responses_alone(grown: tuple[Bench, list[Made], list[Made]]) -> None:
+def test_a_changed_and_a_new_prompt_sample_their_own_responses_alone(
+    grown: tuple[Bench, list[Made], list[Made]],
+) -> None:
     bench, before, after = grown
-    assert after[1].manifest.work == {"responses sampled": 3} and after[1].manifest.counts["responses"] == 19
+    assert after[1].manifest.work["responses sampled"] == 6 and after[1].manifest.counts["responses"] == 263
+    assert 0 < share_of_tokens(before[1], after[1]) < 0.03
     old = {r.response_id: r for r in bench.rows(before[1])}
     new = {r.response_id: r for r in bench.rows(after[1])}
-    assert {key: new[key] for key in old} == old
-    assert {r.prompt for key, r in new.items() if key not in old} == {"what is 4 and 1"}
+    assert [r.prompt for key, r in old.items() if key not in new] == ["what is 39 and 1"] * 3
+    assert {key: new[key].response for key in old.keys() & new.keys()} == {
+        k: old[k].response for k in old.keys() & new.keys()
+    }
+    assert [r.prompt for key, r in new.items() if key not in old] == ["what is 39 and 2"] * 3 + ["what is 80 and 1"] * 3

@@ -6,7 +6,7 @@ import pytest
 
 from rm_assets.resources.compute import Made
 from rm_assets_tests.tasks.conftest import ASSETS, Bench, files
-from rm_assets_tests.tasks.test_sample import PROMPTS, prepare
+from rm_assets_tests.tasks.test_sample import PROMPTS, prepare, share_of_tokens
 
 
 def rewards(bench: Bench, **sections: Any) -> dict[str, float]:
@@ -97,7 +97,7 @@ def test_a_gold_model_labels_distinct_conversations_once(grown: tuple[Bench, lis
     bench, before, _ = grown
     rows = bench.rows(before[2])
     distinct = {(r.prompt, r.response): r.gold_reward for r in rows}
-    assert before[2].manifest.work == {"responses scored": len(distinct)} and len(rows) == 16
+    assert before[2].manifest.work["responses scored"] == len(distinct) and len(rows) == 260
     assert all(distinct[r.prompt, r.response] == r.gold_reward for r in rows)
     assert len(set(distinct.values())) > 1 and before[2].manifest.counts["truncated"] == 0
 
@@ -106,6 +106,9 @@ def test_a_gold_model_labels_only_what_is_new(grown: tuple[Bench, list[Made], li
     bench, before, after = grown
     old = {r.response_id: r.gold_reward for r in bench.rows(before[2])}
     new = {r.response_id: r for r in bench.rows(after[2])}
-    added = {r.response for key, r in new.items() if key not in old}
-    assert after[2].manifest.work == {"responses scored": len(added)} and 0 < len(added) <= 3
-    assert {key: new[key].gold_reward for key in old} == old
+    added = {(r.prompt, r.response) for key, r in new.items() if key not in old}
+    assert after[2].manifest.work["responses scored"] == len(added) and {p for p, _ in added} == {
+        "what is 39 and 2", "what is 80 and 1",
+    }  # fmt: skip
+    assert 0 < share_of_tokens(before[2], after[2]) < 0.03
+    assert {key: new[key].gold_reward for key in old if key in new} == {k: v for k, v in old.items() if k in new}

@@ -48,6 +48,8 @@ class RewardForward(torch.nn.Module):
     def __init__(self, model: PreTrainedModel, pad_id: int) -> None:
         super().__init__()
         self.model, self.pad_id = model, pad_id
+        self.num_tokens_forwarded = 0
+        """Tokens that `rewards` has computed so far, padding included; a shared prompt counts once."""
         self.shares_prefix = why_not_shared(model) is None
         self._masks = MaskCache()
         if self.shares_prefix:
@@ -76,7 +78,9 @@ class RewardForward(torch.nn.Module):
 
     def rewards(self, groups: Sequence[Group]) -> torch.Tensor:
         """(R,) rewards of one forward pass."""
-        result: torch.Tensor = self(self.prepare(groups).to(self.model.device))
+        rows = self.prepare(groups)
+        self.num_tokens_forwarded += rows.num_tokens
+        result: torch.Tensor = self(rows.to(self.model.device))
         return result
 
     def micro_batches(self, groups: Sequence[Group], token_budget: int) -> Iterator[list[int]]:

@@ -75,6 +75,8 @@ class TorchSampler:
         self._eos_ids = _end_ids(self._model, self._tokenizer.eos_token_id)
         takes_logits_to_keep = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         self._prefill_options: dict[str, Any] = {"logits_to_keep": 1} if takes_logits_to_keep else {}
+        self.num_tokens_forwarded = 0
+        """Tokens that the policy has computed so far, padding included; a prompt is computed once for all its samples."""
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -139,6 +141,7 @@ class TorchSampler:
         input_ids, mask = _left_padded(group.prompts, longest, self._tokenizer.pad_token_id or 0, device)  # (P, T)
         position_ids = (mask.cumsum(1) - 1).clamp(min=0)  # (P, T)
         cache = growing_cache(model.config)
+        self.num_tokens_forwarded += input_ids.numel()
         logits = model(
             input_ids=input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache,
             use_cache=True, **self._prefill_options,
@@ -180,6 +183,7 @@ class TorchSampler:
                         block_of_rows = block_of_rows[kept]
             # Rows beyond their limit are computed until they are dropped; they must not leave the context.
             positions = torch.minimum(lengths + step, lengths + limits - 1)  # (R,)
+            self.num_tokens_forwarded += len(tokens)
             logits = model(
                 input_ids=tokens[:, None], attention_mask=mask[:, : longest + step + 1],
                 position_ids=positions[:, None], past_key_values=cache, use_cache=True,

@@ -47,6 +47,11 @@ class TorchScorer:
         """What decides a reward besides conversation and weights."""
         return {**identity(self._model, self._renderer, self._dtype, self._device), "forward": FORWARD_VERSION}
 
+    @property
+    def num_tokens_forwarded(self) -> int:
+        """Tokens that the model has computed so far, padding included; a shared prompt counts once."""
+        return self._forward.num_tokens_forwarded
+
     def text(self, messages: Messages) -> str | None:
         """The conversation as the model reads it; None for an encoder, which reads a text pair."""
         return None if self._renderer.text_pairs else self._renderer.text(messages)

@@ -62,7 +62,8 @@ def label(task: Task, section: ClassifierGold, responses: Iterable[Response]) ->
         GoldReward(**vars(r), gold_reward=rows[key].reward, truncated=rows[key].truncated)
         for r, key, _ in _keyed(responses)
     )
-    return Labels(rewards, work=Counter({"responses scored": num_scored}))
+    work = Counter({"responses scored": num_scored, "tokens forwarded": scorer.num_tokens_forwarded})
+    return Labels(rewards, work=work)
 
 
 def _keyed(responses: Iterable[Response]) -> Iterator[tuple[Response, str, Messages]]:

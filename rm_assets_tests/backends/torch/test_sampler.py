@@ -68,6 +68,22 @@ def test_rows_that_end_early_leave_without_changing_the_others(tmp_path: Path, m
     assert all(sample.finished == (sample.num_tokens < 300) for sample in kept)
 
 
+def test_tokens_forwarded_are_each_prompt_once_and_each_further_token_of_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler_module, "DROP_EVERY", 1)
+    made = make_sampler(save_causal(tmp_path), max_new_tokens=6)
+    one, two = requests(3)[0], SampleRequest("long", conversation(TEXTS[0] * 2, None), (7,))
+    samples = made.sample([one, two])
+    lengths = [
+        len(ids) for ids in load_renderer(ModelRef(path=str(tmp_path))).encode_prompts([one.messages, two.messages])
+    ]
+    # Two prompts, padded to the longer; the last token of a sample is drawn and not read.
+    assert lengths[0] < lengths[1]
+    assert {sample.num_tokens for sample in samples} == {6}
+    assert made.num_tokens_forwarded == 2 * lengths[1] + 4 * 5
+
+
 def test_samples_come_in_the_order_of_requests_and_seeds(policy: Path) -> None:
     reporter = ListReporter()
     samples = make_sampler(policy, reporter=reporter).sample(requests(3))

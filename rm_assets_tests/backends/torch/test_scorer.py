@@ -43,6 +43,16 @@ def test_a_score_is_the_same_alone_and_in_a_padded_batch(model: Path) -> None:
     assert reporter.progresses[-1] == (6, 6, "conversations")
 
 
+def test_tokens_forwarded_count_a_shared_prompt_once(tmp_path: Path) -> None:
+    scorer = make_scorer(save_classifier(tmp_path))
+    rows = [conversation("make apple pies", None, text) for text in ("yes", "no two")]
+    first, second = (score.num_tokens for score in scorer.score(rows))
+    prompt = len(load_renderer(ModelRef(path=str(tmp_path))).encode_prompts([rows[0][:-1]])[0])
+    assert scorer.num_tokens_forwarded == first + second - prompt
+    list(scorer.score(rows[:1]))
+    assert scorer.num_tokens_forwarded == 2 * first + second - prompt
+
+
 @pytest.mark.parametrize("token_budget", [25, 60, 1000])
 def test_responses_of_interleaved_prompts_score_as_each_alone_in_transformers(
     tmp_path: Path, token_budget: int

@@ -1,0 +1,63 @@
+"""Rows of datasets on the Hugging Face Hub, always those of one known commit."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rm_assets.core.errors import DataError
+from rm_assets.core.recipe import DatasetSource
+
+TIMEOUT_SECONDS = 10.0
+"""How long the Hub may take to say which commit a revision stands for."""
+_commits: dict[str, str] = {}
+"""Kept for the process, so that a dataset that it reads twice is read at one commit."""
+
+
+def commits_read() -> dict[str, str]:
+    """The commit of each dataset that this process has read, by `id` or `id@revision`."""
+    return dict(_commits)
+
+
+def dataset_rows(source: DatasetSource) -> Iterator[dict[str, Any]]:
+    """The rows in the dataset's order, at the commit that its revision stands for when this process first reads it.
+
+    Raises: DataError DATA_001 if the Hub cannot be reached or refuses, or has no such dataset, revision, config or split.
+    """
+    import datasets
+    import httpx2
+
+    try:
+        rows = datasets.load_dataset(
+            source.dataset, source.config, split=source.split, revision=_commit(source), streaming=source.streaming
+        )
+        for row in rows:
+            yield dict(row)
+    except (OSError, ValueError, httpx2.HTTPError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            "DATA_001",
+            f"the dataset {source.dataset} ({source.split}) cannot be loaded from the Hub",
+            why=_why(source, error),
+            fix="connect to the network, check id, config, split and revision, set HF_TOKEN for a private or gated dataset, "
+            "or give the rows as files (kind: files)",
+        ) from None
+
+
+def _commit(source: DatasetSource) -> str:
+    """Asks the Hub, since without it `load_dataset` tries for long and then takes whatever commit is in the cache."""
+    from huggingface_hub import HfApi
+
+    name = f"{source.dataset}@{source.revision}" if source.revision else source.dataset
+    if name not in _commits:
+        found = HfApi().dataset_info(source.dataset, revision=source.revision, timeout=TIMEOUT_SECONDS)
+        _commits[name] = str(found.sha)
+    return _commits[name]
+
+
+def _why(source: DatasetSource, error: Exception) -> str:
+    """One sentence. The Hub gives the same answer for a dataset that does not exist and for one that is private."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, RevisionNotFoundError):
+        return f"it has no revision {source.revision}"
+    if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
+        return "there is no dataset of this id, or it is private and HF_TOKEN gives no access to it"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
