@@ -50,16 +50,16 @@ class TorchTrainer:
         there when they are taken, are used.
         Raises: ModelError MODEL_001 to MODEL_009, DataError DATA_005 if no pair is left.
         """
-        from rm_assets.backends.torch import checkpoints, loading_errors, pair_store, training_state
+        from rm_assets.backends.torch import loading_errors, pair_store, tokenization, training_state
         from rm_assets.backends.torch.fit import FitJob, pair_figures
         from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
         from rm_assets.core.training_order import make_plan
 
         device = _device(settings, execution)
-        renderer = checkpoints.load_renderer(settings.base)
-        config = checkpoints.load_config(settings.base)
-        checkpoints.check_context(settings.base, config, renderer, settings.max_length)
-        checkpoints.require_pad_token(settings.base, config, renderer.tokenizer)
+        renderer = tokenization.load_renderer(settings.base)
+        config = tokenization.load_config(settings.base)
+        tokenization.check_context(settings.base, config, renderer, settings.max_length)
+        tokenization.require_pad_token(settings.base, config, renderer.tokenizer)
         check_rope(config, settings.max_length)
         store = pair_store.encode_pairs(pairs, renderer, settings, seed, work / "pairs.bin", reporter)
         validation = pair_store.encode_pairs(
