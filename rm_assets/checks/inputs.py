@@ -9,7 +9,6 @@ from rm_assets.checks.data import SEVERITIES, description_of
 from rm_assets.checks.recipe_check import check_result
 from rm_assets.core.data_checks import Finding
 from rm_assets.core.input_checks import INPUT_CHECKS, judge
-from rm_assets.core.recipe import LimitedCheck
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.examination import examination
 from rm_assets.resources.recipes import RECIPES
@@ -37,6 +36,5 @@ def input_checks(context: dg.AssetCheckExecutionContext, compute: Compute) -> It
         if found is None or check.severity == "off":
             result = check_result(Finding(True, "turned off by the recipe"))
         else:
-            limit = (check.limit,) if isinstance(check, LimitedCheck) else ()
-            result = check_result(judge(name, found, *limit), SEVERITIES[check.severity])
+            result = check_result(judge(name, found, check), SEVERITIES[check.severity])
         yield result._replace(check_name=name, asset_key=dg.AssetKey("implicit_pairs"))

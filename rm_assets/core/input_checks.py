@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rm_assets.core.data_checks import DataCheck, Finding
+from rm_assets.core.recipe import CheckSettings, LimitedCheck
 
 EXAMINATION_VERSION = 1
 """To be raised when an examination finds otherwise; earlier ones are not taken then."""
@@ -172,12 +173,13 @@ INPUT_CHECKS: dict[str, Callable[..., Finding]] = {
 """Checks of implicit_pairs by name: of an examination, and of the limit where the recipe has one."""
 
 
-def judge(name: str, found: Examination, *limit: float) -> Finding:
+def judge(name: str, found: Examination, settings: CheckSettings) -> Finding:
     """The finding of one check, which is none where the base is not there or another check says why it cannot read."""
     if found.missing:
         return Finding(True, f"not examined: {found.missing}")
     if found.fault and name != "base_can_read_pairs":
         return Finding(True, "not examined: base_can_read_pairs says why")
+    limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
     return INPUT_CHECKS[name](found, *limit)
 
 
@@ -207,7 +209,11 @@ def batch_dependence(facts: Mapping[str, object], limit: float) -> Finding:
         share <= limit,
         f"rewards of {measured['conversations']} conversations differ by at most {difference:.2g} between one at a time, the "
         f"batch of training and a padded batch; their spread is {spread:.2g}"
-        + ("" if share <= limit else "; pool by the last token of each row, and count positions from its first"),
+        + (
+            ""
+            if share <= limit
+            else "; where positions are learned, padding_side: right in the tokenizer of training.base mends it, else the model's own code is at fault"
+        ),
         {"rm/largest_batch_difference": difference, "rm/batch_difference_per_spread": share},
     )
 

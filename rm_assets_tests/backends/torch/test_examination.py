@@ -4,16 +4,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 from tokenizers import processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from rm_assets.backends.torch.examination import examine
 from rm_assets.core.input_checks import INPUT_CHECKS, Examination, judge
 from rm_assets.core.recipe import ChecksSection, LimitedCheck, ModelRef
 from rm_assets.core.records import Pair, conversation
-from rm_assets_tests.fakes import BOS_TEMPLATE, TEMPLATE, build_tokenizer, save_causal, save_encoder, toy_pairs
+from rm_assets_tests.fakes import (
+    BOS_TEMPLATE,
+    TEMPLATE,
+    build_tokenizer,
+    save_causal,
+    save_classifier,
+    save_encoder,
+    toy_pairs,
+)
 
 torch.set_num_threads(1)
 Base = Callable[[Path], ModelRef]
@@ -53,8 +62,7 @@ def failing(found: Examination) -> set[str]:
     """The checks that fail at the limits that every recipe begins with."""
     failed = set()
     for name in INPUT_CHECKS:
-        settings = getattr(ChecksSection(), name)
-        finding = judge(name, found, *([settings.limit] if isinstance(settings, LimitedCheck) else []))
+        finding = judge(name, found, getattr(ChecksSection(), name))
         assert finding.sentence
         if not finding.passed:
             failed.add(name)
@@ -121,6 +129,16 @@ def test_every_input_check_has_a_fault_that_it_finds() -> None:
     assert set().union(*(expected for _, expected in FAULTS.values())) == set(INPUT_CHECKS)
 
 
+@pytest.mark.parametrize(("pad", "is_read_early"), [(0, False), (2, True)])
+def test_transformers_reads_a_reward_before_the_tokens_that_pad(tmp_path: Path, pad: int, is_read_early: bool) -> None:
+    """What `reward_is_read_at_the_end` takes for granted: 2 is the end token, with which the row ends."""
+    model = AutoModelForSequenceClassification.from_pretrained(save_classifier(tmp_path, pad_token_id=pad))
+    whole, before = [4, 40, 41, 5, 50, 2], [4, 40, 41, 5, 50]
+    with torch.no_grad():
+        rewards = [model(torch.tensor([ids])).logits.item() for ids in (whole, before)]
+    assert (abs(rewards[0] - rewards[1]) < 1e-6) == is_read_early
+
+
 def test_pairs_that_are_the_same_up_to_max_length_are_lost_and_add_up(tmp_path: Path) -> None:
     """Of eight pairs one is the same where it would be cut, one only too long, one the same tokens: three eighths are lost."""
     same = conversation("a", None, "good " * 60)
@@ -130,12 +148,15 @@ def test_pairs_that_are_the_same_up_to_max_length_are_lost_and_add_up(tmp_path: 
     planted[2] = Pair(**{**vars(planted[2]), "rejected": planted[2].chosen})
     found = examine(qwen()(tmp_path), 100, planted)
     assert (found.num_over_length, found.num_same_when_cut, found.num_identical) == (2, 1, 1)
-    finding = judge("pairs_fit_the_model", found, 0.1)
+    finding = judge("pairs_fit_the_model", found, ChecksSection().pairs_fit_the_model)
     assert (
         "of 8 sampled training pairs training takes 5 and leaves out 2 over max_length (1 of them" in finding.sentence
     )
     assert finding.numbers["data/share_pairs_unusable"] == 3 / 8
-    assert failing(found) == {"pairs_fit_the_model"} and judge("pairs_fit_the_model", found, 3 / 8).passed
+    assert (
+        failing(found) == {"pairs_fit_the_model"}
+        and judge("pairs_fit_the_model", found, LimitedCheck(severity="warn", limit=3 / 8)).passed
+    )
 
 
 def test_test_conversations_that_scoring_would_cut_are_too_long(tmp_path: Path) -> None:
@@ -147,7 +168,7 @@ def test_test_conversations_that_scoring_would_cut_are_too_long(tmp_path: Path) 
 
 
 def test_a_base_on_a_hub_that_cannot_be_reached_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     found = examine(ModelRef(hub_id="no-such-org/no-such-model"), 100, pairs())
     assert "MODEL_001" in found.missing and failing(found) == set()
 
