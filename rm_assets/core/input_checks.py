@@ -66,6 +66,8 @@ def starts(found: Examination) -> Finding:
     """Passes if every conversation begins with one start token, or none does and the tokenizer knows no other way."""
     if found.text_pairs:
         return Finding(True, "an encoder's tokenizer writes its special tokens itself")
+    if not found.start_token:
+        return Finding(True, "the tokenizer has no start token")
     by_number = {int(number): rows for number, rows in found.rows_by_starts.items()}
     has_none = set(by_number) == {0} and not found.writes_start
     wrong = {number: rows for number, rows in by_number.items() if number != 1 and not has_none}

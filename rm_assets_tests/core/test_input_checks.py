@@ -42,6 +42,7 @@ def test_what_the_product_handles_by_itself_passes_and_is_said() -> None:
     assert sentence("template_ignores_the_clock", prints_date="unless given").startswith(
         "ok: training and scoring give"
     )
+    assert sentence("one_start_token", rows_by_starts={}, start_token="").startswith("ok: the tokenizer has no")
     assert sentence("one_start_token", rows_by_starts={"0": 20}).startswith("ok: neither")
     assert sentence("one_start_token", rows_by_starts={"0": 20}, writes_start=True).startswith("fails: ")
     assert sentence("one_start_token", rows_by_starts={"0": 2, "1": 18}).startswith(
