@@ -11,9 +11,9 @@ from rm_assets.core.input_checks import Examination
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.records import Messages, Pair
 
-_MARK = "a response to be found again"
-TAIL_CHARS = 40
-"""Characters at the end of a response by which it is known again."""
+_MARK = "response-to-be-found-again"
+TAIL_CHARS = 4
+"""Characters at the end of a response, white space apart, that its text has to end with."""
 
 
 def examine(ref: ModelRef, max_length: int, pairs: Sequence[Pair]) -> Examination:
@@ -67,13 +67,17 @@ def _ends_with_response(renderer: Renderer, conversations: list[Messages], texts
     """Whether each text ends with its response, and then with what the template writes at the end of a response's turn."""
     probe = renderer.text([{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}])
     _, mark, turn_end = probe.rpartition(_MARK)
-    # Templates may strip white space from a response, so its end is compared without.
+    # Templates strip white space, and move it around what a model thought before it answered.
     return [
         bool(mark)
         and text.endswith(turn_end)
-        and text.removesuffix(turn_end).rstrip().endswith(messages[-1]["content"].strip()[-TAIL_CHARS:])
+        and _solid(text.removesuffix(turn_end)).endswith(_solid(messages[-1]["content"])[-TAIL_CHARS:])
         for messages, text in zip(conversations, texts, strict=True)
     ]
+
+
+def _solid(text: str) -> str:
+    return "".join(text.split())
 
 
 def _other_end(renderer: Renderer, text: str, row: Encoded) -> str:

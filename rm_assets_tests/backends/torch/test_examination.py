@@ -78,6 +78,9 @@ SOUND: dict[str, Base] = {
     "neither writes a start token": qwen(),
     "a template with a line end after the turn": qwen(TEMPLATE.replace("<|end|>'", "<|end|>\\n'")),
     "a template that strips the response": qwen(TEMPLATE.replace("m['content']", "m['content'] | trim")),
+    "a template that sets thoughts apart": qwen(
+        TEMPLATE.replace("m['content']", "m['content'].replace(' ', '\\n\\n')")
+    ),
     "a template that looks at the clock only if it gets no date": llama(
         "{{- bos_token -}}{%- if not date_string is defined -%}{%- set date_string = strftime_now('%d') -%}{%- endif -%}"
         "{{- date_string -}}" + TEMPLATE
@@ -96,6 +99,9 @@ FAULTS: dict[str, tuple[Base, set[str]]] = {
     "a template that leaves out the response": (
         qwen("{%- for m in messages if m['role'] != 'assistant' -%}{{- m['content'] -}}{%- endfor -%}<|end|>"),
         {"reward_is_read_at_the_end", "pairs_fit_the_model"},  # both sides are the same then
+    ),
+    "a template that cuts the response": (
+        qwen(TEMPLATE.replace("m['content']", "m['content'][:18]")), {"reward_is_read_at_the_end"},
     ),
     "a template that asks for another turn": (
         qwen(TEMPLATE + "{%- if messages[0]['content'][-1] in '02468' -%}{{- '<|assistant|>' -}}{%- endif -%}"),
