@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,7 @@ def examination(store: Store, recipe: Recipe) -> Examination:
     name = digest(
         {
             "version": EXAMINATION_VERSION,
-            "base": settings["base"],
-            "max_length": settings["max_length"],
+            "training": {key: settings[key] for key in ("base", "max_length", "over_length")},
             "pairs": want.manifest.data_version if want.manifest else None,
             "transformers": version("transformers"),
         }
@@ -42,8 +42,7 @@ def examination(store: Store, recipe: Recipe) -> Examination:
         return Examination(**json.loads(file.read_text("utf-8")))
     found = _run(store, recipe, store.folder("implicit_pairs", want.digest) / "pairs.parquet")
     if not found.missing:  # what cannot be reached now may be reached the next time
-        file.parent.mkdir(exist_ok=True)
-        write_json(file, found.__dict__)
+        write_json(file, asdict(found))
     return found
 
 
@@ -52,7 +51,10 @@ def _run(store: Store, recipe: Recipe, pairs: Path) -> Examination:
     with tempfile.TemporaryDirectory(dir=store.home, prefix=".examine-") as folder:
         request = Path(folder) / "request.json"
         write_json(request, {"recipe": recipe.model_dump(mode="json"), "pairs": str(pairs)})
-        end = run_local("examine", request, lambda event: events.update({event["event"]: event}))
+        end = run_local(
+            "examine", request, lambda event: events.update({event["event"]: event}),
+            timeout_seconds=recipe.execution.timeout_seconds,
+        )  # fmt: skip
     if "error" in events:
         raise RmAssetsError.from_dict(events["error"]["error"])
     if "examination" not in events:

@@ -22,7 +22,7 @@ def examine_pairs(request: dict[str, Any], reporter: LineReporter) -> None:
     training = Recipe.model_validate(request["recipe"]).training
     pairs = read_table(Path(request["pairs"]), Pair)
     sample = heapq.nsmallest(NUM_PAIRS, pairs, key=lambda pair: unit_interval("examined pair", pair.pair_id))
-    reporter.emit(event="examination", found=asdict(examine(training.base, training.max_length, sample)))
+    reporter.emit(event="examination", found=asdict(examine(training, sample)))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def test_an_examination_that_dies_says_its_last_words_and_leaves_nothing(
     save_causal(bench.folder / "recipes" / "base")
     recipe = bench.recipe()
     bench.make(recipe, *ASSETS[:4])
-    monkeypatch.setattr(resource, "run_local", lambda *_: TaskEnd(-9, False, "out of luck"))
+    monkeypatch.setattr(resource, "run_local", lambda *_, **__: TaskEnd(-9, False, "out of luck"))
     with pytest.raises(TaskError, match=r"(?s)TASK_002.*status -9.*out of luck"):
         examination(Store(bench.home), recipe)
     assert not notes(bench) and not list(bench.home.glob(".examine-*"))

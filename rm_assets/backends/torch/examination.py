@@ -8,7 +8,7 @@ from rm_assets.backends.torch.rendering import FIXED_DATE, Encoded, Renderer
 from rm_assets.backends.torch.tokenization import check_context, load_config, unchecked_renderer
 from rm_assets.core.errors import ModelError
 from rm_assets.core.input_checks import Examination
-from rm_assets.core.recipe import ModelRef
+from rm_assets.core.recipe import TrainingSection
 from rm_assets.core.records import Messages, Pair
 
 _MARK = "response-to-be-found-again"
@@ -16,8 +16,9 @@ TAIL_CHARS = 4
 """Characters at the end of a response, white space apart, that its text has to end with."""
 
 
-def examine(ref: ModelRef, max_length: int, pairs: Sequence[Pair]) -> Examination:
+def examine(settings: TrainingSection, pairs: Sequence[Pair]) -> Examination:
     """Renders and tokenizes the pairs as training does; what a ModelError would stop there is written down here."""
+    ref, max_length = settings.base, settings.max_length
     conversations = {
         side: messages for p in pairs for side, messages in ((p.chosen_id, p.chosen), (p.rejected_id, p.rejected))
     }
@@ -27,6 +28,13 @@ def examine(ref: ModelRef, max_length: int, pairs: Sequence[Pair]) -> Examinatio
         check_context(ref, config, renderer, max_length)
         rows = dict(zip(conversations, renderer.encode(list(conversations.values())), strict=True))
         found: dict[str, Any] = dict(_retention(pairs, rows, max_length))
+        if settings.over_length == "error" and found["num_over_length"]:
+            raise ModelError(
+                "MODEL_005",
+                f"{found['num_over_length']} of {found['num_train_pairs']} sampled training pairs have more than {max_length} tokens",
+                why="training.over_length is 'error'",
+                fix="raise training.max_length, or set training.over_length to drop",
+            )
         if not renderer.text_pairs:
             found |= _of_template(renderer, list(conversations.values()), list(rows.values()))
     except ModelError as error:

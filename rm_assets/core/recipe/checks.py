@@ -87,7 +87,7 @@ class ChecksSection(Section):
     )
     base_can_read_pairs: CheckSettings = Field(
         default=_error(),
-        description="implicit_pairs: the tokenizer of training.base has a chat template that refuses no sampled pair, and training.max_length is within its context.",
+        description="implicit_pairs: the tokenizer of training.base has a chat template that refuses no sampled pair, training.max_length is within its context, and no pair is longer where training.over_length is `error`.",
     )
     one_start_token: CheckSettings = Field(
         default=_error(), description="implicit_pairs: training.base reads exactly one start token (BOS), or has none."

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from rm_assets.backends.torch.examination import examine
 from rm_assets.core.input_checks import INPUT_CHECKS, Examination, judge
-from rm_assets.core.recipe import ChecksSection, LimitedCheck, ModelRef
+from rm_assets.core.recipe import ChecksSection, LimitedCheck, ModelRef, TrainingSection
 from rm_assets.core.records import Pair, conversation
 from rm_assets_tests.fakes import (
     BOS_TEMPLATE,
@@ -56,6 +56,10 @@ def adding_end(template: str) -> Base:
 
 def encoder(folder: Path) -> ModelRef:
     return ModelRef(path=str(save_encoder(folder)))
+
+
+def examined(ref: ModelRef, max_length: int, some: list[Pair], **settings: Any) -> Examination:
+    return examine(TrainingSection(base=ref, max_length=max_length, learning_rate=0.1, **settings), some)
 
 
 def failing(found: Examination) -> set[str]:
@@ -119,7 +123,7 @@ FAULTS: dict[str, tuple[Base, set[str]]] = {
 
 @pytest.mark.parametrize("base", SOUND)
 def test_no_check_fails_on_a_sound_base(base: str, tmp_path: Path) -> None:
-    found = examine(SOUND[base](tmp_path), 100 if base != "an encoder" else 64, pairs())
+    found = examined(SOUND[base](tmp_path), 100 if base != "an encoder" else 64, pairs())
     assert failing(found) == set()
     assert (found.num_rows, found.num_train_pairs, found.num_test_rows) == (24, 8, 8)
 
@@ -127,7 +131,7 @@ def test_no_check_fails_on_a_sound_base(base: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_fails_its_checks_and_no_other(fault: str, tmp_path: Path) -> None:
     plant, expected = FAULTS[fault]
-    found = examine(plant(tmp_path), 100, pairs())
+    found = examined(plant(tmp_path), 100, pairs())
     assert failing(found) == expected
 
 
@@ -152,7 +156,7 @@ def test_pairs_that_are_the_same_up_to_max_length_are_lost_and_add_up(tmp_path: 
     planted[0] = Pair(**{**vars(planted[0]), "chosen": same, "rejected": conversation("a", None, "good " * 60 + "not")})
     planted[1] = Pair(**{**vars(planted[1]), "rejected": same})
     planted[2] = Pair(**{**vars(planted[2]), "rejected": planted[2].chosen})
-    found = examine(qwen()(tmp_path), 100, planted)
+    found = examined(qwen()(tmp_path), 100, planted)
     assert (found.num_over_length, found.num_same_when_cut, found.num_identical) == (2, 1, 1)
     finding = judge("pairs_fit_the_model", found, ChecksSection().pairs_fit_the_model)
     assert (
@@ -168,14 +172,21 @@ def test_pairs_that_are_the_same_up_to_max_length_are_lost_and_add_up(tmp_path: 
 def test_test_conversations_that_scoring_would_cut_are_too_long(tmp_path: Path) -> None:
     planted = pairs()
     planted[-1] = Pair(**{**vars(planted[-1]), "chosen": conversation("a", None, "good " * 60)})
-    found = examine(qwen()(tmp_path), 100, planted)
+    found = examined(qwen()(tmp_path), 100, planted)
     assert (found.num_test_rows, found.num_test_rows_over_length) == (8, 1)
     assert failing(found) == {"pairs_fit_the_model"}
 
 
+def test_a_pair_over_length_that_would_stop_the_training_is_a_fault(tmp_path: Path) -> None:
+    ref = qwen()(tmp_path)
+    assert failing(examined(ref, 100, pairs(), over_length="error")) == set()
+    found = examined(ref, 30, pairs(), over_length="error")
+    assert failing(found) == {"base_can_read_pairs"} and "training.over_length to drop" in found.fault
+
+
 def test_a_base_on_a_hub_that_cannot_be_reached_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    found = examine(ModelRef(hub_id="no-such-org/no-such-model"), 100, pairs())
+    found = examined(ModelRef(hub_id="no-such-org/no-such-model"), 100, pairs())
     assert "MODEL_001" in found.missing and failing(found) == set()
 
 
@@ -183,4 +194,4 @@ def test_a_local_base_without_a_tokenizer_is_a_fault(tmp_path: Path) -> None:
     ref = qwen()(tmp_path)
     for file in tmp_path.glob("tokenizer*"):
         file.unlink()
-    assert failing(examine(ref, 100, pairs())) == {"base_can_read_pairs"}
+    assert failing(examined(ref, 100, pairs())) == {"base_can_read_pairs"}
