@@ -124,11 +124,11 @@ def pair(num_pairs: int, folder: Path) -> dict[str, Any]:
 
 def tokenize(num_pairs: int, folder: Path) -> dict[str, Any]:
     """The pair store that a trainer makes before its first step."""
-    from rm_assets.backends.torch import checkpoints
+    from rm_assets.backends.torch import tokenization
     from rm_assets.backends.torch.pair_store import encode_pairs
 
     settings = growth_recipe(folder).training
-    renderer = checkpoints.load_renderer(settings.base)
+    renderer = tokenization.load_renderer(settings.base)
     table = folder / "store/implicit_pairs/growth/pairs.parquet"
     figures, store = measured(
         lambda: encode_pairs(
@@ -140,7 +140,7 @@ def tokenize(num_pairs: int, folder: Path) -> dict[str, Any]:
 
 def train(num_pairs: int, folder: Path) -> dict[str, Any]:
     """reward_model, from the table of pairs to the checkpoint."""
-    from rm_assets.backends.torch import checkpoints, native_engine
+    from rm_assets.backends.torch import native_engine, tokenization
     from rm_assets.core.plots import training_curve
     from rm_assets.tasks.train import train as train_model
 
@@ -148,7 +148,7 @@ def train(num_pairs: int, folder: Path) -> dict[str, Any]:
     held_out = HELD_OUT_PROMPTS * PAIRS_OF_PROMPT
     task = task_of("reward_model", folder, "implicit_pairs", {"train_pairs": num_pairs, "validation_pairs": held_out})
     base = task.recipe.training.base
-    renderer = checkpoints.load_renderer(base)
+    renderer = tokenization.load_renderer(base)
     native_engine.load_base_for_reward(
         base, seed=0, device=native_engine.torch.device("cpu"), tokenizer=renderer.tokenizer
     )

@@ -72,7 +72,7 @@ def recipe_of(folder: Path) -> Recipe:
 
 def checks(folder: Path) -> dict[str, Any]:
     """All checks of the data, in this process."""
-    from rm_assets.checks.data import table_or_counts
+    from rm_assets.checks.data import check_input
 
     recipe, store = recipe_of(folder), Compute(home=str(folder / "home")).store()
 
@@ -80,7 +80,7 @@ def checks(folder: Path) -> dict[str, Any]:
         for name, check in DATA_CHECKS.items():
             settings, want = getattr(ChecksSection(), name), wanted(store, recipe, check.asset)
             limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
-            print(name, check.find(*(table_or_counts(store, want, source) for source in check.reads), *limit).sentence)
+            print(name, check.find(*(check_input(store, want, source) for source in check.reads), *limit).sentence)
         return len(DATA_CHECKS)
 
     figures, num_checks = measured(run_all)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rm_assets_tests.tasks.conftest import Bench
+from rm_assets_tests.fakes import BOS_TEMPLATE, save_causal
+from rm_assets_tests.tasks.conftest import TOY, Bench
 
 
 @pytest.fixture
@@ -20,13 +21,15 @@ def bench(tmp_path: Path) -> Bench:
     return made
 
 
-def run(bench: Bench, checks: dict[str, dict[str, object]]) -> subprocess.CompletedProcess[str]:
-    bench.recipe(checks=checks)
+def run(bench: Bench, checks: dict[str, dict[str, object]], **sections: object) -> subprocess.CompletedProcess[str]:
+    """Up to the pairs, or to the model where the recipe's training is given."""
+    bench.recipe(checks=checks, **sections)
+    last = "reward_model" if sections else "implicit_pairs"
     environment = {
         **os.environ, "RM_ASSETS_RECIPES": str(bench.folder / "recipes"), "RM_ASSETS_HOME": str(bench.home),
         "DAGSTER_HOME": "", "COLUMNS": "200",
     }  # fmt: skip
-    command = [sys.executable, "-m", "rm_assets.cli.main", "run", "toy", "--select", "*implicit_pairs"]
+    command = [sys.executable, "-m", "rm_assets.cli.main", "run", "toy", "--select", f"*{last}"]
     return subprocess.run(command, env=environment, cwd=bench.folder, capture_output=True, text=True, check=False)
 
 
@@ -38,7 +41,7 @@ def test_a_warning_is_printed_and_stops_nothing(bench: Bench) -> None:
     done = run(bench, {"enough_pairs": {"severity": "off"}})
     assert done.returncode == 0, done.stderr
     assert "warning: sampled_responses, responses_are_not_empty: 1 of 24 (4.2%) responses are empty" in done.stdout
-    assert "13 of 15 checks passed" in done.stdout  # eight toy pairs of which the longer is better
+    assert "20 of 22 checks passed" in done.stdout  # eight toy pairs of which the longer is better
     assert "implicit_pairs" in made(bench)
 
 
@@ -52,3 +55,14 @@ def test_an_error_keeps_what_depends_on_the_asset_from_being_made(bench: Bench) 
     before = bench.manifests()
     assert run(bench, {"responses_are_not_empty": {"severity": "error", "limit": 0.1}}).returncode == 0
     assert before.items() <= bench.manifests().items() and "implicit_pairs" in made(bench)
+
+
+def test_a_base_that_would_read_the_start_token_twice_is_named_before_anything_is_trained(bench: Bench) -> None:
+    save_causal(bench.folder / "recipes" / "base", "llama")
+    training = {**TOY["training"], "base": {"path": "base", "chat_template": "{{- bos_token -}}" + BOS_TEMPLATE}}
+    done = run(bench, {}, training=training)
+    assert done.returncode == 1
+    said = "error: implicit_pairs, one_start_token: of 24 conversations 24 with 2 start tokens (<|bos|>), one is right; give training.base a chat_template that writes it once"
+    assert said in done.stdout
+    assert done.stdout.count("error: implicit_pairs") == 1
+    assert made(bench) == {"prompts", "sampled_responses", "gold_rewards", "implicit_pairs"}

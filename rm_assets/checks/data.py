@@ -1,4 +1,4 @@
-"""Checks of the data assets, one for each entry of core/data_checks.py. With severity `error`, what would be built on a fault is not built."""
+"""Checks of assets, one for each entry of core/data_checks.py and of TRAINING_CHECKS. With severity `error`, what would be built on a fault is not built."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import dagster as dg
 
 from rm_assets.checks.recipe_check import check_result, recipe_check
 from rm_assets.core.data_checks import DATA_CHECKS, DataCheck, Finding
+from rm_assets.core.input_checks import TRAINING_CHECKS
 from rm_assets.core.recipe import ChecksSection, LimitedCheck
 from rm_assets.core.records import GoldReward, Pair, Prompt, Response
 from rm_assets.resources.compute import Compute
@@ -23,8 +24,6 @@ SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverit
 
 
 def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:
-    description = str(ChecksSection.model_fields[name].description).partition(": ")[2]
-
     def run(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
         recipe, store = compute.recipe(context.partition_key), compute.store()
         settings = getattr(recipe.checks, name)
@@ -32,20 +31,28 @@ def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:
             return check_result(Finding(True, "turned off by the recipe"))
         want = wanted(store, recipe, check.asset)
         limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
-        finding = check.find(*(table_or_counts(store, want, source) for source in check.reads), *limit)
+        finding = check.find(*(check_input(store, want, source) for source in check.reads), *limit)
         return check_result(finding, SEVERITIES[settings.severity])
 
     run.__name__ = name
-    return recipe_check(check.asset, blocking=True, description=description[:1].upper() + description[1:])(run)
+    return recipe_check(check.asset, blocking=True, description=description_of(name))(run)
 
 
-def table_or_counts(store: Store, want: Wanted, source: str) -> Any:
-    """The manifest's counts, or a table that the asset is or reads."""
-    if source == "counts":
-        return want.manifest.counts if want.manifest else {}
+def description_of(name: str) -> str:
+    """What the check looks at, as the recipe's section says."""
+    description = str(ChecksSection.model_fields[name].description).partition(": ")[2]
+    return description[:1].upper() + description[1:]
+
+
+def check_input(store: Store, want: Wanted, source: str) -> Any:
+    """Counts or facts of the manifest, counts of the pairs, or a table that the asset is or reads."""
+    if source in ("counts", "facts"):
+        return getattr(want.manifest, source, {})
+    if source == "pair_counts":
+        return want.inputs["implicit_pairs"].counts
     asset, file, record = TABLES[source]
     digest = want.digest if asset == want.asset else want.inputs[asset].digest
     return Table(store.folder(asset, digest) / file, record)
 
 
-data_checks = [_declare(name, check) for name, check in DATA_CHECKS.items()]
+data_checks = [_declare(name, check) for name, check in (DATA_CHECKS | TRAINING_CHECKS).items()]

@@ -33,7 +33,7 @@ class DataCheck:
     """A check of one asset: the tables it reads, in the order in which `find` takes them, before the limit if it has one."""
 
     asset: str
-    reads: tuple[Table | Literal["counts"], ...]
+    reads: tuple[Table | Literal["counts", "facts", "pair_counts"], ...]
     find: Callable[..., Finding]
 
 

@@ -94,6 +94,8 @@ class TrainingResult:
     """What training did. Pairs in = trained + over_length + identical + set_aside, counted by `num_pairs`.
 
     `num_tokens` were computed; `num_pair_tokens` would have been without shared prompts and responses, and without padding.
+    `batch_comparison` holds the `largest_difference` of a reward computed alone and in a batch, the `spread` (standard
+    deviation) of the rewards, and the number of `conversations`.
     """
 
     num_pairs: dict[str, int]
@@ -103,6 +105,7 @@ class TrainingResult:
     num_pair_tokens: int
     final_loss: float
     validation_accuracy: float | None
+    batch_comparison: dict[str, float]
     history: list[dict[str, float]] = field(default_factory=list)
 
 

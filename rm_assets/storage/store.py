@@ -5,6 +5,7 @@ HOME/<asset>/<digest>/...               the files that the manifest names
 HOME/<asset>/<digest>/work/             state to resume from; removed when the manifest is written
 HOME/<asset>/<digest>.lock              lease: one process at a time makes a digest
     HOME/device.lock                        lease: one process at a time samples, scores or trains
+HOME/examinations/<digest>.json         what a base makes of pairs, see resources/examination.py
 HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rm_assets.core.data_checks import DATA_CHECKS, near_training
+from rm_assets.core.input_checks import INPUT_CHECKS, TRAINING_CHECKS
 from rm_assets.core.pairing import by_prompt, make_pairs
 from rm_assets.core.recipe import ChecksSection, LimitedCheck, PairsSection
 from rm_assets.core.records import GoldReward, Pair, Prompt, Response, conversation
@@ -199,10 +200,10 @@ def test_a_response_without_reward_needs_a_reason() -> None:
 
 def test_every_check_has_a_fault_that_it_finds_and_an_entry_in_the_recipe() -> None:
     assert set().union(*(expected for _, expected in FAULTS.values())) == set(DATA_CHECKS)
-    assert list(ChecksSection.model_fields) == list(DATA_CHECKS)
+    assert list(ChecksSection.model_fields) == [*DATA_CHECKS, *INPUT_CHECKS, *TRAINING_CHECKS]
     assert all(
         str(ChecksSection.model_fields[name].description).startswith(f"{check.asset}: ")
-        for name, check in DATA_CHECKS.items()
+        for name, check in (DATA_CHECKS | TRAINING_CHECKS).items()
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from rm_assets.core.errors import DataError
+from rm_assets.core.input_checks import TRAINING_CHECKS
 from rm_assets.resources.compute import Made
 from rm_assets.tasks.train import keep_profile
 from rm_assets_tests.fakes import save_causal
@@ -30,6 +31,14 @@ def test_the_checkpoint_says_what_it_was_trained_on(chain: Chain) -> None:
     assert training["num_optimizer_steps"] == 4 and training["max_length"] == 100
     assert [step["step"] for step in training["history"]] == [1, 2, 3, 4]
     assert training["history"][-1]["loss"] == training["final_loss"] == made.manifest.facts["final_loss"]
+
+
+def test_the_checks_of_a_trained_model_pass(chain: Chain) -> None:
+    made, pairs = chain[1]["reward_model"].manifest, chain[1]["implicit_pairs"].manifest
+    account = TRAINING_CHECKS["training_pairs_add_up"].find(made.counts, pairs.counts)
+    assert account.passed and account.sentence.startswith("8 training pairs = 8 trained + 0 over length")
+    assert made.facts["batch_comparison"]["conversations"] == 8
+    assert TRAINING_CHECKS["rewards_ignore_the_batch"].find(made.facts, 1e-4).passed
 
 
 def test_the_weights_moved_and_have_one_output(chain: Chain) -> None:

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from rm_assets.core.errors import ModelError
 from rm_assets.core.records import Messages
 
-FIXED_DATE = "26 Jul 2024"
-"""`date_string` of templates that print a date; the one that Llama's templates fall back on."""
+FIXED_DATE = {"date_string": "26 Jul 2024"}
+"""What templates that print a date are given; the one that Llama's templates fall back on."""
 _PROBE: Messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 
@@ -34,9 +34,6 @@ class Renderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, text_pairs: bool) -> None:
         self.tokenizer = tokenizer
         self.text_pairs = text_pairs
-        if not text_pairs:
-            _refuse_clock(tokenizer)
-            self._require_one_start()
 
     @property
     def template_hash(self) -> str:
@@ -46,7 +43,7 @@ class Renderer:
 
     def text(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
         """The conversation as a decoder's chat template writes it."""
-        return _render(self.tokenizer, messages, add_generation_prompt=add_generation_prompt)
+        return _render(self.tokenizer, messages, add_generation_prompt=add_generation_prompt, **FIXED_DATE)
 
     def encode(self, conversations: Sequence[Messages]) -> list[Encoded]:
         """Whole conversations, the response last, at their full length."""
@@ -82,25 +79,38 @@ class Renderer:
         pair = split_response(messages)
         return self._encode_pairs([pair], truncation="only_second", max_length=max_length)[0]
 
+    @property
+    def writes_start(self) -> bool:
+        """Whether the tokenizer begins a text with its start token by itself."""
+        start = self.tokenizer.bos_token_id
+        return start is not None and self.tokenizer("a")["input_ids"][:1] == [start]
+
+    def num_starts(self, row: Encoded) -> int:
+        """Start tokens that the row begins with."""
+        start = self.tokenizer.bos_token_id
+        return next((place for place, token in enumerate(row.ids) if token != start), len(row.ids))
+
+    def prints_date(self, **options: str) -> bool:
+        """Whether the chat template writes the day on which it runs when it gets these options."""
+        template = str(self.tokenizer.chat_template)
+        if "strftime_now" not in template:
+            return False
+        # A macro of the same name hides the clock, so two dates can be tried without waiting a day.
+        clocks = ["{%- macro strftime_now(format) -%}" + date + "{%- endmacro -%}" for date in ("day one", "day two")]
+        for messages, prompt_only in ((_PROBE, False), (_PROBE[:1], True)):
+            one, other = (
+                _render(
+                    self.tokenizer, messages, add_generation_prompt=prompt_only, chat_template=clock + template, **options
+                )
+                for clock in clocks
+            )  # fmt: skip
+            if one != other:
+                return True
+        return False
+
     def _plain(self, texts: list[str]) -> list[list[int]]:
         encoding = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
         return [list(ids) for ids in encoding["input_ids"]]
-
-    def _require_one_start(self) -> None:
-        """Raises ModelError MODEL_003 for a template that doubles the start token, or forgets one that the tokenizer writes."""
-        start = self.tokenizer.bos_token_id
-        if start is None:
-            return
-        (ids,) = self._plain([self.text(_PROBE)])
-        num_starts = next((place for place, token in enumerate(ids) if token != start), len(ids))
-        is_forgotten = num_starts == 0 and self.tokenizer("a")["input_ids"][:1] == [start]
-        if num_starts > 1 or is_forgotten:
-            raise ModelError(
-                "MODEL_003",
-                f"The chat template begins a conversation with {num_starts} start tokens ({self.tokenizer.bos_token})",
-                why="the model was trained to see exactly one, and rewards shift with any other number",
-                fix="give the checkpoint a `chat_template` in the recipe that writes it once",
-            )
 
     def _encode_pairs(self, pairs: list[tuple[str, str]], **truncation: Any) -> list[Encoded]:
         firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
@@ -120,6 +130,29 @@ def excerpt(messages: Messages) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
+def require_sound_template(renderer: Renderer) -> None:
+    """Raises ModelError MODEL_003 for a chat template that prints the date, doubles the start token, or forgets one that the tokenizer writes."""
+    if renderer.text_pairs:
+        return
+    if renderer.prints_date(**FIXED_DATE):
+        raise ModelError(
+            "MODEL_003",
+            "The chat template depends on the date",
+            why="it prints the day on which it runs, so tomorrow the same conversation would be another text",
+            fix="give the checkpoint a `chat_template` in the recipe that prints no date or a fixed one",
+        )
+    if renderer.tokenizer.bos_token_id is None:
+        return
+    num_starts = renderer.num_starts(renderer.encode([_PROBE])[0])
+    if num_starts > 1 or (num_starts == 0 and renderer.writes_start):
+        raise ModelError(
+            "MODEL_003",
+            f"The chat template begins a conversation with {num_starts} start tokens ({renderer.tokenizer.bos_token})",
+            why="the model was trained to see exactly one, and rewards shift with any other number",
+            fix="give the checkpoint a `chat_template` in the recipe that writes it once",
+        )
+
+
 def require_real_end(renderer: Renderer, row: Encoded, name: str) -> None:
     """Raises ModelError MODEL_004 where a decoder's reward would be read before the end, at the last non-pad token."""
     if not renderer.text_pairs and (not row.ids or row.ids[-1] == renderer.tokenizer.pad_token_id):
@@ -137,7 +170,7 @@ def _joined(messages: Messages) -> str:
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages, **options: Any) -> str:
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, date_string=FIXED_DATE, **options)
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
     except jinja2.exceptions.TemplateError as error:
         raise ModelError(
             "MODEL_003",
@@ -146,23 +179,3 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages, **options: A
             fix="change the conversation (some templates allow no system message), or give `chat_template`",
         ) from error
     return str(text)
-
-
-def _refuse_clock(tokenizer: PreTrainedTokenizerBase) -> None:
-    template = str(tokenizer.chat_template)
-    if "strftime_now" not in template:
-        return
-    # A macro of the same name hides the clock, so two dates can be tried without waiting a day.
-    clocks = ["{%- macro strftime_now(format) -%}" + date + "{%- endmacro -%}" for date in ("day one", "day two")]
-    for messages, prompt_only in ((_PROBE, False), (_PROBE[:1], True)):
-        texts = {
-            _render(tokenizer, messages, add_generation_prompt=prompt_only, chat_template=clock + template)
-            for clock in clocks
-        }
-        if len(texts) > 1:
-            raise ModelError(
-                "MODEL_003",
-                "The chat template depends on the date",
-                why="it prints the day on which it runs, so tomorrow the same conversation would be another text",
-                fix="give the checkpoint a `chat_template` in the recipe that prints no date or a fixed one",
-            )

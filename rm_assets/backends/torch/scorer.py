@@ -7,9 +7,10 @@ from itertools import islice
 
 import torch
 
-from rm_assets.backends.torch.checkpoints import check_context, identity, load_classifier, load_renderer
+from rm_assets.backends.torch.checkpoints import identity, load_classifier
 from rm_assets.backends.torch.rendering import Encoded, excerpt, require_real_end
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
+from rm_assets.backends.torch.tokenization import check_context, load_renderer
 from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import Reporter, Score
 from rm_assets.core.recipe import Dtype, ModelRef

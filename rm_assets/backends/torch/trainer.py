@@ -50,16 +50,17 @@ class TorchTrainer:
         there when they are taken, are used.
         Raises: ModelError MODEL_001 to MODEL_009, DataError DATA_005 if no pair is left.
         """
-        from rm_assets.backends.torch import checkpoints, loading_errors, pair_store, training_state
+        from rm_assets.backends.torch import loading_errors, pair_store, tokenization, training_state
+        from rm_assets.backends.torch.batch_comparison import compare_batches
         from rm_assets.backends.torch.fit import FitJob, pair_figures
         from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
         from rm_assets.core.training_order import make_plan
 
         device = _device(settings, execution)
-        renderer = checkpoints.load_renderer(settings.base)
-        config = checkpoints.load_config(settings.base)
-        checkpoints.check_context(settings.base, config, renderer, settings.max_length)
-        checkpoints.require_pad_token(settings.base, config, renderer.tokenizer)
+        renderer = tokenization.load_renderer(settings.base)
+        config = tokenization.load_config(settings.base)
+        tokenization.check_context(settings.base, config, renderer, settings.max_length)
+        tokenization.require_pad_token(settings.base, config, renderer.tokenizer)
         check_rope(config, settings.max_length)
         store = pair_store.encode_pairs(pairs, renderer, settings, seed, work / "pairs.bin", reporter)
         validation = pair_store.encode_pairs(
@@ -84,10 +85,9 @@ class TorchTrainer:
         with loading_errors.quiet_transformers():
             fitted = _engine(settings.engine)(job)
             fitted.model.train(False)
-            accuracy = None
-            if len(validation):
-                forward = RewardForward(fitted.model, int(renderer.tokenizer.pad_token_id))
-                accuracy = pair_figures(job, forward)["accuracy"]
+            forward = RewardForward(fitted.model, int(renderer.tokenizer.pad_token_id))
+            accuracy = pair_figures(job, forward)["accuracy"] if len(validation) else None
+            comparison = compare_batches(forward, renderer.tokenizer, store, job.token_budget)
             _write(fitted.model, renderer, checkpoint, work / training_state.WRITING)
         return TrainingResult(
             num_pairs=store.counts,
@@ -97,6 +97,7 @@ class TorchTrainer:
             num_pair_tokens=fitted.num_pair_tokens,
             final_loss=fitted.history[-1]["loss"],
             validation_accuracy=accuracy,
+            batch_comparison=comparison,
             history=fitted.history,
         )
 

@@ -30,7 +30,7 @@ def _warn(limit: float) -> LimitedCheck:
 
 
 class ChecksSection(Section):
-    """What must hold of prompts, responses, gold rewards and pairs. Changes no result and enters no digest."""
+    """What must hold of prompts, responses, gold rewards, pairs and the model. Changes no result and enters no digest."""
 
     splits_are_disjoint: CheckSettings = Field(
         default=_error(), description="prompts: no prompt, and no two dialogues that begin the same, are in two splits."
@@ -84,6 +84,40 @@ class ChecksSection(Section):
     length_does_not_decide: LimitedCheck = Field(
         default=_warn(0.7),
         description="implicit_pairs: largest share of training pairs of unequal length in which the longer (or the shorter) response is chosen.",
+    )
+    base_can_read_pairs: CheckSettings = Field(
+        default=_error(),
+        description="implicit_pairs: the tokenizer of training.base has a chat template that refuses no sampled pair, training.max_length is within its context, and no pair is longer where training.over_length is `error`.",
+    )
+    one_start_token: CheckSettings = Field(
+        default=_error(), description="implicit_pairs: training.base reads exactly one start token (BOS), or has none."
+    )
+    template_ignores_the_clock: CheckSettings = Field(
+        default=_error(),
+        description="implicit_pairs: the chat template of training.base writes the same under two clocks.",
+    )
+    pad_is_not_the_end: CheckSettings = Field(
+        default=_error(),
+        description="implicit_pairs: training.base has a pad token, and a decoder's is not its end token (EOS).",
+    )
+    reward_is_read_at_the_end: CheckSettings = Field(
+        default=_error(),
+        description="implicit_pairs: the last token but for padding, at which a decoder's reward is read, is the response's last or ends its turn.",
+    )
+    scoring_ends_as_training: CheckSettings = Field(
+        default=_error(),
+        description="implicit_pairs: where the tokenizer of training.base adds its special tokens, as in pipelines, a text ends with the same token as in training.",
+    )
+    pairs_fit_the_model: LimitedCheck = Field(
+        default=_warn(0.1),
+        description="implicit_pairs: largest share of 1,000 sampled pairs that training would leave out as over length or identical after tokenization, and of test conversations that scoring would cut.",
+    )
+    training_pairs_add_up: CheckSettings = Field(
+        default=_error(), description="reward_model: training pairs = those trained on + each reason for loss."
+    )
+    rewards_ignore_the_batch: LimitedCheck = Field(
+        default=LimitedCheck(severity="error", limit=0.01),
+        description="reward_model: largest difference of a reward computed alone and in a batch, in standard deviations of the rewards.",
     )
 
     @model_validator(mode="before")

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
-from rm_assets.backends.torch import checkpoints, trainer, training_state
-from rm_assets.backends.torch.checkpoints import load_renderer
+from rm_assets.backends.torch import tokenization, trainer, training_state
 from rm_assets.backends.torch.scorer import TorchScorer
+from rm_assets.backends.torch.tokenization import load_renderer
 from rm_assets.backends.torch.trainer import TorchTrainer
 from rm_assets.core.errors import DataError, ModelError, RecipeError
 from rm_assets.core.protocols import TrainingResult
@@ -192,7 +192,7 @@ def test_a_state_of_other_software_or_another_base_is_not_resumed(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, settings(base), reporter=StopAfter(4))
-    load_config = checkpoints.load_config
+    load_config = tokenization.load_config
 
     def load_moved(ref: ModelRef) -> Any:
         config: Any = load_config(ref)
@@ -205,7 +205,7 @@ def test_a_state_of_other_software_or_another_base_is_not_resumed(
         case "version of a package":
             monkeypatch.setattr(trainer, "version", lambda package: "9.9" if package == "peft" else "1.0")
         case _:
-            monkeypatch.setattr(checkpoints, "load_config", load_moved)
+            monkeypatch.setattr(tokenization, "load_config", load_moved)
     again = ListReporter()
     train(tmp_path, settings(base), reporter=again)
     assert again.steps[0][0] == 1
