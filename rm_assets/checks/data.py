@@ -1,4 +1,4 @@
-"""Checks of the data assets, one for each entry of core/data_checks.py. With severity `error`, what would be built on a fault is not built."""
+"""Checks of the data assets, one for each entry of core/data_checks.py and core/drift.py. With severity `error`, what would be built on a fault is not built."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,19 +7,20 @@ import dagster as dg
 
 from rm_assets.checks.recipe_check import check_result, recipe_check
 from rm_assets.core.data_checks import DATA_CHECKS, DataCheck, Finding
-from rm_assets.core.recipe import ChecksSection, LimitedCheck
-from rm_assets.core.records import GoldReward, Pair, Prompt, Response
+from rm_assets.core.drift import DRIFT_CHECKS
+from rm_assets.core.recipe import ChecksSection, LimitedCheck, Recipe
 from rm_assets.resources.compute import Compute
-from rm_assets.storage.lineage import Wanted, wanted
+from rm_assets.storage.lineage import Wanted, earlier, wanted
 from rm_assets.storage.store import Store
-from rm_assets.storage.tables import read_table
+from rm_assets.storage.tables import TABLES, read_table
 
-TABLES: dict[str, tuple[str, str, type[Any]]] = {
-    "prompts": ("prompts", "prompts.parquet", Prompt),
-    "responses": ("sampled_responses", "responses.parquet", Response),
-    "rewards": ("gold_rewards", "gold_rewards.parquet", GoldReward),
-    "pairs": ("implicit_pairs", "pairs.parquet", Pair),
+ASSETS = {
+    "prompts": "prompts",
+    "responses": "sampled_responses",
+    "rewards": "gold_rewards",
+    "pairs": "implicit_pairs",
 }
+"""By what a check calls its table."""
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
 
@@ -33,21 +34,27 @@ def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:
             return check_result(Finding(True, "turned off by the recipe"))
         want = wanted(store, recipe, check.asset)
         limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
-        finding = check.find(*(_input(store, want, source) for source in check.reads), *limit)
+        finding = check.find(*(_input(store, recipe, want, source) for source in check.reads), *limit)
         return check_result(finding, SEVERITIES[settings.severity])
 
     run.__name__ = name
     return recipe_check(check.asset, blocking=True, description=description[:1].upper() + description[1:])(run)
 
 
-def _input(store: Store, want: Wanted, source: str) -> Any:
-    """The manifest's counts, or the rows of a table that the asset is or reads."""
+def _input(store: Store, recipe: Recipe, want: Wanted, source: str) -> Any:
+    """The manifest's counts, or the rows of a table that the asset is or reads, now or in the version before."""
     if source == "counts":
         return want.manifest.counts if want.manifest else {}
-    asset, file, record = TABLES[source]
-    digest = want.digest if asset == want.asset else want.inputs[asset].digest
-    rows: Iterator[Any] = read_table(store.folder(asset, digest) / file, record)
-    return rows
+    if source.startswith("earlier "):
+        before = earlier(store, recipe, want)
+        return _rows(store, want.asset, before.digest) if before else None
+    asset = ASSETS[source]
+    return _rows(store, asset, want.digest if asset == want.asset else want.inputs[asset].digest)
 
 
-data_checks = [_declare(name, check) for name, check in DATA_CHECKS.items()]
+def _rows(store: Store, asset: str, digest: str) -> Iterator[Any]:
+    file, record = TABLES[asset]
+    return read_table(store.folder(asset, digest) / file, record)
+
+
+data_checks = [_declare(name, check) for name, check in {**DATA_CHECKS, **DRIFT_CHECKS}.items()]

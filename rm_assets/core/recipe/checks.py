@@ -85,6 +85,32 @@ class ChecksSection(Section):
         default=_warn(0.7),
         description="implicit_pairs: largest share of training pairs of unequal length in which the longer (or the shorter) response is chosen.",
     )
+    prompts_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="prompts: largest population stability index of lengths and sources against the version before.",
+    )
+    prompt_lengths_are_usual: LimitedCheck = Field(
+        default=_warn(0.01), description="prompts: largest share of prompts that are far longer or shorter than most."
+    )
+    responses_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="sampled_responses: largest population stability index of lengths against the version before.",
+    )
+    response_lengths_are_usual: LimitedCheck = Field(
+        default=_warn(0.01),
+        description="sampled_responses: largest share of responses that are far longer or shorter than most.",
+    )
+    rewards_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="gold_rewards: largest population stability index of gold rewards against the version before.",
+    )
+    rewards_are_usual: LimitedCheck = Field(
+        default=_warn(0.01), description="gold_rewards: largest share of gold rewards that are far from most."
+    )
+    pairs_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="implicit_pairs: largest population stability index of margins and length differences against the version before.",
+    )
 
     @model_validator(mode="before")
     @classmethod
