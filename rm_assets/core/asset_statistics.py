@@ -4,7 +4,7 @@ Plain data without NaN. A figure is {"value", "n"}, its value None where it is n
 statistics.summarize.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +20,8 @@ from rm_assets.core.table_numbers import FEATURES, WATCHED, TableNumbers
 NUM_SOURCES = 20
 NUM_LEVELS = 5
 NUM_BARS = 40
+LEVELS = {"gold_rewards": "tie_rate_by_gold", "implicit_pairs": "share_chosen_longer_by_margin"}
+"""The rate by level that an asset's statistics have."""
 Mask = NDArray[np.bool_]
 
 
@@ -36,7 +38,7 @@ def describe(table: TableNumbers) -> dict[str, Any]:
             if (table.split == place).any()
         },
         "by_source": {name: _section(table, mask) for name, mask in _sources(table)},
-        **_by_level(table),
+        **({LEVELS[table.asset]: _by_level(table)} if table.asset in LEVELS else {}),
         "outliers": asdict(outliers(table)) if table.asset in WATCHED else None,
         "histograms": {
             name: _histogram(table.known(name), on_log=feature.kind == "length")
@@ -52,6 +54,50 @@ def key_figures(stats: Mapping[str, Any]) -> dict[str, float]:
     values = {name: figure["value"] for name, figure in section["figures"].items()}
     values |= {f"{name}_median": d["quantiles"]["0.5"] for name, d in section["distributions"].items()}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def distribution_rows(section: Mapping[str, Any]) -> list[dict[str, str | int]]:
+    """A section's distributions for people, one row each."""
+    return [
+        {"": _words(name), "n": d["n"], "mean": _number(d["mean"]), "sd": _number(d["sd"]), "least": _number(d["min"])}
+        | {f"{float(at):.0%}": _number(value) for at, value in d["quantiles"].items()}
+        | {"greatest": _number(d["max"])}
+        for name, d in section["distributions"].items()
+    ]
+
+
+def section_rows(stats: Mapping[str, Any], by: str) -> list[dict[str, str | int]]:
+    """All rows beside each split or source (`by`: "by_split", "by_source") for people: a row a figure, then the medians."""
+    sections: dict[str, Any] = {"all": stats["all"], **stats[by]}
+    whole = stats["all"]
+    rows: list[dict[str, str | int]] = [{"": "rows", **{name: f"{of['n']:,}" for name, of in sections.items()}}]
+    rows += [
+        {"": _words(figure), **{name: _number(of["figures"][figure]["value"]) for name, of in sections.items()}}
+        for figure in whole["figures"]
+    ]
+    return rows + [
+        {
+            "": f"{_words(feature)}, median",
+            **{name: _number(of["distributions"][feature]["quantiles"]["0.5"]) for name, of in sections.items()},
+        }
+        for feature in whole["distributions"]
+    ]
+
+
+def level_rows(levels: Sequence[Mapping[str, Any]]) -> list[dict[str, str | int]]:
+    """What `rate_by_level` found for people, a row a bin."""
+    return [
+        {"from": _number(bin["from"]), "to": _number(bin["to"]), "share": f"{bin['value']:.1%}", "n": bin["n"]}
+        for bin in levels
+    ]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _sources(table: TableNumbers) -> Iterator[tuple[str, Mask]]:
@@ -75,7 +121,7 @@ def _section(table: TableNumbers, rows: Mask) -> dict[str, Any]:
         known = values[~np.isnan(values)]
         if feature.kind == "share":
             figures[f"share_{name}"] = {"value": float(known.mean()) if len(known) else None, "n": len(known)}
-        elif len(known):
+        elif len(table.known(name)):  # in any row, so that all sections have the same distributions
             distributions[name] = summarize(known)
     if table.asset == "gold_rewards":
         figures |= _gold_figures(table, rows & ~np.isnan(table.values["gold_reward"]))
@@ -91,24 +137,23 @@ def _gold_figures(table: TableNumbers, rows: Mask) -> dict[str, Any]:
         "tie_rate": {"value": int(ties.sum()) / num_pairs if num_pairs else None, "n": num_pairs},
         "gold_sd_within_prompts": within_prompts.spread(gold, group),
         "length_correlation": {"value": overall["value"], "n": len(gold)},
-        "length_correlation_within_prompts": within_prompts.rank_correlation(gold, lengths, group),
+        "length_correlation_within": within_prompts.rank_correlation(gold, lengths, group),
     }
 
 
-def _by_level(table: TableNumbers) -> dict[str, Any]:
-    """Ties by the mean gold reward of the prompt, where a saturated gold shows; the longer response by gold margin."""
+def _by_level(table: TableNumbers) -> list[dict[str, Any]]:
+    """Gold rewards: tie rate by the prompt's mean reward, where a saturated gold shows. Pairs: longer one chosen, by margin."""
     if table.asset == "gold_rewards":
         rows = ~np.isnan(table.values["gold_reward"])
         gold, group = table.values["gold_reward"][rows], table.group[rows]
         pairs, ties = within_prompts.ties(gold, group)
         means = np.bincount(group, weights=gold) / np.maximum(np.bincount(group), 1)
-        return {"tie_rate_by_gold": rate_by_level(means[pairs > 0], ties[pairs > 0], pairs[pairs > 0])}
+        return rate_by_level(means[pairs > 0], ties[pairs > 0], pairs[pairs > 0])
     if table.asset == "implicit_pairs":
         rows = ~np.isnan(table.values["chosen_longer"])
         longer = table.values["chosen_longer"][rows]
-        margins = table.values["gold_margin"][rows]
-        return {"share_chosen_longer_by_margin": rate_by_level(margins, longer, np.ones_like(longer))}
-    return {}
+        return rate_by_level(table.values["gold_margin"][rows], longer, np.ones_like(longer))
+    return []
 
 
 def rate_by_level(levels: NDArray[Any], hits: NDArray[Any], totals: NDArray[Any]) -> list[dict[str, Any]]:

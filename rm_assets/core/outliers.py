@@ -1,4 +1,4 @@
-"""Which rows lie far from the rest, by a measure that they themselves do not upset: median and MAD."""
+"""Which rows lie far from the rest, by a measure that they themselves do not upset."""
 
 from dataclasses import dataclass
 
@@ -8,27 +8,33 @@ from numpy.typing import NDArray
 from rm_assets.core.table_numbers import FEATURES, WATCHED, Extreme, TableNumbers
 
 LARGEST_SCORE = 3.5
-_MAD_OF_NORMAL = 0.6745
-"""Of a normal distribution with standard deviation 1, to four digits as in the source."""
+TAIL = 0.05
+_SCORE_OF_TAIL = 1.645
+"""Standard deviations between the median of a normal distribution and the quantile at either tail."""
 
 
 def usual_range(values: NDArray[np.float64], *, on_log: bool) -> tuple[float, float]:
-    """The values whose modified z-score 0.6745 (x - median) / MAD is within 3.5; (0, 0) of nothing.
+    """The values whose robust z-score is within 3.5; (0, 0) of nothing.
 
-    Lengths are judged by log(1 + x), since theirs have long tails (`on_log`). Where more than half of the values are
-    equal the MAD is 0; then it is the median distance of the others.
-    Source: Iglewicz and Hoaglin (1993), "How to Detect and Handle Outliers".
+    On either side of the median, the distance to the 5 % quantile of that side stands for 1.645 standard deviations.
+    Lengths are judged by log(1 + x), since theirs have long tails (`on_log`). Where the quantile is the median, the
+    median distance of the values beyond takes its place.
+
+    The limit is that of Iglewicz and Hoaglin (1993), "How to Detect and Handle Outliers". Their scale, the median distance
+    from the median, takes up to half of the values for outliers where there are two clusters, as with the rewards of a verifier.
     """
     if not len(values):
         return 0.0, 0.0
     scaled = np.log1p(values) if on_log else values
-    middle = np.median(scaled)
-    distances = np.abs(scaled - middle)
-    if not np.median(distances):
-        distances = distances[distances > 0]
-    half = LARGEST_SCORE / _MAD_OF_NORMAL * np.median(distances) if len(distances) else 0.0
-    low, high = middle - half, middle + half
-    return (float(np.expm1(low)), float(np.expm1(high))) if on_log else (float(low), float(high))
+    middle = float(np.median(scaled))
+    low, high = (middle + side * _reach(side * (scaled - middle)) for side in (-1, 1))
+    return (float(np.expm1(low)), float(np.expm1(high))) if on_log else (low, high)
+
+
+def _reach(ahead: NDArray[np.float64]) -> float:
+    """How far the usual range reaches on the side where these differences from the median are positive."""
+    scale = np.quantile(ahead, 1 - TAIL) or np.median(ahead[ahead > 0] if (ahead > 0).any() else 0.0)
+    return float(LARGEST_SCORE / _SCORE_OF_TAIL * scale)
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,7 @@ def _centred(values: Values, groups: Groups) -> Values:
 
 
 def _sum(values: Values, groups: Groups) -> Values:
-    sums: Values = np.bincount(groups, weights=values)
-    return sums
+    return np.asarray(np.bincount(groups, weights=values), dtype=np.float64)
 
 
 def _mean(values: Values) -> dict[str, Any]:
