@@ -20,13 +20,15 @@ def bench(tmp_path: Path) -> Bench:
     return made
 
 
-def run(bench: Bench, checks: dict[str, dict[str, object]]) -> subprocess.CompletedProcess[str]:
+def run(
+    bench: Bench, checks: dict[str, dict[str, object]], select: str = "*implicit_pairs"
+) -> subprocess.CompletedProcess[str]:
     bench.recipe(checks=checks)
     environment = {
         **os.environ, "RM_ASSETS_RECIPES": str(bench.folder / "recipes"), "RM_ASSETS_HOME": str(bench.home),
         "DAGSTER_HOME": "", "COLUMNS": "200",
     }  # fmt: skip
-    command = [sys.executable, "-m", "rm_assets.cli.main", "run", "toy", "--select", "*implicit_pairs"]
+    command = [sys.executable, "-m", "rm_assets.cli.main", "run", "toy", "--select", select]
     return subprocess.run(command, env=environment, cwd=bench.folder, capture_output=True, text=True, check=False)
 
 
@@ -38,7 +40,9 @@ def test_a_warning_is_printed_and_stops_nothing(bench: Bench) -> None:
     done = run(bench, {"enough_pairs": {"severity": "off"}})
     assert done.returncode == 0, done.stderr
     assert "warning: sampled_responses, responses_are_not_empty: 1 of 24 (4.2%) responses are empty" in done.stdout
-    assert "13 of 15 checks passed" in done.stdout  # eight toy pairs of which the longer is better
+    assert (
+        "19 of 22 checks passed" in done.stdout
+    )  # eight toy pairs of which the longer is better, and empty is far shorter
     assert "implicit_pairs" in made(bench)
 
 
@@ -52,3 +56,21 @@ def test_an_error_keeps_what_depends_on_the_asset_from_being_made(bench: Bench) 
     before = bench.manifests()
     assert run(bench, {"responses_are_not_empty": {"severity": "error", "limit": 0.1}}).returncode == 0
     assert before.items() <= bench.manifests().items() and "implicit_pairs" in made(bench)
+
+
+def test_prompts_that_grew_since_the_version_before_are_a_warning(bench: Bench) -> None:
+    short = [f"what is {n} and {n}" for n in range(100)]
+    checks: dict[str, dict[str, object]] = {
+        "prompt_lengths_are_usual": {"severity": "off"}
+    }  # the few test prompts stay short
+    for prompts in (short, [f"{prompt}, " + "and so on " * 20 for prompt in short]):
+        bench.write("prompts.jsonl", [{"prompt": prompt} for prompt in prompts])
+        done = run(bench, checks, select="prompts")
+        assert done.returncode == 0, done.stderr
+    (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warning:")]
+    assert warning.startswith("warning: prompts, prompts_have_not_drifted: prompt_")
+    assert "prompt_chars: PSI" in warning and "KS 0.962, median 17 before and 219 now" in warning
+    assert warning.endswith("(104 rows before, 104 now)")
+    # With the first content again, the second is the version before.
+    bench.write("prompts.jsonl", [{"prompt": prompt} for prompt in short])
+    assert "median 219 before and 17 now" in run(bench, checks, select="prompts").stdout

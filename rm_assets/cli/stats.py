@@ -50,15 +50,16 @@ def print_statistics(stats: Mapping[str, Any], console: Console) -> None:
     """Distributions, splits, sources, rates by level and outliers of one asset."""
     console.print(f"[bold]{stats['asset']}[/bold]")
     _print("", distribution_rows(stats["all"]), console)
-    for by, title in (("by_split", "by split"), ("by_source", "by source")):
-        _print(title, section_rows(stats, by), console)
+    _print("by split", section_rows(stats, "by_split"), console)
+    if len(stats["by_source"]) > 1:
+        _print("by source", section_rows(stats, "by_source"), console)
     for name in LEVELS.values():
         if stats.get(name):
             _print(name.replace("_", " "), level_rows(stats[name]), console)
     outliers = stats["outliers"]
     if outliers:
         console.print(
-            f"{outliers['num_outside']:,} of {outliers['n']:,} have a {outliers['feature'].replace('_', ' ')} outside of "
+            f"{outliers['num_outside']:,} of {outliers['n']:,} have {outliers['feature'].replace('_', ' ')} outside of the usual "
             f"{outliers['usual_from']:.4g} to {outliers['usual_to']:.4g}", highlight=False,
         )  # fmt: skip
         for row in (*outliers["highest"], *outliers["lowest"]):

@@ -20,7 +20,7 @@ from rm_assets.core.table_numbers import FEATURES, WATCHED, TableNumbers
 NUM_SOURCES = 20
 NUM_LEVELS = 5
 NUM_BARS = 40
-LEVELS = {"gold_rewards": "tie_rate_by_gold", "implicit_pairs": "share_chosen_longer_by_margin"}
+LEVELS = {"gold_rewards": "tie_rate_by_mean_gold", "implicit_pairs": "chosen_longer_by_margin"}
 """The rate by level that an asset's statistics have."""
 Mask = NDArray[np.bool_]
 

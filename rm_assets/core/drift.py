@@ -16,7 +16,7 @@ NUM_BINS = 10
 """Besides one for what lies below all older values and one for what lies above."""
 SMOOTHING = 0.5
 """Added to the count of every bin, so that an empty one has a logarithm."""
-CHANCE = 0.01
+CHANCE = 0.001
 """How often two samples of one distribution may exceed the bound of chance."""
 DRIFTING: dict[str, tuple[str, ...]] = {
     "prompts": ("prompt_chars", "prompt_words"),
@@ -29,7 +29,7 @@ DRIFTING: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a feature moved. `by_chance` is the stability index that equal distributions stay below 99 times in 100."""
+    """How far a feature moved. `by_chance` is the index that samples of one distribution hardly exceed."""
 
     feature: str
     stability_index: float
@@ -42,8 +42,8 @@ def stability_index(older: Sequence[int], newer: Sequence[int]) -> tuple[float, 
     """Population stability index of two lists of counts by bin, and its bound by chance; 0 where they are proportional.
 
     Sum over bins of (p - q) ln(p / q), where p and q are the shares with half a count added to each bin; bins that are
-    empty in both do not count. Of samples of one distribution, index / (1/N + 1/M) is distributed as chi squared with a
-    degree of freedom less than there are bins: small samples have a large index by chance alone.
+    empty in both do not count. Of samples of one distribution, index / (1/N + 1/M) is distributed about as chi squared with
+    one degree of freedom less than there are bins: small samples have a large index by chance alone.
     Sources: Siddiqi (2006), "Credit Risk Scorecards" (0.25 and more is a significant shift); Yurdakul and Naranjo (2020),
     "Statistical properties of the population stability index", Journal of Risk Model Validation 14.
     """
@@ -115,7 +115,7 @@ def few_outliers(asset: str, rows: Iterable[Any], limit: float) -> Finding:
     )
     return Finding(
         share <= limit,
-        f"{found.num_outside} of {found.n} ({share:.2%}) have a {found.feature} outside of {found.usual_from:.4g} to "
+        f"{found.num_outside} of {found.n} ({share:.2%}) have {found.feature} outside of the usual {found.usual_from:.4g} to "
         f"{found.usual_to:.4g}" + (f", the most extreme: {listed}" if listed else ""),
         {f"data/num_outlying_{found.feature}": found.num_outside, f"data/share_outlying_{found.feature}": share},
     )

@@ -28,7 +28,10 @@ def usual_range(values: NDArray[np.float64], *, on_log: bool) -> tuple[float, fl
     scaled = np.log1p(values) if on_log else values
     middle = float(np.median(scaled))
     low, high = (middle + side * _reach(side * (scaled - middle)) for side in (-1, 1))
-    return (float(np.expm1(low)), float(np.expm1(high))) if on_log else (low, high)
+    if on_log:
+        low, high = float(np.expm1(low)), float(np.expm1(high))
+    median = float(np.median(values))
+    return min(low, median), max(high, median)  # the way to the logarithm and back is not exact
 
 
 def _reach(ahead: NDArray[np.float64]) -> float:

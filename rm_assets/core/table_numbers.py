@@ -56,8 +56,8 @@ FEATURES: dict[str, dict[str, Feature]] = {
         "prompt_words": Feature(
             "length", "words between white space in the same", lambda p: sum(len(t.split()) for t in _prompt_texts(p))
         ),
-        "has_earlier_turns": Feature("share", "prompts that something was said before", lambda p: bool(p.history)),
-        "has_reference": Feature("share", "prompts with a reference answer", lambda p: p.reference is not None),
+        "with_earlier_turns": Feature("share", "prompts that something was said before", lambda p: bool(p.history)),
+        "with_reference": Feature("share", "prompts with a reference answer", lambda p: p.reference is not None),
     },
     "sampled_responses": {
         "response_chars": _RESPONSE_CHARS,
@@ -117,7 +117,8 @@ class TableNumbers:
 
     `values`: by feature, NaN where a row has none. `group`: rows of one prompt (of one comparison, where rewards only
     compare within it) have one number. `split` and `source` are places in SPLITS and `sources`. `text`: 64-bit hash of
-    the texts, equal for duplicates. `extremes`: the least and greatest of the watched feature, most extreme first.
+    the texts, equal for duplicates. `lowest` and `highest`: the
+    rows at the ends of the watched feature, most extreme first.
     """
 
     asset: str

@@ -49,4 +49,4 @@ def earlier(store: Store, recipe: Recipe, want: Wanted) -> Manifest | None:
     """The version before: what the recipe's name made last of this asset, apart from the present content."""
     content = want.manifest.data_version if want.manifest else None
     others = [m for m in store.manifests(want.asset) if m.recipe == recipe.name and m.data_version != content]
-    return max(others, key=lambda m: (m.made["at"], m.digest), default=None)
+    return max(others, key=lambda m: (m.made.get("at", ""), m.digest), default=None)
