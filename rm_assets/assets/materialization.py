@@ -10,6 +10,7 @@ import dagster as dg
 from rm_assets.core.asset_statistics import LEVELS, distribution_rows, key_figures, level_rows, section_rows
 from rm_assets.resources.compute import Made
 from rm_assets.storage.store import Manifest
+from rm_assets.storage.tables import HISTOGRAMS, STATISTICS
 
 OWNERS = ["team:reward-models"]
 
@@ -65,8 +66,8 @@ def _schema(manifest: Manifest) -> dict[str, Any]:
 
 def _statistics(made: Made) -> dict[str, Any]:
     """Figures, whose history the UI draws, and tables of distributions, splits and sources."""
-    file = made.folder / "stats.json"
-    if file.name not in made.manifest.extras:
+    file = made.folder / STATISTICS
+    if STATISTICS not in made.manifest.extras:
         return {}
     stats = json.loads(file.read_text("utf-8"))
     return {
@@ -76,7 +77,7 @@ def _statistics(made: Made) -> dict[str, Any]:
         "stats/by_split": _table(section_rows(stats, "by_split")),
         "stats/by_source": _table(section_rows(stats, "by_source")),
         **{f"stats/{name}": _table(level_rows(stats[name])) for name in LEVELS.values() if stats.get(name)},
-        "plot/histograms": _picture(made, "histograms.svg"),
+        "plot/histograms": _picture(made, HISTOGRAMS),
     }
 
 

@@ -12,6 +12,7 @@ from rm_assets.cli.results import find
 from rm_assets.core.asset_statistics import LEVELS, distribution_rows, level_rows, section_rows
 from rm_assets.core.errors import StoreError
 from rm_assets.core.table_numbers import FEATURES
+from rm_assets.storage.tables import STATISTICS
 
 
 def read_statistics(recipe: str, asset: str | None) -> list[dict[str, Any]]:
@@ -36,13 +37,13 @@ def _statistics(recipe: str, asset: str) -> dict[str, Any]:
     if asset not in FEATURES:
         raise StoreError("STORE_002", f"'{asset}' has no statistics", fix=f"one of {', '.join(FEATURES)}")
     found = find(recipe, asset)
-    if "stats.json" not in found.manifest.extras:
+    if STATISTICS not in found.manifest.extras:
         raise StoreError(
             "STORE_002",
             f"{asset} of recipe '{recipe}' was made without statistics, by an earlier rm_assets",
             fix=f"remove {found.folder} and run again",
         )
-    stats: dict[str, Any] = json.loads((found.folder / "stats.json").read_text("utf-8"))
+    stats: dict[str, Any] = json.loads((found.folder / STATISTICS).read_text("utf-8"))
     return stats
 
 

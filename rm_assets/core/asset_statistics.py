@@ -68,7 +68,7 @@ def distribution_rows(section: Mapping[str, Any]) -> list[dict[str, str | int]]:
 
 def section_rows(stats: Mapping[str, Any], by: str) -> list[dict[str, str | int]]:
     """All rows beside each split or source (`by`: "by_split", "by_source") for people: a row a figure, then the medians."""
-    sections: dict[str, Any] = {"all": stats["all"], **stats[by]}
+    sections: dict[str, Any] = {"all rows": stats["all"], **stats[by]}
     whole = stats["all"]
     rows: list[dict[str, str | int]] = [{"": "rows", **{name: f"{of['n']:,}" for name, of in sections.items()}}]
     rows += [
@@ -97,7 +97,7 @@ def _words(name: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _sources(table: TableNumbers) -> Iterator[tuple[str, Mask]]:

@@ -39,7 +39,7 @@ class Drift:
 
 
 def stability_index(older: Sequence[int], newer: Sequence[int]) -> tuple[float, float]:
-    """Population stability index of two lists of counts by bin, and its bound by chance; 0 where they are proportional.
+    """Population stability index of two lists of counts by bin, and its bound by chance; 0 where they are equal.
 
     Sum over bins of (p - q) ln(p / q), where p and q are the shares with half a count added to each bin; bins that are
     empty in both do not count. Of samples of one distribution, index / (1/N + 1/M) is distributed about as chi squared with

@@ -23,7 +23,7 @@ EXCERPT_CHARS = 80
 
 @dataclass(frozen=True)
 class Feature:
-    """A number of a row; None where the row has none. `share` features are true or false."""
+    """A number of a row; None where the row has none. Of the kind "share" it is true or false."""
 
     kind: Literal["length", "number", "share"]
     meaning: str
@@ -117,8 +117,7 @@ class TableNumbers:
 
     `values`: by feature, NaN where a row has none. `group`: rows of one prompt (of one comparison, where rewards only
     compare within it) have one number. `split` and `source` are places in SPLITS and `sources`. `text`: 64-bit hash of
-    the texts, equal for duplicates. `lowest` and `highest`: the
-    rows at the ends of the watched feature, most extreme first.
+    the texts, equal for duplicates. `lowest` and `highest`: the rows at the ends of the watched feature, most extreme first.
     """
 
     asset: str
@@ -159,7 +158,7 @@ def gather(asset: str, rows: Iterable[Any]) -> TableNumbers:
         group.append(num_groups + comparisons.setdefault(comparison, len(comparisons)))
         split.append(SPLITS.index(row.split))
         source.append(sources.setdefault(row.source, len(sources)))
-        digest = hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        digest = hashlib.blake2b("\0".join(texts).encode(), digest_size=8).digest()
         text.append(int.from_bytes(digest))
     return TableNumbers(
         asset,

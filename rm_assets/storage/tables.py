@@ -28,6 +28,8 @@ TABLES: dict[str, tuple[str, type[Any]]] = {
     "implicit_pairs": ("pairs.parquet", Pair),
 }
 """File and records of the assets that are tables."""
+STATISTICS, HISTOGRAMS = "stats.json", "histograms.svg"
+"""Files beside each of them."""
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 

@@ -6,9 +6,7 @@ from rm_assets.core.asset_statistics import describe
 from rm_assets.core.histograms_svg import histograms_svg
 from rm_assets.core.table_numbers import gather
 from rm_assets.storage.files import write_json, write_text
-from rm_assets.storage.tables import TABLES, read_table
-
-STATISTICS, PICTURE = "stats.json", "histograms.svg"
+from rm_assets.storage.tables import HISTOGRAMS, STATISTICS, TABLES, read_table
 
 
 def write_statistics(asset: str, folder: Path) -> list[str]:
@@ -18,5 +16,5 @@ def write_statistics(asset: str, folder: Path) -> list[str]:
     file, record = TABLES[asset]
     stats = describe(gather(asset, read_table(folder / file, record)))
     write_json(folder / STATISTICS, stats)
-    write_text(folder / PICTURE, histograms_svg(stats))
-    return [STATISTICS, PICTURE]
+    write_text(folder / HISTOGRAMS, histograms_svg(stats))
+    return [STATISTICS, HISTOGRAMS]

@@ -101,8 +101,8 @@ def test_sources_beyond_the_twentieth_are_together() -> None:
 def test_tables_for_people_have_a_row_a_figure_and_a_column_a_split() -> None:
     stats = describe(gather("gold_rewards", REWARDS))
     rows = {row.pop(""): row for row in section_rows(stats, "by_split")}
-    assert rows["tie rate"] == {"all": "0.25", "train": "0", "test": "0.3333"}
-    assert rows["gold reward, median"] == {"all": "3", "train": "4.5", "test": "1"}
+    assert rows["tie rate"] == {"all rows": "0.25", "train": "0", "test": "0.3333"}
+    assert rows["gold reward, median"] == {"all rows": "3", "train": "4.5", "test": "1"}
     assert distribution_rows(stats["all"])[0]["50%"] == "3"
 
 

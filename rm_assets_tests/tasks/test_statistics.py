@@ -38,7 +38,7 @@ def test_dagster_shows_figures_tables_and_a_picture(bench: Bench) -> None:
     assert shown["stats/tie_rate"] == 0 and shown["stats/length_correlation_within"] == 1
     table = shown["stats/by_split"]
     assert isinstance(table, dg.TableMetadataValue)
-    assert [column.name for column in table.schema.columns] == ["", "all", "train", "test"]
-    assert table.records[0].data == {"": "rows", "all": "24", "train": "16", "test": "8"}
+    assert [column.name for column in table.schema.columns] == ["", "all rows", "train", "test"]
+    assert table.records[0].data == {"": "rows", "all rows": "24", "train": "16", "test": "8"}
     assert len(shown["stats/tie_rate_by_mean_gold"].records) == 1  # every prompt has the mean gold reward 0.5
     assert "](data:image/svg+xml;base64," in shown["plot/histograms"].value
