@@ -21,7 +21,6 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.growth import WORDS, measured
-from rm_assets.core.data_checks import DATA_CHECKS
 from rm_assets.core.recipe import ChecksSection, LimitedCheck, Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
@@ -72,16 +71,20 @@ def recipe_of(folder: Path) -> Recipe:
 
 def checks(folder: Path) -> dict[str, Any]:
     """All checks of the data, in this process."""
-    from rm_assets.checks.data import check_input
+    from rm_assets.checks.data import TABLE_CHECKS, check_input
 
     recipe, store = recipe_of(folder), Compute(home=str(folder / "home")).store()
 
+    checked = {name: check for name, check in TABLE_CHECKS.items() if check.asset != "reward_model"}
+
     def run_all() -> int:
-        for name, check in DATA_CHECKS.items():
+        for name, check in checked.items():
             settings, want = getattr(ChecksSection(), name), wanted(store, recipe, check.asset)
             limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
-            print(name, check.find(*(check_input(store, want, source) for source in check.reads), *limit).sentence)
-        return len(DATA_CHECKS)
+            print(
+                name, check.find(*(check_input(store, recipe, want, source) for source in check.reads), *limit).sentence
+            )
+        return len(checked)
 
     figures, num_checks = measured(run_all)
     return {"stage": "checks", "num_checks": num_checks, **figures}

@@ -10,7 +10,7 @@ from rm_assets.assets.prompts import prompts
 from rm_assets.assets.reward_model import reward_model
 from rm_assets.assets.sampled_responses import sampled_responses
 from rm_assets.automation.jobs import build_reward_model
-from rm_assets.checks.data import data_checks
+from rm_assets.checks.data import table_checks
 from rm_assets.checks.inputs import input_checks
 from rm_assets.checks.model import better_than_length, release_gives_the_reported_rewards
 from rm_assets.resources.compute import Compute
@@ -19,7 +19,7 @@ from rm_assets.resources.console import plain
 defs = dg.Definitions(
     assets=[prompts, sampled_responses, gold_rewards, implicit_pairs, reward_model, evaluation_report, hub_release],
     asset_checks=[
-        *data_checks,
+        *table_checks,
         input_checks,
         better_than_length,
         release_gives_the_reported_rewards,

@@ -21,15 +21,15 @@ def bench(tmp_path: Path) -> Bench:
     return made
 
 
-def run(bench: Bench, checks: dict[str, dict[str, object]], **sections: object) -> subprocess.CompletedProcess[str]:
-    """Up to the pairs, or to the model where the recipe's training is given."""
+def run(
+    bench: Bench, checks: dict[str, dict[str, object]], select: str = "*implicit_pairs", **sections: object
+) -> subprocess.CompletedProcess[str]:
     bench.recipe(checks=checks, **sections)
-    last = "reward_model" if sections else "implicit_pairs"
     environment = {
         **os.environ, "RM_ASSETS_RECIPES": str(bench.folder / "recipes"), "RM_ASSETS_HOME": str(bench.home),
         "DAGSTER_HOME": "", "COLUMNS": "200",
     }  # fmt: skip
-    command = [sys.executable, "-m", "rm_assets.cli.main", "run", "toy", "--select", f"*{last}"]
+    command = [sys.executable, "-m", "rm_assets.cli.main", "run", "toy", "--select", select]
     return subprocess.run(command, env=environment, cwd=bench.folder, capture_output=True, text=True, check=False)
 
 
@@ -41,7 +41,8 @@ def test_a_warning_is_printed_and_stops_nothing(bench: Bench) -> None:
     done = run(bench, {"enough_pairs": {"severity": "off"}})
     assert done.returncode == 0, done.stderr
     assert "warning: sampled_responses, responses_are_not_empty: 1 of 24 (4.2%) responses are empty" in done.stdout
-    assert "20 of 22 checks passed" in done.stdout  # eight toy pairs of which the longer is better
+    # Eight toy pairs, of which the longer is better; the empty response is far shorter than most.
+    assert "26 of 29 checks passed" in done.stdout
     assert "implicit_pairs" in made(bench)
 
 
@@ -60,9 +61,27 @@ def test_an_error_keeps_what_depends_on_the_asset_from_being_made(bench: Bench) 
 def test_a_base_that_would_read_the_start_token_twice_is_named_before_anything_is_trained(bench: Bench) -> None:
     save_causal(bench.folder / "recipes" / "base", "llama")
     training = {**TOY["training"], "base": {"path": "base", "chat_template": "{{- bos_token -}}" + BOS_TEMPLATE}}
-    done = run(bench, {}, training=training)
+    done = run(bench, {}, select="*reward_model", training=training)
     assert done.returncode == 1
     said = "error: implicit_pairs, one_start_token: of 24 conversations 24 with 2 start tokens (<|bos|>), one is right; give training.base a chat_template that writes it once"
     assert said in done.stdout
     assert done.stdout.count("error: implicit_pairs") == 1
     assert made(bench) == {"prompts", "sampled_responses", "gold_rewards", "implicit_pairs"}
+
+
+def test_prompts_that_grew_since_the_version_before_are_a_warning(bench: Bench) -> None:
+    short = [f"what is {n} and {n}" for n in range(100)]
+    checks: dict[str, dict[str, object]] = {
+        "prompt_lengths_are_usual": {"severity": "off"}
+    }  # the few test prompts stay short
+    for prompts in (short, [f"{prompt}, " + "and so on " * 20 for prompt in short]):
+        bench.write("prompts.jsonl", [{"prompt": prompt} for prompt in prompts])
+        done = run(bench, checks, select="prompts")
+        assert done.returncode == 0, done.stderr
+    (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warning:")]
+    assert warning.startswith("warning: prompts, prompts_have_not_drifted: prompt_")
+    assert "prompt_chars: PSI" in warning and "KS 0.962, median 17 before and 219 now" in warning
+    assert warning.endswith("(104 rows before, 104 now)")
+    # With the first content again, the second is the version before.
+    bench.write("prompts.jsonl", [{"prompt": prompt} for prompt in short])
+    assert "median 219 before and 17 now" in run(bench, checks, select="prompts").stdout

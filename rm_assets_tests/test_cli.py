@@ -82,6 +82,19 @@ def test_a_part_of_the_graph_runs_shows_and_is_not_made_twice(tmp_path: Path, re
     assert "0 pairs made" in again.stdout and "task pair starts" not in again.stderr
     shown = rm_assets("show", "implicit_pairs", "--recipe", "mine", "--json", home=tmp_path, recipes=recorded)
     assert json.loads(shown.stdout)["counts"]["pairs"] == 40
+    every = rm_assets("stats", "mine", "--json", home=tmp_path, recipes=recorded)
+    assert [stats["all"]["n"] for stats in json.loads(every.stdout)] == [40, 80, 80, 40]
+    gold = rm_assets("stats", "mine", "gold_rewards", home=tmp_path, recipes=recorded)
+    assert gold.stdout.startswith("gold_rewards\n") and "tie rate by mean gold" in gold.stdout
+
+
+def test_statistics_of_what_is_not_made_or_no_table_are_store_002(tmp_path: Path) -> None:
+    for arguments, said in (
+        (("embedded",), "prompts of recipe 'embedded' has not been made"),
+        (("embedded", "reward_model"), "'reward_model' has no statistics"),
+    ):
+        result = rm_assets("stats", *arguments, home=tmp_path)
+        assert result.returncode == 1 and "[STORE_002]" in result.stderr and said in result.stderr
 
 
 def test_what_was_not_made_is_not_shown(tmp_path: Path) -> None:

@@ -82,5 +82,6 @@ def test_the_graph_shows_and_a_button_builds_an_asset(server: str, tmp_path: Pat
         assert len(list(manifests.glob("*/manifest.json"))) == 1
         page.goto(f"{server}/assets/prompts?view=partitions&partition=tiny")
         page.get_by_text("data/num_train_prompts").first.wait_for()
+        page.get_by_text("prompt chars, median").first.wait_for()
         page.screenshot(path=tmp_path / "prompts.png")
         browser.close()

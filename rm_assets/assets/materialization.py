@@ -1,12 +1,16 @@
-"""A committed asset as Dagster shows it: data version, counts, facts, schema, examples, plots."""
+"""A committed asset as Dagster shows it: data version, counts, facts, statistics, schema, examples, plots."""
 
 import base64
+import json
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from rm_assets.core.asset_statistics import LEVELS, distribution_rows, key_figures, level_rows, section_rows
 from rm_assets.resources.compute import Made
 from rm_assets.storage.store import Manifest
+from rm_assets.storage.tables import HISTOGRAMS, STATISTICS
 
 OWNERS = ["team:reward-models"]
 
@@ -21,7 +25,8 @@ def materialize_result(made: Made) -> dg.MaterializeResult[Any]:
         **{f"rm/{name}": _value(fact) for name, fact in manifest.facts.items() if fact is not None},
         **{f"data/num_{name}": count for name, count in manifest.counts.items()},
         **{f"work/{name.replace(' ', '_')}": 0 if made.was_there else count for name, count in manifest.work.items()},
-        **{f"plot/{plot.removesuffix('.png')}": _picture(made, plot) for plot in manifest.plots},
+        **{f"plot/{Path(plot).stem}": _picture(made, plot) for plot in manifest.plots},
+        **_statistics(made),
         **_examples(manifest),
         **_schema(manifest),
         "rm/was_made_before": dg.MetadataValue.bool(made.was_there),
@@ -59,6 +64,29 @@ def _schema(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _statistics(made: Made) -> dict[str, Any]:
+    """Figures, whose history the UI draws, and tables of distributions, splits and sources."""
+    file = made.folder / STATISTICS
+    if STATISTICS not in made.manifest.extras:
+        return {}
+    stats = json.loads(file.read_text("utf-8"))
+    return {
+        "stats/path": dg.MetadataValue.path(file),
+        **{f"stats/{name}": round(value, 6) for name, value in key_figures(stats).items()},
+        "stats/distributions": _table(distribution_rows(stats["all"])),
+        "stats/by_split": _table(section_rows(stats, "by_split")),
+        "stats/by_source": _table(section_rows(stats, "by_source")),
+        **{f"stats/{name}": _table(level_rows(stats[name])) for name in LEVELS.values() if stats.get(name)},
+        "plot/histograms": _picture(made, HISTOGRAMS),
+    }
+
+
+def _table(rows: list[dict[str, str | int]]) -> Any:
+    columns = [dg.TableColumn(name, "int" if isinstance(value, int) else "string") for name, value in rows[0].items()]
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], dg.TableSchema(columns))
+
+
 def _picture(made: Made, plot: str) -> Any:
     data = base64.b64encode((made.folder / plot).read_bytes()).decode()
-    return dg.MetadataValue.md(f"![{plot}](data:image/png;base64,{data})")
+    kind = {".png": "png", ".svg": "svg+xml"}[Path(plot).suffix]
+    return dg.MetadataValue.md(f"![{plot}](data:image/{kind};base64,{data})")

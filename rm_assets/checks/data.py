@@ -1,4 +1,4 @@
-"""Checks of assets, one for each entry of core/data_checks.py and of TRAINING_CHECKS. With severity `error`, what would be built on a fault is not built."""
+"""Checks of assets, one for each entry of TABLE_CHECKS. With severity `error`, what would be built on a fault is not built."""
 
 from typing import Any
 
@@ -6,20 +6,22 @@ import dagster as dg
 
 from rm_assets.checks.recipe_check import check_result, recipe_check
 from rm_assets.core.data_checks import DATA_CHECKS, DataCheck, Finding
+from rm_assets.core.drift import DRIFT_CHECKS
 from rm_assets.core.input_checks import TRAINING_CHECKS
-from rm_assets.core.recipe import ChecksSection, LimitedCheck
-from rm_assets.core.records import GoldReward, Pair, Prompt, Response
+from rm_assets.core.recipe import ChecksSection, LimitedCheck, Recipe
 from rm_assets.resources.compute import Compute
-from rm_assets.storage.lineage import Wanted, wanted
+from rm_assets.storage.lineage import Wanted, earlier, wanted
 from rm_assets.storage.store import Store
-from rm_assets.storage.tables import Table
+from rm_assets.storage.tables import TABLES, Table
 
-TABLES: dict[str, tuple[str, str, type[Any]]] = {
-    "prompts": ("prompts", "prompts.parquet", Prompt),
-    "responses": ("sampled_responses", "responses.parquet", Response),
-    "rewards": ("gold_rewards", "gold_rewards.parquet", GoldReward),
-    "pairs": ("implicit_pairs", "pairs.parquet", Pair),
+ASSETS = {
+    "prompts": "prompts",
+    "responses": "sampled_responses",
+    "rewards": "gold_rewards",
+    "pairs": "implicit_pairs",
 }
+"""By what a check calls its table."""
+TABLE_CHECKS = {**DATA_CHECKS, **DRIFT_CHECKS, **TRAINING_CHECKS}
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
 
@@ -31,7 +33,7 @@ def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:
             return check_result(Finding(True, "turned off by the recipe"))
         want = wanted(store, recipe, check.asset)
         limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
-        finding = check.find(*(check_input(store, want, source) for source in check.reads), *limit)
+        finding = check.find(*(check_input(store, recipe, want, source) for source in check.reads), *limit)
         return check_result(finding, SEVERITIES[settings.severity])
 
     run.__name__ = name
@@ -44,15 +46,22 @@ def description_of(name: str) -> str:
     return description[:1].upper() + description[1:]
 
 
-def check_input(store: Store, want: Wanted, source: str) -> Any:
-    """Counts or facts of the manifest, counts of the pairs, or a table that the asset is or reads."""
+def check_input(store: Store, recipe: Recipe, want: Wanted, source: str) -> Any:
+    """Counts or facts of the manifest, counts of the pairs, or a table that the asset is or reads, now or in the version before."""
     if source in ("counts", "facts"):
         return getattr(want.manifest, source, {})
     if source == "pair_counts":
         return want.inputs["implicit_pairs"].counts
-    asset, file, record = TABLES[source]
-    digest = want.digest if asset == want.asset else want.inputs[asset].digest
+    if source.startswith("earlier "):
+        before = earlier(store, recipe, want)
+        return _table(store, want.asset, before.digest) if before else None
+    asset = ASSETS[source]
+    return _table(store, asset, want.digest if asset == want.asset else want.inputs[asset].digest)
+
+
+def _table(store: Store, asset: str, digest: str) -> Table[Any]:
+    file, record = TABLES[asset]
     return Table(store.folder(asset, digest) / file, record)
 
 
-data_checks = [_declare(name, check) for name, check in (DATA_CHECKS | TRAINING_CHECKS).items()]
+table_checks = [_declare(name, check) for name, check in TABLE_CHECKS.items()]

@@ -72,6 +72,26 @@ def show(
 
 
 @app.command()
+def stats(
+    recipe: Annotated[str, typer.Argument(help="Name of the recipe.")],
+    asset: Annotated[
+        str | None, typer.Argument(help="prompts, sampled_responses, gold_rewards or implicit_pairs; all without it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the stats.json of each, as a list.")] = False,
+) -> None:
+    """Lengths, rewards, margins, ties, duplicates and outliers of a recipe's data, by split and by source."""
+    from rm_assets.cli.stats import print_statistics, read_statistics
+
+    found = read_statistics(recipe, asset)
+    if as_json:
+        json.dump(found, sys.stdout, indent=2, ensure_ascii=False)
+        print()
+    else:
+        for each in found:
+            print_statistics(each, Console())
+
+
+@app.command()
 def trace(
     pair: Annotated[str | None, typer.Option(help="Id of a pair.")] = None,
     response: Annotated[str | None, typer.Option(help="Id of a response.")] = None,

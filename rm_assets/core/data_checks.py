@@ -26,6 +26,8 @@ class Finding:
 
 
 Table = Literal["prompts", "responses", "rewards", "pairs"]
+Earlier = Literal["earlier prompts", "earlier responses", "earlier rewards", "earlier pairs"]
+"""The table in the version before; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class DataCheck:
     """A check of one asset: the tables it reads, in the order in which `find` takes them, before the limit if it has one."""
 
     asset: str
-    reads: tuple[Table | Literal["counts", "facts", "pair_counts"], ...]
+    reads: tuple[Table | Earlier | Literal["counts", "facts", "pair_counts"], ...]
     find: Callable[..., Finding]
 
 

@@ -9,7 +9,7 @@ NUM_STEPS = 10
 
 
 def smoke_recipe(recipe: Recipe) -> Recipe:
-    """`recipe` cut down. Its digests differ, so its results never stand in for the real ones."""
+    """`recipe` cut down. Its digests and name differ, so its results never stand in for the real ones or as their version before."""
     prompts: dict[str, Any] = {"max_prompts": min(NUM_PROMPTS, recipe.prompts.max_prompts or NUM_PROMPTS)}
     # Shares large enough that none of the three sides is empty among so few prompts.
     test = 0.3 if recipe.prompts.test is None else 0.0
@@ -27,6 +27,7 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     training = {"max_optimizer_steps": NUM_STEPS, "pairs_per_step": min(recipe.training.pairs_per_step, 4)}
     return recipe.model_copy(
         update={
+            "name": f"{recipe.name} (smoke)",
             "prompts": recipe.prompts.model_copy(update=prompts),
             "sampling": sampling,
             "training": recipe.training.model_copy(update=training),

@@ -16,8 +16,8 @@ Interval = tuple[float, float]
 def _finite(values: Iterable[float], name: str) -> list[float]:
     """The values as floats. Raises: ValueError for one that is not finite."""
     found = [float(value) for value in values]
-    bad = next((index for index, value in enumerate(found) if not math.isfinite(value)), None)
-    if bad is not None:
+    if not all(map(math.isfinite, found)):
+        bad = next(index for index, value in enumerate(found) if not math.isfinite(value))
         raise ValueError(f"{name}[{bad}] is {found[bad]}; every value must be a finite number")
     return found
 

@@ -43,3 +43,10 @@ def wanted(store: Store, recipe: Recipe, asset: str, fingerprint: Callable[[str]
     settings = stage.settings(recipe, fingerprint or Fingerprints(store.home / "fingerprints").of)
     of_digest = asset_digest(asset, stage.version, settings, {name: m.data_version for name, m in inputs.items()})
     return Wanted(asset, of_digest, settings, inputs, store.manifest(asset, of_digest))
+
+
+def earlier(store: Store, recipe: Recipe, want: Wanted) -> Manifest | None:
+    """The version before: what the recipe's name made last of this asset, apart from the present content."""
+    content = want.manifest.data_version if want.manifest else None
+    others = [m for m in store.manifests(want.asset) if m.recipe == recipe.name and m.data_version != content]
+    return max(others, key=lambda m: (m.made.get("at", ""), m.digest), default=None)

@@ -13,8 +13,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from rm_assets.storage.files import file_sha256, full_or_denied, write_json
 class Manifest:
     """What was made, from what, and how. `data_version` is the hash of the files, so equal content is equal downstream.
 
-    `counts` says what is in the result, `work` what was computed to make it (and not taken from earlier shards).
+    `extras` are files beside them that follow from them: statistics, pictures. `counts` says what is in the result, `work` what was computed to make it (and not taken from earlier shards).
     `facts`, `examples`, `columns` and `plots` are what a person sees of it.
     """
 
@@ -46,6 +46,7 @@ class Manifest:
     examples: list[dict[str, str]] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
     plots: list[str] = field(default_factory=list)
+    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
 
 
@@ -70,7 +71,7 @@ class Store:
             return None
         try:
             manifest = Manifest(**json.loads(file.read_text("utf-8")))
-            sizes = {name: entry["bytes"] for name, entry in manifest.files.items()}
+            sizes = {name: entry["bytes"] for name, entry in {**manifest.files, **manifest.extras}.items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise StoreError(
                 "STORE_003", f"{file} is not a manifest", why=repr(error), fix=f"remove {folder} and run again"
@@ -85,14 +86,21 @@ class Store:
                 )
         return manifest
 
-    def commit(self, manifest_without_files: dict[str, Any], folder: Path, files: list[str]) -> Manifest:
-        """Hashes `files`, writes the manifest, removes the working state. From here on the result exists."""
-        entries = {
-            name: {"sha256": file_sha256(folder / name), "bytes": (folder / name).stat().st_size}
-            for name in sorted(files)
-        }
+    def manifests(self, asset: str) -> list[Manifest]:
+        """All that is committed of an asset and whole."""
+        found = []
+        for file in (self.home / asset).glob("*/manifest.json"):
+            with suppress(StoreError):  # damage is the concern of those who want that very version
+                found.append(self.manifest(asset, file.parent.name))
+        return [manifest for manifest in found if manifest]
+
+    def commit(
+        self, manifest_without_files: dict[str, Any], folder: Path, files: list[str], extras: Iterable[str] = ()
+    ) -> Manifest:
+        """Hashes `files` and `extras`, writes the manifest, removes the working state. From here on the result exists."""
+        entries, beside = ({name: _entry(folder / name) for name in sorted(names)} for names in (files, extras))
         data_version = digest({name: entry["sha256"] for name, entry in entries.items()})
-        manifest = Manifest(**manifest_without_files, files=entries, data_version=data_version)
+        manifest = Manifest(**manifest_without_files, files=entries, data_version=data_version, extras=beside)
         write_json(folder / "manifest.json", asdict(manifest))
         shutil.rmtree(folder / "work", ignore_errors=True)
         return manifest
@@ -108,6 +116,10 @@ class Store:
         """Held by the one process of this store that keeps the device busy; others say so and wait, using no CPU."""
         with _locked(self.home / "device.lock", lambda: say("waiting: another task is using the device")):
             yield
+
+
+def _entry(file: Path) -> dict[str, Any]:
+    return {"sha256": file_sha256(file), "bytes": file.stat().st_size}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rm_assets.core.errors import StoreError
-from rm_assets.core.records import Messages
+from rm_assets.core.records import GoldReward, Messages, Pair, Prompt, Response
 from rm_assets.storage.files import whole_file
 
 Record = TypeVar("Record")
@@ -21,6 +21,15 @@ Record = TypeVar("Record")
 pa.set_memory_pool(pa.system_memory_pool())
 BATCH_ROWS = 1_024
 """Rows in memory at a time, and in one row group of a file."""
+TABLES: dict[str, tuple[str, type[Any]]] = {
+    "prompts": ("prompts.parquet", Prompt),
+    "sampled_responses": ("responses.parquet", Response),
+    "gold_rewards": ("gold_rewards.parquet", GoldReward),
+    "implicit_pairs": ("pairs.parquet", Pair),
+}
+"""File and records of the assets that are tables."""
+STATISTICS, HISTOGRAMS = "stats.json", "histograms.svg"
+"""Files beside each of them."""
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 

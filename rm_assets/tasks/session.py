@@ -28,6 +28,7 @@ from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.hub_datasets import commits_read
 from rm_assets.storage.store import Manifest, Store
+from rm_assets.tasks.statistics import write_statistics
 
 
 class LineReporter:
@@ -166,6 +167,7 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
         task.folder.mkdir(parents=True, exist_ok=True)
         product = work(task)
         _require_same_sources(task)
+        extras = write_statistics(asset, task.folder)
         record = {f.name: getattr(product, f.name) for f in fields(product) if f.name != "files"} | {
             "asset": asset,
             "digest": of_digest,
@@ -176,7 +178,7 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
             "inputs": {name: {"digest": m.digest, "data_version": m.data_version} for name, m in known.items()},
             "made": _circumstances(time.monotonic() - started, request.get("run_id", "")),
         }
-        store.commit(record, task.folder, product.files)
+        store.commit(record, task.folder, product.files, extras)
 
 
 def _require_same_sources(task: Task) -> None:

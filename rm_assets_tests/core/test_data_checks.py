@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rm_assets.core.data_checks import DATA_CHECKS, near_training
+from rm_assets.core.drift import DRIFT_CHECKS
 from rm_assets.core.input_checks import INPUT_CHECKS, TRAINING_CHECKS
 from rm_assets.core.pairing import by_prompt, make_pairs
 from rm_assets.core.recipe import ChecksSection, LimitedCheck, PairsSection
@@ -33,6 +34,7 @@ WORDS = [
     "cherry",
 ]
 Tables = dict[str, Any]
+ALL_CHECKS = {**DATA_CHECKS, **DRIFT_CHECKS}
 
 
 def text(number: int, length: int) -> str:
@@ -71,10 +73,10 @@ def with_pairs(tables: Tables, section: PairsSection = PairsSection()) -> Tables
 def failing(tables: Tables) -> set[str]:
     """The checks that fail at the limits that every recipe begins with."""
     failed = set()
-    for name, check in DATA_CHECKS.items():
+    for name, check in ALL_CHECKS.items():
         settings = getattr(ChecksSection(), name)
         limit = [settings.limit] if isinstance(settings, LimitedCheck) else []
-        finding = check.find(*(tables[source] for source in check.reads), *limit)
+        finding = check.find(*(tables.get(source) for source in check.reads), *limit)
         assert finding.sentence and all(math.isfinite(number) for number in finding.numbers.values())
         if not finding.passed:
             failed.add(name)
@@ -136,6 +138,18 @@ def few(tables: Tables) -> Tables:
     )
 
 
+def with_responses(tables: Tables, edit: Callable[[str], str], every: int) -> Tables:
+    """Every n-th response edited, and what follows from it."""
+    for table in ("responses", "rewards"):
+        tables = change(tables, table, lambda r: replace(r, response=edit(r.response)), every)
+    return with_pairs(tables)
+
+
+def before(tables: Tables, table: str, edit: Callable[[Any], Any]) -> Tables:
+    """An earlier version of a table."""
+    return tables | {f"earlier {table}": change(tables, table, edit)[table]}
+
+
 FAULTS: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
     "a prompt in two splits": (in_two_splits, {"splits_are_disjoint"}),
     "leaked test prompts": (leaked, {"test_prompts_are_new"}),
@@ -144,7 +158,7 @@ FAULTS: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
     ),
     "empty responses": (
         lambda t: change(change(t, "responses", lambda r: replace(r, response=" "), 20), "rewards", lambda r: replace(r, response=" "), 20),
-        {"responses_are_not_empty", "pairs_agree_with_gold"},
+        {"responses_are_not_empty", "response_lengths_are_usual", "pairs_agree_with_gold"},
     ),
     "responses cut by the limit": (lambda t: change(t, "responses", lambda r: replace(r, finished=False), 3), {"responses_are_whole"}),
     "swapped rewards": (swapped_rewards, {"rewards_follow_responses"}),
@@ -175,11 +189,39 @@ FAULTS: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
         {"pairs_are_distinct"},
     ),
     "the longer response is always better": (longer_is_better, {"length_does_not_decide"}),
+    "prompts a third as long before": (
+        lambda t: before(t, "prompts", lambda p: replace(p, prompt=p.prompt[: len(p.prompt) // 3])), {"prompts_have_not_drifted"},
+    ),
+    "another mixture of sources before": (
+        lambda t: before(t, "prompts", lambda p: replace(p, source="s0" if p.row % 10 else "s1")), {"prompts_have_not_drifted"},
+    ),
+    "responses twice as long before": (
+        lambda t: before(t, "responses", lambda r: replace(r, response=r.response * 2)), {"responses_have_not_drifted"},
+    ),
+    "lower gold rewards before": (
+        lambda t: before(t, "rewards", lambda r: replace(r, gold_reward=r.gold_reward - 2)), {"rewards_have_not_drifted"},
+    ),
+    "wider margins before": (
+        lambda t: before(t, "pairs", lambda p: replace(p, gold_margin=p.gold_margin * 10)), {"pairs_have_not_drifted"},
+    ),
+    "some prompts far too long": (lambda t: change(t, "prompts", lambda p: replace(p, prompt=p.prompt * 40), 25), {"prompt_lengths_are_usual"}),
+    "some responses far too long": (lambda t: with_responses(t, lambda text: text * 100, 25), {"response_lengths_are_usual"}),
+    "some rewards far too high": (
+        lambda t: relabelled(t, lambda r: r.gold_reward + 1000 * (r.row % 8 == r.sample_index == 0)), {"rewards_are_usual"},
+    ),
 }  # fmt: skip
 
 
 def test_no_check_fails_on_sound_data() -> None:
     assert failing(sound()) == set()
+
+
+def test_no_check_fails_where_the_version_before_was_the_same() -> None:
+    tables = sound()
+    assert (
+        failing(tables | {f"earlier {table}": tables[table] for table in ("prompts", "responses", "rewards", "pairs")})
+        == set()
+    )
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -199,11 +241,11 @@ def test_a_response_without_reward_needs_a_reason() -> None:
 
 
 def test_every_check_has_a_fault_that_it_finds_and_an_entry_in_the_recipe() -> None:
-    assert set().union(*(expected for _, expected in FAULTS.values())) == set(DATA_CHECKS)
-    assert list(ChecksSection.model_fields) == [*DATA_CHECKS, *INPUT_CHECKS, *TRAINING_CHECKS]
+    assert set().union(*(expected for _, expected in FAULTS.values())) == set(ALL_CHECKS)
+    assert set(ChecksSection.model_fields) == {*ALL_CHECKS, *INPUT_CHECKS, *TRAINING_CHECKS}
     assert all(
         str(ChecksSection.model_fields[name].description).startswith(f"{check.asset}: ")
-        for name, check in (DATA_CHECKS | TRAINING_CHECKS).items()
+        for name, check in (ALL_CHECKS | TRAINING_CHECKS).items()
     )
 
 

@@ -138,6 +138,7 @@ def test_what_the_trl_engine_cannot_do_is_refused_with_what_to_set(changes: dict
 def test_smoke_form_of_a_shipped_recipe_is_a_valid_recipe_that_pushes_nothing(key: str) -> None:
     smoke = smoke_recipe(RecipeBook(environment={}).load(key))
     assert Recipe.model_validate(smoke.model_dump()) == smoke
+    assert smoke.name == f"{key} (smoke)"  # or the next real run would call it the version before
     assert smoke.release.validate_only
     assert smoke.training.max_optimizer_steps == 10
 

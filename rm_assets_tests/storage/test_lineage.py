@@ -7,7 +7,7 @@ import pytest
 
 from rm_assets.core.errors import DataError, StoreError
 from rm_assets.core.recipe import Recipe
-from rm_assets.storage.lineage import wanted
+from rm_assets.storage.lineage import earlier, wanted
 from rm_assets.storage.store import Store
 
 
@@ -21,7 +21,7 @@ def recipe(folder: Path, name: str = "mine", **changes: Any) -> Recipe:
     return Recipe.model_validate({"name": name, **sections, **changes})
 
 
-def commit(store: Store, mine: Recipe, asset: str, content: str = "rows") -> str:
+def commit(store: Store, mine: Recipe, asset: str, content: str = "rows", at: str = "") -> str:
     """Commits a result with this content as what `mine` wants of `asset`, and returns its digest."""
     want = wanted(store, mine, asset)
     folder = store.folder(asset, want.digest)
@@ -29,7 +29,7 @@ def commit(store: Store, mine: Recipe, asset: str, content: str = "rows") -> str
     (folder / "rows").write_text(content)
     record: dict[str, Any] = {
         "asset": asset, "digest": want.digest, "recipe": mine.name, "stage_version": 1, "settings": want.settings,
-        "inputs": {}, "counts": {}, "work": {},
+        "inputs": {}, "counts": {}, "work": {}, "made": {"at": at},
     }  # fmt: skip
     store.commit(record, folder, ["rows"])
     return want.digest
@@ -102,3 +102,25 @@ def test_the_run_seed_enters_the_training_alone(tmp_path: Path, store: Store) ->
     for asset in ("prompts", "sampled_responses", "gold_rewards", "implicit_pairs"):
         assert commit(store, one, asset) == wanted(store, two, asset).digest
     assert wanted(store, one, "reward_model").digest != wanted(store, two, "reward_model").digest
+
+
+def test_the_version_before_is_what_the_recipe_made_last_of_other_content(tmp_path: Path, store: Store) -> None:
+    def version(num_prompts: int, name: str = "mine") -> Recipe:
+        return recipe(tmp_path, name, prompts={"source": {"kind": "generator", "num_prompts": num_prompts}})
+
+    def before(of: Recipe) -> str | None:
+        found = earlier(store, of, wanted(store, of, "prompts"))
+        return found.digest if found else None
+
+    first = commit(store, version(10), "prompts", "first", "2026-01-01")
+    assert before(version(10)) is None
+    commit(store, version(11, "other"), "prompts", "of another recipe", "2026-01-02")
+    second = commit(store, version(12), "prompts", "second", "2026-01-03")
+    assert before(version(12)) == first
+    commit(store, version(13), "prompts", "second", "2026-01-04")
+    assert before(version(13)) == first  # the same content by another way is no other version
+    third = commit(store, version(14), "prompts", "third", "2026-01-05")
+    assert (
+        before(version(12)) == third and before(version(10)) == third
+    )  # back to an old one: the last is the version before
+    assert second != third

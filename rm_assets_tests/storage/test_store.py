@@ -52,6 +52,27 @@ def test_a_folder_without_manifest_does_not_exist(tmp_path: Path) -> None:
     assert store.manifest("prompts", "d") is None
 
 
+def test_extras_count_for_damage_and_not_for_the_data_version(tmp_path: Path) -> None:
+    store, folder, plain = committed(tmp_path)
+    (folder / "stats.json").write_text("{}")
+    manifest = store.commit(RECORD, folder, ["a.txt"], ["stats.json"])
+    assert manifest.extras["stats.json"]["bytes"] == 2 and manifest.data_version == plain.data_version
+    assert store.manifest("prompts", "d") == manifest
+    (folder / "stats.json").unlink()
+    with pytest.raises(StoreError, match=r"stats\.json is missing"):
+        store.manifest("prompts", "d")
+
+
+def test_all_whole_results_of_an_asset_are_found(tmp_path: Path) -> None:
+    store, _, first = committed(tmp_path, "rows", "d1")
+    damaged = committed(tmp_path, "other", "d2")[1]
+    second = committed(tmp_path, "more", "d3")[2]
+    store.folder("prompts", "d4").mkdir()
+    remove(damaged)
+    assert sorted(store.manifests("prompts"), key=lambda m: m.digest) == [first, second]
+    assert store.manifests("gold_rewards") == []
+
+
 def test_equal_content_has_an_equal_data_version(tmp_path: Path) -> None:
     same = committed(tmp_path, "rows", "d1")[2], committed(tmp_path, "rows", "d2")[2]
     other = committed(tmp_path, "other rows", "d3")[2]

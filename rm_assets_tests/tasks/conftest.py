@@ -11,11 +11,10 @@ import yaml
 
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.recipe_files import RecipeBook
-from rm_assets.core.records import GoldReward, Pair, Prompt, Response
 from rm_assets.executors.local import TaskEnd, run_local
 from rm_assets.resources import compute
 from rm_assets.resources.compute import Compute, Made
-from rm_assets.storage.tables import read_table
+from rm_assets.storage.tables import TABLES, read_table
 from rm_assets.tasks import session
 from rm_assets_tests.fakes import save_causal, save_classifier
 
@@ -23,12 +22,6 @@ ASSETS = (
     "prompts", "sampled_responses", "gold_rewards", "implicit_pairs", "reward_model", "evaluation_report",
     "hub_release",
 )  # fmt: skip
-TABLES: dict[str, tuple[str, type]] = {
-    "prompts": ("prompts.parquet", Prompt),
-    "sampled_responses": ("responses.parquet", Response),
-    "gold_rewards": ("gold_rewards.parquet", GoldReward),
-    "implicit_pairs": ("pairs.parquet", Pair),
-}
 
 
 def files(*names: str) -> dict[str, Any]:

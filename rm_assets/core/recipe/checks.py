@@ -119,6 +119,32 @@ class ChecksSection(Section):
         default=LimitedCheck(severity="error", limit=0.01),
         description="reward_model: largest difference of a reward computed alone and in a batch, in standard deviations of the rewards.",
     )
+    prompts_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="prompts: largest population stability index of lengths and sources against the version before.",
+    )
+    prompt_lengths_are_usual: LimitedCheck = Field(
+        default=_warn(0.02), description="prompts: largest share of prompts that are far longer or shorter than most."
+    )
+    responses_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="sampled_responses: largest population stability index of lengths against the version before.",
+    )
+    response_lengths_are_usual: LimitedCheck = Field(
+        default=_warn(0.02),
+        description="sampled_responses: largest share of responses that are far longer or shorter than most.",
+    )
+    rewards_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="gold_rewards: largest population stability index of gold rewards against the version before.",
+    )
+    rewards_are_usual: LimitedCheck = Field(
+        default=_warn(0.02), description="gold_rewards: largest share of gold rewards that are far from most."
+    )
+    pairs_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="implicit_pairs: largest population stability index of margins and length differences against the version before.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,76 @@
+"""`rm-assets stats`: the statistics of a recipe's data assets."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rm_assets.cli.results import find
+from rm_assets.core.asset_statistics import LEVELS, distribution_rows, level_rows, section_rows
+from rm_assets.core.errors import StoreError
+from rm_assets.core.table_numbers import FEATURES
+from rm_assets.storage.tables import STATISTICS
+
+
+def read_statistics(recipe: str, asset: str | None) -> list[dict[str, Any]]:
+    """stats.json of the asset, or of every data asset that is made.
+
+    Raises: StoreError STORE_002 if it has not been made, or is no data asset; RecipeError RECIPE_001.
+    """
+    if asset is not None:
+        return [_statistics(recipe, asset)]
+    found = [_statistics(recipe, "prompts")]
+    for name in list(FEATURES)[1:]:
+        try:
+            found.append(_statistics(recipe, name))
+        except StoreError as error:
+            if error.code != "STORE_002":
+                raise
+            break  # what follows it is not made either
+    return found
+
+
+def _statistics(recipe: str, asset: str) -> dict[str, Any]:
+    if asset not in FEATURES:
+        raise StoreError("STORE_002", f"'{asset}' has no statistics", fix=f"one of {', '.join(FEATURES)}")
+    found = find(recipe, asset)
+    if STATISTICS not in found.manifest.extras:
+        raise StoreError(
+            "STORE_002",
+            f"{asset} of recipe '{recipe}' was made without statistics, by an earlier rm_assets",
+            fix=f"remove {found.folder} and run again",
+        )
+    stats: dict[str, Any] = json.loads((found.folder / STATISTICS).read_text("utf-8"))
+    return stats
+
+
+def print_statistics(stats: Mapping[str, Any], console: Console) -> None:
+    """Distributions, splits, sources, rates by level and outliers of one asset."""
+    console.print(f"[bold]{stats['asset']}[/bold]")
+    _print("", distribution_rows(stats["all"]), console)
+    _print("by split", section_rows(stats, "by_split"), console)
+    if len(stats["by_source"]) > 1:
+        _print("by source", section_rows(stats, "by_source"), console)
+    for name in LEVELS.values():
+        if stats.get(name):
+            _print(name.replace("_", " "), level_rows(stats[name]), console)
+    outliers = stats["outliers"]
+    if outliers:
+        console.print(
+            f"{outliers['num_outside']:,} of {outliers['n']:,} have {outliers['feature'].replace('_', ' ')} outside of the usual "
+            f"{outliers['usual_from']:.4g} to {outliers['usual_to']:.4g}", highlight=False,
+        )  # fmt: skip
+        for row in (*outliers["highest"], *outliers["lowest"]):
+            console.print(f"  {row['id']}  {row['value']:g}  {row['excerpt']!r}", highlight=False, markup=False)
+
+
+def _print(title: str, rows: Sequence[Mapping[str, str | int]], console: Console) -> None:
+    if not rows:
+        return
+    table = Table(*map(escape, rows[0]), title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else escape(cell) for cell in row.values()))
+    console.print(table)

@@ -1,0 +1,20 @@
+"""stats.json and a picture of histograms beside a table that a task wrote, in one further pass over it."""
+
+from pathlib import Path
+
+from rm_assets.core.asset_statistics import describe
+from rm_assets.core.histograms_svg import histograms_svg
+from rm_assets.core.table_numbers import gather
+from rm_assets.storage.files import write_json, write_text
+from rm_assets.storage.tables import HISTOGRAMS, STATISTICS, TABLES, read_table
+
+
+def write_statistics(asset: str, folder: Path) -> list[str]:
+    """Writes both for a data asset, and returns their names; none for other assets."""
+    if asset not in TABLES:
+        return []
+    file, record = TABLES[asset]
+    stats = describe(gather(asset, read_table(folder / file, record)))
+    write_json(folder / STATISTICS, stats)
+    write_text(folder / HISTOGRAMS, histograms_svg(stats))
+    return [STATISTICS, HISTOGRAMS]

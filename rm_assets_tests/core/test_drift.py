@@ -1,0 +1,107 @@
+"""Drift and outliers against hand-computed values and scipy."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from rm_assets.core.drift import few_outliers, no_drift, stability_index
+from rm_assets.core.outliers import usual_range
+from rm_assets.core.records import Prompt
+
+
+def prompts(lengths: list[int], source: str = "s") -> list[Prompt]:
+    return [
+        Prompt(prompt_id=f"p{n}", prompt="x" * length, system=None, reference=None, source=source, split="train", external_id=None, row=n)
+        for n, length in enumerate(lengths)
+    ]  # fmt: skip
+
+
+def test_stability_index_of_two_bins_is_the_sum_over_smoothed_shares() -> None:
+    p, q = (50.5 / 101, 50.5 / 101), (90.5 / 101, 10.5 / 101)
+    expected = sum((a - b) * math.log(a / b) for a, b in zip(p, q, strict=True))  # 0.853
+    index, by_chance = stability_index([90, 10], [50, 50])
+    assert index == pytest.approx(expected) == pytest.approx(0.8531, abs=1e-4)
+    assert by_chance == pytest.approx(10.828 * (1 / 100 + 1 / 100), abs=1e-4)  # chi squared, one degree of freedom
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any))
+def test_equal_samples_have_index_0_and_empty_bins_change_nothing(counts: list[int]) -> None:
+    assert stability_index(counts, counts)[0] == 0
+    other = counts[::-1]
+    assert stability_index([0, *counts], [0, *other]) == pytest.approx(stability_index(counts, other))
+    assert stability_index(counts, other)[0] == pytest.approx(stability_index(other, counts)[0])
+
+
+def test_an_empty_bin_gives_a_finite_index() -> None:
+    assert 1 < stability_index([100, 0], [0, 100])[0] < math.inf
+
+
+def test_a_shift_is_found_by_index_and_ks_and_said_with_both_medians() -> None:
+    finding = no_drift("prompts", prompts(list(range(150, 250))), prompts(list(range(100, 200))), 0.25)
+    assert not finding.passed
+    assert finding.numbers["data/ks_prompt_chars"] == pytest.approx(0.5)  # half of the newer are above all older
+    # Older: ten bins of 10 and an empty one above; newer: five empty bins, five of 10, 50 above.
+    expected = stability_index([10] * 10 + [0], [0] * 5 + [10] * 5 + [50])[0]
+    assert finding.numbers["data/psi_prompt_chars"] == pytest.approx(expected)
+    assert finding.sentence.startswith(f"prompt_chars: PSI {expected:.3f}, KS 0.500, median 149.5 before and 199.5 now")
+
+
+def test_what_chance_explains_in_a_small_sample_is_no_drift() -> None:
+    draw = np.random.default_rng(1)
+    lengths = [draw.integers(20, 200, size=15).tolist() for _ in range(2)]
+    finding = no_drift("prompts", prompts(lengths[0]), prompts(lengths[1]), 0.25)
+    assert finding.numbers["data/psi_prompt_chars"] > 0.25 and finding.passed
+
+
+def test_a_value_outside_of_a_constant_version_before_is_drift() -> None:
+    for length in (40, 60):
+        assert not no_drift("prompts", prompts([length] * 100), prompts([50] * 100), 0.25).passed
+    assert no_drift("prompts", prompts([50] * 100), prompts([50] * 90), 0.25).passed
+
+
+def test_sources_are_compared_by_their_shares() -> None:
+    before = [*prompts([50] * 90, "a"), *prompts([50] * 10, "b")]
+    now = [*prompts([50] * 50, "a"), *prompts([50] * 50, "b")]
+    finding = no_drift("prompts", now, before, 0.25)
+    assert finding.sentence == "source: PSI 0.853, a 90.0% before and 50.0% now (100 rows before, 100 now)"
+
+
+def test_a_first_version_passes_and_says_so() -> None:
+    assert no_drift("prompts", prompts([1]), None, 0.0).sentence == "there is no earlier version"
+
+
+def test_the_usual_range_is_three_and_a_half_deviations_on_either_side() -> None:
+    values = np.arange(-100.0, 101.0)  # median 0, quantiles at -90 and 90
+    assert usual_range(values, on_log=False) == pytest.approx((-90 * 3.5 / 1.645, 90 * 3.5 / 1.645))
+    normal = stats.norm.ppf(np.linspace(0.0005, 0.9995, 1000))
+    assert usual_range(normal, on_log=False) == pytest.approx((-3.5, 3.5), abs=0.01)
+
+
+def test_lengths_are_judged_by_their_logarithm() -> None:
+    low, high = usual_range(np.expm1(np.linspace(2, 6, 101)), on_log=True)
+    reach = 1.8 * 3.5 / 1.645  # the median of the logarithms is 4, the quantiles are 2.2 and 5.8
+    assert (math.log1p(low), math.log1p(high)) == pytest.approx((4 - reach, 4 + reach))
+
+
+def test_two_clusters_and_rare_levels_are_no_outliers() -> None:
+    for rewards in ([0.0] * 36 + [9.0] * 64, [0.0] * 2 + [1.0] * 98, [1.0] * 100):
+        low, high = usual_range(np.array(rewards), on_log=False)
+        assert low <= min(rewards) and max(rewards) <= high
+    assert usual_range(np.array([1.0] * 97 + [0.0, 0.0, -50.0]), on_log=False)[0] > -50
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=60), st.booleans())
+def test_the_usual_range_has_the_median(values: list[int], on_log: bool) -> None:
+    low, high = usual_range(np.array(values, dtype=float), on_log=on_log)
+    assert low <= np.median(values) <= high
+
+
+def test_one_outlier_is_counted_and_listed_with_id_value_and_text() -> None:
+    finding = few_outliers("prompts", prompts([100 + n % 10 for n in range(99)] + [9000]), 0.0)
+    assert not finding.passed
+    assert finding.numbers == {"data/num_outlying_prompt_chars": 1, "data/share_outlying_prompt_chars": 0.01}
+    assert finding.sentence.endswith("the most extreme: p99 9000 " + repr("x" * 40))

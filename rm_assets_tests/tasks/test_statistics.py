@@ -1,0 +1,44 @@
+"""Statistics beside the tables of real tasks: noticed when they are gone, shown in Dagster, part of no data version."""
+
+import json
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from rm_assets.assets.materialization import materialize_result
+from rm_assets.core.digests import digest
+from rm_assets.core.errors import StoreError
+from rm_assets_tests.tasks.conftest import ASSETS, TABLES, Bench
+
+
+def test_each_table_has_statistics_that_change_no_data_version(bench: Bench) -> None:
+    recipe = bench.recipe()
+    for asset in ASSETS[:4]:
+        made = bench.make(recipe, asset)
+        assert sorted(made.manifest.extras) == ["histograms.svg", "stats.json"]
+        assert made.manifest.data_version == digest({f: e["sha256"] for f, e in made.manifest.files.items()})
+        stats = json.loads((made.folder / "stats.json").read_text("utf-8"))
+        assert stats["asset"] == asset and stats["all"]["n"] == len(bench.rows(made))
+        assert sum(section["n"] for section in stats["by_split"].values()) == stats["all"]["n"]
+    assert set(ASSETS[:4]) == set(TABLES)
+
+
+def test_statistics_that_are_gone_are_store_003(bench: Bench) -> None:
+    made = bench.make(bench.recipe(), "prompts")
+    (made.folder / "stats.json").unlink()
+    with pytest.raises(StoreError, match=r"stats\.json is missing") as caught:
+        bench.make(bench.recipe(), "prompts")
+    assert caught.value.code == "STORE_003"
+
+
+def test_dagster_shows_figures_tables_and_a_picture(bench: Bench) -> None:
+    made = bench.make(bench.recipe(), *ASSETS[:3])
+    shown: dict[str, Any] = dict(materialize_result(made).metadata or {})
+    assert shown["stats/tie_rate"] == 0 and shown["stats/length_correlation_within"] == 1
+    table = shown["stats/by_split"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [column.name for column in table.schema.columns] == ["", "all rows", "train", "test"]
+    assert table.records[0].data == {"": "rows", "all rows": "24", "train": "16", "test": "8"}
+    assert len(shown["stats/tie_rate_by_mean_gold"].records) == 1  # every prompt has the mean gold reward 0.5
+    assert "](data:image/svg+xml;base64," in shown["plot/histograms"].value
