@@ -159,6 +159,9 @@ class Session:
         """Asks until all is ranked, or the person stops by q, Ctrl-D or Ctrl-C."""
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="replace")  # what is no text is no ranking either, and is asked again
+        if not self._questions:
+            self._say("no prompt here has two different answers, so there is nothing to rank")
+            return
         self._say(f"{self._progress()}; they are kept in {self._work.rankings}")
         shown = None
         try:

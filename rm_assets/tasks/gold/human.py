@@ -60,8 +60,8 @@ def _complete(
     stale = account["stale_rankings"]
     raise DataError(
         "DATA_013",
-        f"{ranked} of {ranked + pending + skipped} prompts are ranked, {pending} are pending, {skipped} skipped",
-        why=f"{stale} rankings are of responses that have changed since" if stale else "",
+        f"{ranked} of {ranked + pending + skipped} prompts are ranked, {pending} pending, {skipped} skipped",
+        why=f"rankings of responses that have changed since: {stale}" if stale else "",
         fix=f"`rm-assets rank {recipe}` goes on, each ranking is kept in {section.rankings}"
         + ("; gold.pending: drop builds with what is ranked" if ranked else ""),
     )
