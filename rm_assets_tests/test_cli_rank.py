@@ -157,6 +157,7 @@ def test_a_recipe_waits_for_rankings_goes_on_with_those_of_its_file_and_gives_th
         (("answers.jsonl", "--split", "test"), "belongs to a recipe"),
         (("embedded", "--output", "x.jsonl"), "belong to a file"),
         (("answers.jsonl", "--annotator", " "), "is no name"),
+        (("answers.jsonl", "--csv", "x.csv", "--annotator", "Anna"), "writes the rankings of all annotators"),
         (("answers.jsonl", "--split", "tset"), "none of train, validation, test"),
     ],
 )

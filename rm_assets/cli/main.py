@@ -105,6 +105,8 @@ def rank(
         raise typer.BadParameter("is no name", param_hint="--annotator")
     if split not in (None, *SPLITS):
         raise typer.BadParameter(f"'{split}' is none of {', '.join(SPLITS)}", param_hint="--split")
+    if as_csv is not None and (annotator is not None or skipped):
+        raise typer.BadParameter("asks nothing, and writes the rankings of all annotators", param_hint="--csv")
     console = Console(highlight=False)
     if ranker.is_file(what):
         if split:

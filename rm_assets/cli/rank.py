@@ -7,7 +7,6 @@ import csv
 import io
 import sys
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from rm_assets.core.rankings import (
     parse_ranking,
     ranking_of,
     standing,
+    standing_by_prompt,
     text_id,
     verdict,
 )
@@ -126,13 +126,11 @@ def _questions(rows: Iterable[tuple[Prompt, str]]) -> list[Question]:
 
 def export_csv(work: Work, path: Path) -> int:
     """Writes `prompt,answer,rank` for every prompt that is ranked, with the mean rank over annotators; the number of rows."""
-    of_prompts: defaultdict[str, list[Entry]] = defaultdict(list)
-    for entry in standing(read_entries(work.rankings)).values():
-        of_prompts[entry.prompt_id].append(entry)
+    of_prompts = standing_by_prompt(read_entries(work.rankings))
     rows = [
         (question.prompt.prompt, question.texts[text], f"{-gold:g}")
         for question in work.questions
-        if (found := verdict(of_prompts[question.prompt.prompt_id], question.texts)).state == "ranked"
+        if (found := verdict(of_prompts.get(question.prompt.prompt_id, []), question.texts)).state == "ranked"
         for text, gold in found.gold_rewards().items()
     ]
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:

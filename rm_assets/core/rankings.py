@@ -79,6 +79,14 @@ def standing(entries: Iterable[Entry]) -> dict[tuple[str, str | None], Entry]:
     return found
 
 
+def standing_by_prompt(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """What stands of each prompt, of whichever annotators."""
+    found: dict[str, list[Entry]] = {}
+    for (prompt_id, _), entry in standing(entries).items():
+        found.setdefault(prompt_id, []).append(entry)
+    return found
+
+
 def ranking_of(ranking: Ranking, texts: Collection[str]) -> Ranking | None:
     """The ranking of these texts alone; None if it does not rank all of them, as they came later."""
     if not set(texts) <= set(chain(*ranking)):

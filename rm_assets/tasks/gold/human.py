@@ -1,12 +1,12 @@
 """Gold rewards from people's rankings, for as many prompts as they have ranked."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
 from rm_assets.core.errors import DataError
-from rm_assets.core.rankings import Agreement, Entry, standing, text_id, verdict
+from rm_assets.core.rankings import Agreement, Entry, standing_by_prompt, text_id, verdict
 from rm_assets.core.recipe import HumanGold
 from rm_assets.core.records import GoldReward, Response
 from rm_assets.storage.rankings import read_entries
@@ -29,10 +29,7 @@ def label(section: HumanGold, recipe: str, responses: Iterable[Response]) -> Lab
 def _rewards(
     entries: Iterable[Entry], responses: Iterable[Response], account: Counter[str], facts: dict[str, float]
 ) -> Iterator[GoldReward]:
-    of_prompts: defaultdict[str, list[Entry]] = defaultdict(list)
-    for entry in standing(entries).values():
-        of_prompts[entry.prompt_id].append(entry)
-    agreement = Agreement()
+    of_prompts, agreement = standing_by_prompt(entries), Agreement()
     for prompt_id, group in groupby(responses, key=lambda r: r.prompt_id):
         its_responses = [(r, text_id(prompt_id, r.response)) for r in group]
         found = verdict(of_prompts.pop(prompt_id, []), {text for _, text in its_responses})
