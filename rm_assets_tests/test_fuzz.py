@@ -92,7 +92,7 @@ def read_preferences(file: Path) -> int:
 
 
 def read_rankings(file: Path) -> int:
-    """The gold rewards of three responses to one prompt, as a table; every reward is one that a ranking of three can give."""
+    """The gold rewards of three responses to one prompt, as a table."""
     section = HumanGold(kind="human", rankings=str(file), pending="drop")
     responses = [
         Response(
@@ -101,12 +101,13 @@ def read_rankings(file: Path) -> int:
         )
         for index, text in enumerate(TEXTS)
     ]  # fmt: skip
-    found = list(human.label(section, "mine", responses).rewards)
+    table = file.with_suffix(".parquet")
+    num_rows = write_table(table, GoldReward, human.label(section, "mine", responses).rewards)
+    found = list(read_table(table, GoldReward))
     assert [reward.response for reward in found] == list(TEXTS)
-    assert sum(reward.gold_reward for reward in found) == pytest.approx(
-        -6
-    )  # of whatever rankings: places 1, 2 and 3 are given away
-    return write_table(file.with_suffix(".parquet"), GoldReward, found)
+    # Whoever ranks, places 1, 2 and 3 are given away.
+    assert sum(reward.gold_reward for reward in found) == pytest.approx(-6)
+    return num_rows
 
 
 def outcomes(read: Callable[[Path], int], name: str, sound: bytes, folder: Path, num: int) -> tuple[int, int]:

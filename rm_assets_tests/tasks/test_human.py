@@ -1,16 +1,22 @@
 """gold.kind human: gold_rewards waits for people, builds with what is there where it may, and again with each ranking."""
 
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rm_assets.core.data_checks import order_of_rewards
 from rm_assets.core.digests import prompt_id
 from rm_assets.core.errors import DataError
 from rm_assets.core.rankings import Action, Entry, parse_ranking, text_id
-from rm_assets.core.recipe import Recipe
+from rm_assets.core.recipe import HumanGold, Recipe
+from rm_assets.core.records import GoldReward, Response
 from rm_assets.resources.compute import Made
 from rm_assets.storage.rankings import append_entry
+from rm_assets.tasks.gold.human import label
 from rm_assets_tests.tasks.conftest import ASSETS, Bench
 
 TEXTS = {"a": "first", "b": "second", "c": "third"}
@@ -137,3 +143,36 @@ def test_a_damaged_file_of_rankings_is_refused_by_line_and_leaves_no_table(ranke
     with pytest.raises(DataError, match=r"DATA_002.*ranked.jsonl, line 2 is not JSON"):
         ranked.make(recipe(ranked, "drop"), *ASSETS[:3])
     assert not list(ranked.home.glob("gold_rewards/*/*.parquet"))
+
+
+@given(
+    st.dictionaries(st.sampled_from("pqrs"), st.lists(st.sampled_from("abc"), min_size=1, max_size=4), min_size=1),
+    st.lists(st.tuples(st.sampled_from("pqrst"), st.permutations("abc"), st.sampled_from(["x", None]), st.sampled_from(["rank", "skip", "undo"]))),
+)  # fmt: skip
+def test_every_response_has_a_reward_or_is_counted(
+    prompts: dict[str, list[str]], said: list[tuple[str, list[str], str | None, Action]]
+) -> None:
+    responses = [response(p, index, text) for p, texts in prompts.items() for index, text in enumerate(texts)]
+    with tempfile.TemporaryDirectory() as folder:
+        section = HumanGold(kind="human", rankings=f"{folder}/ranked.jsonl", pending="drop")
+        for p, order, by, action in said:
+            ranking = tuple((text_id(p, text),) for text in order[:2]) if action == "rank" else ()
+            append_entry(
+                Path(section.rankings), Entry(prompt_id=p, action=action, ranking=ranking, annotator=by, at="t")
+            )
+        labels = label(section, "mine", responses)
+        account, rewards = labels.account, list[GoldReward]()
+        with suppress(DataError):  # as nobody ranked anything
+            rewards.extend(labels.rewards)
+            assert account["ranked_prompts"]
+    assert len(rewards) + account["pending"] + account["skipped"] == len(responses)
+    assert sum(account[f"{s}_prompts"] for s in ("ranked", "pending", "skipped", "one_text")) == len(prompts)
+    assert not rewards or order_of_rewards(responses, rewards, account).passed
+
+
+def response(of_prompt: str, index: int, text: str) -> Response:
+    return Response(
+        prompt_id=of_prompt, prompt=of_prompt, system=None, reference=None, source="all", split="train", external_id=None,
+        row=0, response_id=f"{of_prompt}{index}", sample_index=index, response=text, model="m", seed=None,
+        num_tokens=None, finished=None,
+    )  # fmt: skip
