@@ -6,15 +6,18 @@ A sound file is damaged at random, 100,000 times for each reader. Seeds are fixe
 import json
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from rm_assets.core.errors import RmAssetsError
-from rm_assets.core.recipe import FileSource, PreferenceGold, PromptsSection
+from rm_assets.core.rankings import Entry, text_id
+from rm_assets.core.recipe import FileSource, HumanGold, PreferenceGold, PromptsSection
 from rm_assets.core.recipe_files import RecipeBook
-from rm_assets.core.records import Prompt
+from rm_assets.core.records import GoldReward, Prompt, Response
 from rm_assets.storage.tables import read_table, write_table
+from rm_assets.tasks.gold import human
 from rm_assets.tasks.gold.preferences import two_rewards
 from rm_assets.tasks.prompt_rows import prompt_rows, responses_in
 
@@ -31,6 +34,15 @@ ROWS = [
 ]  # fmt: skip
 JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 CSV = b'prompt,chosen,rejected,winner,margin\n"one, two",a,"b\nc",0,1\nthree,d,e,tie,0\n'
+TEXTS = ("first", "second", "third")
+RANKED = "".join(
+    json.dumps(asdict(Entry(prompt_id="p", action=action, ranking=ranking, annotator=annotator, at="2026-11-21T10:00:00+00:00"))) + "\n"
+    for action, ranking, annotator in [
+        ("rank", ((text_id("p", "second"),), (text_id("p", "first"), text_id("p", "third"))), None),
+        ("skip", (), "anna"), ("undo", (), "anna"),
+        ("rank", ((text_id("p", "first"),), (text_id("p", "second"),), (text_id("p", "third"),)), "anna"),
+    ]
+).encode()  # fmt: skip
 RECIPE = b"""description: a recipe
 prompts: {source: {kind: generator, num_prompts: 5}, split: {train: 0.5, validation: 0.2, test: 0.3}}
 sampling: {kind: policy, policy: {path: base}, num_responses: 2}
@@ -79,6 +91,25 @@ def read_preferences(file: Path) -> int:
     return write_table(file.with_suffix(".parquet"), Prompt, prompts())
 
 
+def read_rankings(file: Path) -> int:
+    """The gold rewards of three responses to one prompt, as a table."""
+    section = HumanGold(kind="human", rankings=str(file), pending="drop")
+    responses = [
+        Response(
+            prompt_id="p", prompt="p", system=None, reference=None, source="all", split="train", external_id=None, row=0,
+            response_id=text, sample_index=index, response=text, model="m", seed=None, num_tokens=None, finished=None,
+        )
+        for index, text in enumerate(TEXTS)
+    ]  # fmt: skip
+    table = file.with_suffix(".parquet")
+    num_rows = write_table(table, GoldReward, human.label(section, "mine", responses).rewards)
+    found = list(read_table(table, GoldReward))
+    assert [reward.response for reward in found] == list(TEXTS)
+    # Whoever ranks, places 1, 2 and 3 are given away.
+    assert sum(reward.gold_reward for reward in found) == pytest.approx(-6)
+    return num_rows
+
+
 def outcomes(read: Callable[[Path], int], name: str, sound: bytes, folder: Path, num: int) -> tuple[int, int]:
     """How many damaged files could be read, and how many were refused; anything else ends the test."""
     file, table = folder / name, (folder / name).with_suffix(".parquet")
@@ -111,6 +142,14 @@ def test_damaged_rows_are_read_or_refused_and_leave_no_table(name: str, sound: b
     num_read, num_refused = outcomes(read_preferences, name, sound, tmp_path, NUM_INPUTS)
     assert num_read + num_refused == NUM_INPUTS
     assert min(num_read, num_refused) > NUM_INPUTS / 50  # both happen, or the damage says nothing
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_damaged_rankings_are_read_or_refused_and_leave_no_table(tmp_path: Path) -> None:
+    num_read, num_refused = outcomes(read_rankings, "ranked.jsonl", RANKED, tmp_path, NUM_INPUTS)
+    assert num_read + num_refused == NUM_INPUTS
+    assert min(num_read, num_refused) > NUM_INPUTS / 50
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""gold_rewards: the label of each response: from a gold model, a rule-based verifier, or recorded; in the order of the responses."""
+"""gold_rewards: the label of each response: from a gold model, a rule-based verifier, people's rankings, or recorded; in the order of the responses."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ from rm_assets.resources.recipes import RECIPES
     group_name="reward_modeling",
     kinds={"parquet", "torch"},
     owners=OWNERS,
-    description="The label of each response: from a gold model, a rule-based verifier, or recorded; in the order of the responses.",
+    description="The label of each response: from a gold model, a rule-based verifier, people's rankings, or recorded; in the order of the responses.",
 )
 def gold_rewards(context: dg.AssetExecutionContext, compute: Compute) -> dg.MaterializeResult[Any]:
-    """The label of each response: from a gold model, a rule-based verifier, or recorded; in the order of the responses."""
+    """The label of each response: from a gold model, a rule-based verifier, people's rankings, or recorded; in the order of the responses."""
     return materialize_result(compute.make(context))

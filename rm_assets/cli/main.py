@@ -12,6 +12,8 @@ from rm_assets import __version__
 from rm_assets.cli import recipes, results
 from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.guidance import SERVICE_GUIDANCE
+from rm_assets.core.records import SPLITS
+from rm_assets.storage.home import find_home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,6 +91,58 @@ def stats(
     else:
         for each in found:
             print_statistics(each, Console())
+
+
+@app.command()
+def rank(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE|FILE", help="A recipe whose gold is human, or a file of prompts and answers."),
+    ],
+    annotator: Annotated[
+        str | None, typer.Option(help="Whose rankings these are; of several people each gives a name.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only train, validation or test prompts of a recipe.")] = None,
+    skipped: Annotated[bool, typer.Option("--skipped", help="Ask again what was skipped.")] = False,
+    prompt_field: Annotated[
+        str | None, typer.Option(help="Column with the prompt in FILE; `prompt` if not given.")
+    ] = None,
+    response_field: Annotated[
+        list[str] | None, typer.Option(help="Column with an answer in FILE, may be repeated; `response` if not given.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the rankings of FILE are kept; FILE.rankings.jsonl if not given.")
+    ] = None,
+    as_csv: Annotated[
+        Path | None,
+        typer.Option("--csv", help="Ask nothing; write what is ranked as prompt, answer, rank (1 is best)."),
+    ] = None,
+) -> None:
+    """Rank answers by hand, best to worst, with ties: the gold rewards of a recipe with `gold.kind: human`."""
+    from rm_assets.cli import rank as ranker
+
+    if annotator is not None and not (annotator.strip() and annotator.isprintable()):
+        raise typer.BadParameter("is no name", param_hint="--annotator")
+    if split not in (None, *SPLITS):
+        raise typer.BadParameter(f"'{split}' is none of {', '.join(SPLITS)}", param_hint="--split")
+    if as_csv is not None and (annotator is not None or skipped):
+        raise typer.BadParameter("asks nothing, and writes the rankings of all annotators", param_hint="--csv")
+    console = Console(highlight=False)
+    if ranker.is_file(what):
+        if split:
+            raise typer.BadParameter("belongs to a recipe, and a file is ranked", param_hint="--split")
+        work = ranker.work_of_file(Path(what), prompt_field or "prompt", response_field or ["response"], output)
+    else:
+        if prompt_field or response_field or output:
+            raise typer.BadParameter(
+                f"--prompt-field, --response-field and --output belong to a file; '{what}' is none"
+            )
+        console.print(f"store: {find_home()}", soft_wrap=True)
+        work = ranker.work_of_recipe(what, split)
+    if as_csv is not None:
+        console.print(f"{ranker.export_csv(work, as_csv)} rows written to {as_csv}", soft_wrap=True)
+    else:
+        ranker.Session(work, annotator, ask_skipped=skipped, console=console).run()
 
 
 @app.command()

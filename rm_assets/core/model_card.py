@@ -86,6 +86,8 @@ def _gold(recipe: Recipe) -> str:
     gold = recipe.gold
     if gold.kind == "classifier":
         return f"rewards of {gold.model.hub_id or 'a local gold model'}"
-    return {"verifier": "a rule-based verifier", "preferences": "recorded preferences"}.get(
-        gold.kind, "recorded rewards"
-    )
+    return {
+        "verifier": "a rule-based verifier",
+        "preferences": "recorded preferences",
+        "human": "rankings by people",
+    }.get(gold.kind, "recorded rewards")

@@ -16,6 +16,7 @@ from rm_assets.core.recipe import Recipe
 PACKAGE_FOLDER = Path(__file__).parent.parent
 SHIPPED_FOLDER = PACKAGE_FOLDER / "recipes"
 FILE_ONLY_KEYS = ("extends", "seeds")
+PATH_KEYS = ("path", "files", "rankings")
 MODEL_KEYS = ("policy", "model", "base")
 
 
@@ -153,12 +154,12 @@ class RecipeBook:
         return resolved
 
     def _resolve(self, value: Any, file: Path, key: str = "") -> Any:
-        """Makes the values of `path` and `files` absolute, with ${VAR} filled in."""
+        """Makes the values of PATH_KEYS absolute, with ${VAR} filled in."""
         if isinstance(value, dict):
             return {k: v if k == "columns" else self._resolve(v, file, str(k)) for k, v in value.items()}
         if isinstance(value, list):
             return [self._resolve(v, file, key) for v in value]
-        if not (isinstance(value, str) and key in ("path", "files")):
+        if not (isinstance(value, str) and key in PATH_KEYS):
             return value
         for variable in re.findall(r"\$\{(\w+)\}", value):
             if variable not in self._environment:

@@ -9,8 +9,9 @@ from typing import Literal
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-UNLABELLED = ("pending", "over_length")
-"""Why a response has no gold reward, by the name of its count: it waits for a person, or was too long for the gold model."""
+UNLABELLED = ("pending", "skipped", "over_length")
+"""Why a response has no gold reward, by the name of its count: it waits for a person, a person declined to rank it, or it
+was too long for the gold model."""
 Messages = list[dict[str, str]]
 """A conversation: [{"role": "system" | "user" | "assistant", "content": text}, ...]."""
 

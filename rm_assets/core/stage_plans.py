@@ -10,7 +10,7 @@ from rm_assets.core.plan import (
     sampling_memory,
     scoring_memory,
 )
-from rm_assets.core.recipe import ClassifierGold, PolicySampling, Recipe, SamplingSettings
+from rm_assets.core.recipe import ClassifierGold, HumanGold, PolicySampling, Recipe, SamplingSettings
 from rm_assets.core.recipe_counts import (
     Count,
     Known,
@@ -91,9 +91,11 @@ def _sampling(recipe: Recipe, known: Known) -> StagePlan:
 
 def _gold(recipe: Recipe, known: Known) -> StagePlan:
     section, responses = recipe.gold, num_responses(recipe, known)
-    made = "gold_rewards" in known.made
+    made = known.made.get("gold_rewards")
+    if isinstance(section, HumanGold):  # people need not have ranked every prompt
+        responses = Count(made.counts["gold_rewards"], "made") if made else responses.at_most()
     if not isinstance(section, ClassifierGold):
-        return StagePlan("gold_rewards", made, responses, f"gold rewards, {section.kind}")
+        return StagePlan("gold_rewards", made is not None, responses, f"gold rewards, {section.kind}")
     return _scored(
         recipe, known, "gold_rewards", responses, "gold rewards",
         model=section.model.location, max_length=section.max_length, weight_bytes=BYTES[section.dtype],

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import Recipe
 
 PLACES_OF_SERVERS = ("base_url", "api_key_env")
@@ -42,12 +43,24 @@ def _by_content(value: Any, fingerprint: Callable[[str], str]) -> Any:
         if key == "path" and inner is not None
         else [fingerprint(pattern) for pattern in inner]
         if key == "files"
+        else _rankings_so_far(inner, fingerprint)
+        if key == "rankings"
         else inner
         if key == "columns"  # its keys are a user's names, which may be `path` or `files`, too
         else _by_content(inner, fingerprint)
         for key, inner in value.items()
         if key not in PLACES_OF_SERVERS
     }
+
+
+def _rankings_so_far(path: str, fingerprint: Callable[[str], str]) -> str | None:
+    """The fingerprint, or None while nobody has ranked anything: the file comes with the first ranking."""
+    try:
+        return fingerprint(path)
+    except DataError as error:
+        if error.code != "DATA_001":
+            raise
+        return None
 
 
 STAGES: dict[str, Stage] = {

@@ -1,4 +1,4 @@
-"""gold_rewards: a label for each response, from a gold model, a verifier or a record."""
+"""gold_rewards: a label for each response, from a gold model, a verifier, people or a record."""
 
 import math
 from array import array
@@ -9,10 +9,10 @@ from itertools import islice
 import numpy as np
 
 from rm_assets.core.errors import DataError
-from rm_assets.core.recipe import ClassifierGold, PreferenceGold, VerifierGold
+from rm_assets.core.recipe import ClassifierGold, HumanGold, PreferenceGold, VerifierGold
 from rm_assets.core.records import GoldReward, Response
 from rm_assets.storage.tables import Table, write_table
-from rm_assets.tasks.gold import classifier, preferences, recorded, verifier
+from rm_assets.tasks.gold import classifier, human, preferences, recorded, verifier
 from rm_assets.tasks.gold.labels import Labels
 from rm_assets.tasks.preview import columns_of, excerpt
 from rm_assets.tasks.session import Product, Task, run_task
@@ -30,7 +30,7 @@ def score(task: Task) -> Product:
         files=[table.name],
         counts={"gold_rewards": num_rewards, "truncated": seen.num_truncated, **labels.account},
         work=dict(labels.work or {"responses scored": 0}),
-        facts=seen.facts(),
+        facts=seen.facts() | labels.facts,
         examples=[
             {"prompt": excerpt(r.prompt, 120), "response": excerpt(r.response), "gold_reward": f"{r.gold_reward:.3f}"}
             for r in islice(Table(table, GoldReward), NUM_EXAMPLES)
@@ -47,6 +47,8 @@ def _label(task: Task, responses: Iterable[Response]) -> Labels:
         return verifier.label(section, responses)
     if isinstance(section, PreferenceGold):
         return preferences.label(task, section, responses)
+    if isinstance(section, HumanGold):
+        return human.label(section, task.recipe.name, responses)
     return recorded.label(task, section, responses)
 
 

@@ -235,6 +235,12 @@ def test_an_evaluation_that_is_made_says_what_it_scored() -> None:
     assert stage.made and stage.items == Count(321, "made") and stage.tokens == Count(32_100, "at_most")
 
 
+def test_people_may_leave_responses_unranked() -> None:
+    mine, made = recipe(gold={"kind": "human", "rankings": "/r.jsonl"}), {"sampled_responses": Made({"responses": 90})}
+    for found, wanted in ((made, Count(90, "at_most")), (made | {"gold_rewards": Made({"gold_rewards": 8})}, Count(8, "made"))):  # fmt: skip
+        assert next(s for s in plan(mine, Known(made=found)).stages if s.asset == "gold_rewards").items == wanted
+
+
 def test_recorded_responses_and_unknown_models_stay_unknown() -> None:
     mine = recipe(sampling={})
     mine = mine.model_validate(

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rm_assets.core import recipe as recipe_module
 from rm_assets.core.recipe import (
     ExecutionSection,
+    HumanGold,
     ModelRef,
     PromptsSection,
     Recipe,
@@ -152,3 +153,9 @@ def test_ranked_answers_have_four_distinct_answers_and_ranks_a_prompt(name: str,
     for prompt in prompts:
         assert [row["rank"] for row in rows if row["prompt"] == prompt] == ["1", "2", "3", "4"]
         assert len({row["answer"] for row in rows if row["prompt"] == prompt}) == 4
+
+
+@pytest.mark.parametrize("rankings", ["s3://bucket/ranked.jsonl", "ranked.csv"])
+def test_rankings_are_a_file_that_can_be_appended_to(rankings: str) -> None:
+    with pytest.raises(ValidationError, match=r"name a path that ends in \.jsonl"):
+        HumanGold(kind="human", rankings=rankings)

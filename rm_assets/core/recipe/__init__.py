@@ -12,6 +12,7 @@ from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, LimitedCh
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
     GoldSection,
+    HumanGold,
     PairsSection,
     PreferenceGold,
     RecordedGold,
@@ -62,6 +63,7 @@ __all__ = [
     "FileSource",
     "GeneratorSource",
     "GoldSection",
+    "HumanGold",
     "KaggleSource",
     "LimitedCheck",
     "LoraSettings",
@@ -184,7 +186,9 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, description="Seed of the training run: order of pairs and initial score head.")
     prompts: PromptsSection = Field(description="Where prompts come from and how they are split.")
     sampling: SamplingSection = Field(description="Responses: sampled from a policy or by a server, or recorded.")
-    gold: GoldSection = Field(description="Gold rewards: from a gold model, from rules, or recorded.")
+    gold: GoldSection = Field(
+        description="Gold rewards: from a gold model, from rules, from people's rankings, or recorded."
+    )
     pairs: PairsSection = Field(default=PairsSection(), description="How gold rewards become chosen and rejected.")
     training: TrainingSection = Field(description="Training of the reward model.")
     evaluation: EvaluationSection = Field(default=EvaluationSection(), description="How the trained model is judged.")

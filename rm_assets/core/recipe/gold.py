@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rm_assets.core.recipe.prompts import RowSource
 from rm_assets.core.recipe.sampling import Alignment
@@ -110,7 +110,32 @@ class PreferenceGold(Section):
         return self
 
 
-GoldSection = Annotated[ClassifierGold | VerifierGold | RecordedGold | PreferenceGold, Field(discriminator="kind")]
+class HumanGold(Section):
+    """Rankings that people make with `rm-assets rank`: the gold reward is minus the rank (1 is best), its mean over annotators.
+
+    Tied responses share the mean of their ranks.
+    """
+
+    kind: Literal["human"] = Field(description="Rankings by people, as `rm-assets rank` takes them.")
+    rankings: str = Field(
+        description="File of the rankings, relative to the recipe file, ending in .jsonl; `rm-assets rank` begins it."
+    )
+    pending: Literal["wait", "drop"] = Field(
+        "wait",
+        description="While prompts are not ranked: `wait` for a person before anything is built on them, or `drop` them and build with those that are.",
+    )
+
+    @field_validator("rankings")
+    @classmethod
+    def _can_be_written(cls, rankings: str) -> str:
+        if "://" in rankings or not rankings.endswith(".jsonl"):
+            raise ValueError("rankings are kept on this machine; name a path that ends in .jsonl")
+        return rankings
+
+
+GoldSection = Annotated[
+    ClassifierGold | VerifierGold | RecordedGold | PreferenceGold | HumanGold, Field(discriminator="kind")
+]
 
 
 class PairsSection(Section):

@@ -9,11 +9,13 @@ from rm_assets.core.records import GoldReward
 
 @dataclass(frozen=True)
 class Labels:
-    """Gold rewards in the order of the responses, as a stream; `account` and `work` are complete once it has ended.
+    """Gold rewards in the order of the responses, as a stream; the rest is complete once it has ended.
 
-    `account` says what became of what was read; `work` what was computed now and not taken from earlier shards.
+    `account` says what became of what was read; `work` what was computed now and not taken from earlier shards;
+    `facts` what is worth knowing of this kind of gold.
     """
 
     rewards: Iterator[GoldReward]
     account: Counter[str] = field(default_factory=Counter)
     work: Counter[str] = field(default_factory=Counter)
+    facts: dict[str, float] = field(default_factory=dict)
