@@ -27,6 +27,7 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
         ("gold_rewards", "gold_saw_whole_responses"),
         ("gold_rewards", "gold_tells_responses_apart"),
         ("gold_rewards", "rewards_follow_responses"),
+        ("gold_rewards", "rewards_stay_in_their_split"),
         ("hub_release", "release_gives_the_reported_rewards"),
         ("implicit_pairs", "enough_pairs"),
         ("implicit_pairs", "length_does_not_decide"),
@@ -38,8 +39,10 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
         ("prompts", "sources_are_balanced"),
         ("prompts", "splits_are_disjoint"),
         ("prompts", "test_prompts_are_new"),
+        ("reward_model", "evaluation_is_not_trained_on"),
         ("sampled_responses", "responses_are_not_empty"),
         ("sampled_responses", "responses_are_whole"),
+        ("sampled_responses", "responses_stay_in_their_split"),
     ]
     assert sorted(job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")) == [
         "build_reward_model"

@@ -31,6 +31,8 @@ ERROR_CODES: dict[str, str] = {
     "DATA_008": "A gold reward is not a finite number.",
     "DATA_009": "A reference that the verifier needs is missing or has no final answer.",
     "DATA_010": "Two rows contradict each other, for example the same prompt with two references.",
+    "DATA_011": "The test prompts are not those that the recipe pins.",
+    "DATA_012": "An evaluation set is empty.",
     "MODEL_001": "The checkpoint cannot be found or reached.",
     "MODEL_002": "The model type is unknown or cannot do this work.",
     "MODEL_003": "The checkpoint has no chat template.",

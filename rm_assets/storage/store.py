@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,13 @@ class Store:
                     fix=f"remove {folder} and run again",
                 )
         return manifest
+
+    def manifests(self, asset: str) -> Iterator[Manifest]:
+        """What is committed of an asset, for any recipe; a damaged result is left out."""
+        for file in sorted((self.home / asset).glob("*/manifest.json")):
+            with suppress(StoreError):
+                if manifest := self.manifest(asset, file.parent.name):
+                    yield manifest
 
     def commit(self, manifest_without_files: dict[str, Any], folder: Path, files: list[str]) -> Manifest:
         """Hashes `files`, writes the manifest, removes the working state. From here on the result exists."""
