@@ -33,6 +33,7 @@ ERROR_CODES: dict[str, str] = {
     "DATA_010": "Two rows contradict each other, for example the same prompt with two references.",
     "DATA_011": "The test prompts are not those that the recipe pins.",
     "DATA_012": "An evaluation set is empty.",
+    "DATA_013": "Too many prompts are alike to group near-duplicates.",
     "MODEL_001": "The checkpoint cannot be found or reached.",
     "MODEL_002": "The model type is unknown or cannot do this work.",
     "MODEL_003": "The checkpoint has no chat template.",
