@@ -13,8 +13,8 @@ NUM_PERMUTATIONS = 128
 BAND_WEIGHTS = (0.1, 0.9)
 """What a false candidate counts and what a missed pair, when the bands are chosen: the one costs a comparison, the other is lost."""
 
-MAX_COMPARISONS_PER_TEXT = 1_000
-"""On average. Texts that share much, but too little, are compared each with each."""
+MAX_COMPARISONS = 30_000_000
+"""Texts that share much, but too little, are compared each with each; this many take a minute or two."""
 
 Runs: TypeAlias = "array[int]"
 """The 64-bit hashes of a text's word runs, each once."""
@@ -46,7 +46,7 @@ class _Groups:
     def __init__(self, runs: list[Runs], threshold: float) -> None:
         self._runs, self._threshold = runs, threshold
         self._leader = list(range(len(runs)))
-        self._comparisons_left = MAX_COMPARISONS_PER_TEXT * len(runs)
+        self._comparisons_left = MAX_COMPARISONS
 
     def first_of(self, index: int) -> int:
         """The first text of the group of this one."""
@@ -75,7 +75,7 @@ class _Groups:
         if self._comparisons_left < 0:
             raise DataError(
                 "DATA_013",
-                f"more than {MAX_COMPARISONS_PER_TEXT:,} prompts for each prompt are alike, but not near-duplicates",
+                f"more than {MAX_COMPARISONS:,} pairs of prompts are alike, but not near-duplicates",
                 why="they seem to be made from one template, and comparing them all would not end in good time",
                 fix="raise prompts.near_duplicates.words or its threshold, or remove the section",
             )

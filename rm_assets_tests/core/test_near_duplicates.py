@@ -39,6 +39,13 @@ def test_nothing_one_word_and_equal_texts_make_no_group() -> None:
     assert near_duplicate_groups(["", "a", "b", "a"], NearDuplicates()) == {}
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.99])
+def test_the_least_and_the_largest_threshold_find_texts_that_are_as_good_as_equal(threshold: float) -> None:
+    one = " ".join(str(number) for number in range(1_000))
+    other = f"{one} more"  # 999 of 1,000 runs of two
+    assert near_duplicate_groups([one, other], NearDuplicates(threshold=threshold, words=2)) == {one: one, other: one}
+
+
 def similarity(one: str, other: str) -> float:
     a, b = word_runs(one, 2), word_runs(other, 2)
     return len(a & b) / len(a | b)
@@ -70,7 +77,7 @@ def test_nearly_all_near_pairs_are_found() -> None:
 
 
 def test_more_comparisons_than_the_limit_are_an_error_and_not_a_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_duplicates, "MAX_COMPARISONS_PER_TEXT", 1)
+    monkeypatch.setattr(near_duplicates, "MAX_COMPARISONS", 60)
     draw = random.Random(0)
     texts = [words(LETTERS * 2) + " " + " ".join(str(draw.randrange(10**6)) for _ in range(6)) for _ in range(60)]
     with pytest.raises(DataError, match="DATA_013"):

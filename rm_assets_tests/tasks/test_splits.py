@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rm_assets.core.errors import DataError, RmAssetsError
+from rm_assets.core.errors import DataError, RecipeError, RmAssetsError
 from rm_assets.core.near_duplicates import near_duplicate_groups
 from rm_assets.core.prompts import group_of, opening
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.records import Prompt
+from rm_assets.core.smoke import smoke_recipe
 from rm_assets.storage.store import Store
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.ingest import ingest
@@ -129,6 +130,26 @@ def test_a_pin_that_no_result_has_is_an_error_that_says_so(bench: Bench) -> None
     with pytest.raises(DataError, match="no result in this store has the pinned ones"):
         made(bench, test_set_hash="0" * 32)
     assert not bench.manifests()
+
+
+def test_a_smoke_run_of_a_few_test_prompts_is_not_held_to_the_pin(bench: Bench) -> None:
+    recipe = smoke_recipe(bench.recipe(prompts=OWN_TEST | {"test_set_hash": "0" * 32}))
+    assert bench.make(recipe, "prompts").manifest.counts["test_prompts"] == 4
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"test_set_hash": "0" * 32, "test": None, "split": {}}, "'test_set_hash' pins the prompts of 'test'"),
+        ({"test_set_hash": "0" * 31}, "should match pattern"),
+        ({"decontaminate": [evaluation("one", "a.csv"), evaluation("one", "b.csv")]}, "have the same name"),
+        ({"near_duplicates": {"threshold": 0.4}}, "greater than or equal to 0.5"),
+        ({"near_duplicates": {"threshold": 1}}, "less than or equal to 0.99"),
+    ],
+)
+def test_a_section_that_cannot_be_meant_is_refused(bench: Bench, section: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=f"RECIPE_003[^$]*{said}"):
+        bench.recipe(prompts=OWN_TEST | section)
 
 
 TEXTS = st.lists(st.text(alphabet="abA", min_size=1, max_size=7).map(" ".join), min_size=1, max_size=12)

@@ -131,7 +131,7 @@ class NearDuplicates(Section):
     threshold: float = Field(
         0.8,
         ge=0.5,
-        le=1,
+        le=0.99,
         description="Least Jaccard similarity of two openings: runs that both have, as a share of those that either has.",
     )
     words: int = Field(3, gt=0, description="Words in a run; a shorter opening is one run.")
