@@ -1,6 +1,10 @@
 """Splits of real prompt files: near-duplicates, evaluation sets, the pinned test set, and the account over random rows."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +22,7 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.records import Prompt
 from rm_assets.core.smoke import smoke_recipe
+from rm_assets.resources.compute import Made
 from rm_assets.storage.store import Store
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.ingest import ingest
@@ -150,6 +155,31 @@ def test_a_smoke_run_of_a_few_test_prompts_is_not_held_to_the_pin(bench: Bench) 
 def test_a_section_that_cannot_be_meant_is_refused(bench: Bench, section: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=f"RECIPE_003[^$]*{said}"):
         bench.recipe(prompts=OWN_TEST | section)
+
+
+def test_a_model_that_was_trained_on_a_test_pair_fails_its_check(
+    chain: tuple[Bench, dict[str, Made]], tmp_path: Path
+) -> None:
+    bench, assets = chain
+    shutil.copytree(bench.folder, tmp_path / "copy")
+    copied = Bench(tmp_path / "copy")
+
+    def check() -> str:
+        environment = {
+            **os.environ, "RM_ASSETS_RECIPES": str(copied.folder / "recipes"), "RM_ASSETS_HOME": str(copied.home),
+            "DAGSTER_HOME": "", "COLUMNS": "200",
+        }  # fmt: skip
+        command = [sys.executable, "-m", "rm_assets.cli.main", "run", "toy", "--select", "reward_model"]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.stdout
+
+    assert "1 of 1 checks passed" in check()
+    test_pair = next(p for p in bench.rows(assets["implicit_pairs"]) if p.split == "test")
+    trained = copied.home / "reward_model" / assets["reward_model"].manifest.digest / "trained_pair_ids.txt"
+    trained.write_text("\n".join([test_pair.pair_id, *trained.read_text().splitlines()[1:]]) + "\n")
+    said = check()
+    assert "error: reward_model, evaluation_is_not_trained_on: " in said
+    assert f"1 in both, the first is {test_pair.chosen[0]['content']!r}" in said
 
 
 TEXTS = st.lists(st.text(alphabet="abA", min_size=1, max_size=7).map(" ".join), min_size=1, max_size=12)
