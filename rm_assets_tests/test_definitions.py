@@ -29,6 +29,7 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
         ("gold_rewards", "rewards_are_usual"),
         ("gold_rewards", "rewards_follow_responses"),
         ("gold_rewards", "rewards_have_not_drifted"),
+        ("gold_rewards", "rewards_stay_in_their_split"),
         ("hub_release", "release_gives_the_reported_rewards"),
         ("implicit_pairs", "base_can_read_pairs"),
         ("implicit_pairs", "enough_pairs"),
@@ -50,12 +51,14 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
         ("prompts", "sources_are_balanced"),
         ("prompts", "splits_are_disjoint"),
         ("prompts", "test_prompts_are_new"),
+        ("reward_model", "evaluation_is_not_trained_on"),
         ("reward_model", "rewards_ignore_the_batch"),
         ("reward_model", "training_pairs_add_up"),
         ("sampled_responses", "response_lengths_are_usual"),
         ("sampled_responses", "responses_are_not_empty"),
         ("sampled_responses", "responses_are_whole"),
         ("sampled_responses", "responses_have_not_drifted"),
+        ("sampled_responses", "responses_stay_in_their_split"),
     ]
     assert sorted(job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")) == [
         "build_reward_model"

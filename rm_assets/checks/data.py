@@ -9,10 +9,12 @@ from rm_assets.core.data_checks import DATA_CHECKS, DataCheck, Finding
 from rm_assets.core.drift import DRIFT_CHECKS
 from rm_assets.core.input_checks import TRAINING_CHECKS
 from rm_assets.core.recipe import ChecksSection, LimitedCheck, Recipe
+from rm_assets.core.split_checks import SPLIT_CHECKS
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.lineage import Wanted, earlier, wanted
 from rm_assets.storage.store import Store
 from rm_assets.storage.tables import TABLES, Table
+from rm_assets.tasks.train import TRAINED_PAIRS_FILE
 
 ASSETS = {
     "prompts": "prompts",
@@ -21,7 +23,7 @@ ASSETS = {
     "pairs": "implicit_pairs",
 }
 """By what a check calls its table."""
-TABLE_CHECKS = {**DATA_CHECKS, **DRIFT_CHECKS, **TRAINING_CHECKS}
+TABLE_CHECKS = {**SPLIT_CHECKS, **DATA_CHECKS, **DRIFT_CHECKS, **TRAINING_CHECKS}
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
 
@@ -47,16 +49,28 @@ def description_of(name: str) -> str:
 
 
 def check_input(store: Store, recipe: Recipe, want: Wanted, source: str) -> Any:
-    """Counts or facts of the manifest, counts of the pairs, or a table that the asset is or reads, now or in the version before."""
+    """A value as `DataCheck` names it, or a table that the asset is or is made from, now or in the version before."""
     if source in ("counts", "facts"):
         return getattr(want.manifest, source, {})
     if source == "pair_counts":
         return want.inputs["implicit_pairs"].counts
+    if source == "near_duplicates":
+        return recipe.prompts.near_duplicates
+    if source == "trained_pair_ids":
+        return (store.folder(want.asset, want.digest) / TRAINED_PAIRS_FILE).read_text("utf-8").split()
     if source.startswith("earlier "):
         before = earlier(store, recipe, want)
         return _table(store, want.asset, before.digest) if before else None
-    asset = ASSETS[source]
-    return _table(store, asset, want.digest if asset == want.asset else want.inputs[asset].digest)
+    return _table(store, ASSETS[source], _digest(want, ASSETS[source]))
+
+
+def _digest(want: Wanted, asset: str) -> str:
+    """Of the asset itself, of one that it reads, or of one that this was made from."""
+    if asset == want.asset:
+        return want.digest
+    if asset in want.inputs:
+        return want.inputs[asset].digest
+    return next(m.inputs[asset]["digest"] for m in want.inputs.values() if asset in m.inputs)
 
 
 def _table(store: Store, asset: str, digest: str) -> Table[Any]:

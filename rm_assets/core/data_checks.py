@@ -1,6 +1,5 @@
-"""The logic of the checks of data: tables in, one finding out. Tables are read in a stream, never held whole."""
+"""The logic of the checks of data: tables in, one finding out. Tables are read in a stream. Those of splits: split_checks.py."""
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -9,11 +8,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from rm_assets.core.pairing import REASONS
-from rm_assets.core.prompts import normalise, opening
 from rm_assets.core.records import UNLABELLED, GoldReward, Pair, Prompt, Response
-
-RUN_OF_WORDS = 8
-"""Words in a run; two texts that share runs this long were not written apart."""
 
 
 @dataclass(frozen=True)
@@ -28,69 +23,17 @@ class Finding:
 Table = Literal["prompts", "responses", "rewards", "pairs"]
 Earlier = Literal["earlier prompts", "earlier responses", "earlier rewards", "earlier pairs"]
 """The table in the version before; None where there is none."""
+Value = Literal["counts", "facts", "pair_counts", "trained_pair_ids", "near_duplicates"]
+"""Counts and facts of the manifest, counts of the pairs, the pairs that were trained on, the recipe's section or None."""
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """A check of one asset: the tables it reads, in the order in which `find` takes them, before the limit if it has one."""
+    """A check of one asset: what it reads, in the order in which `find` takes it, before the limit if it has one."""
 
     asset: str
-    reads: tuple[Table | Earlier | Literal["counts", "facts", "pair_counts"], ...]
+    reads: tuple[Table | Earlier | Value, ...]
     find: Callable[..., Finding]
-
-
-def overlap_of_splits(prompts: Iterable[Prompt]) -> Finding:
-    """Passes if no prompt, and no two dialogues that begin the same, are in two splits."""
-    return _disjoint(((opening(p), p.split, p.prompt) for p in prompts), "prompts")
-
-
-def overlap_of_pairs(pairs: Iterable[Pair]) -> Finding:
-    """The same of the pairs, from what their users say first."""
-    said = ((next(m["content"] for m in pair.chosen if m["role"] == "user"), pair.split) for pair in pairs)
-    return _disjoint(((normalise(text), split, text) for text, split in said), "dialogues")
-
-
-def _disjoint(rows: Iterable[tuple[str, str, str]], what: str) -> Finding:
-    """Of (key, split, text) rows: passes if no key has two splits."""
-    split_of: dict[bytes, str] = {}
-    num_shared, first = 0, ""
-    for key, split, text in rows:
-        # 16 bytes each, whatever the length of the texts.
-        if split_of.setdefault(hashlib.blake2b(key.encode(), digest_size=16).digest(), split) != split:
-            num_shared, first = num_shared + 1, first or text
-    sentence = (
-        f"{num_shared} {what} are in two splits, the first is {first!r:.80}"
-        if num_shared
-        else f"{len(split_of)} distinct {what}, none in two splits"
-    )
-    return Finding(not num_shared, sentence, {f"data/num_{what}_in_two_splits": num_shared})
-
-
-def near_training(prompts: Iterable[Prompt], limit: float) -> Finding:
-    """Passes if at most a share `limit` of test prompts has most of its runs of words in training prompts.
-
-    The measure of Brown et al. (2020, appendix C) with runs of 8 words; shorter prompts have none and do not count.
-    """
-    tests = [(prompt.prompt, _runs(prompt.prompt)) for prompt in prompts if prompt.split == "test"]
-    tested = {run for _, runs in tests for run in runs}
-    trained = {run for prompt in prompts if prompt.split != "test" for run in _runs(prompt.prompt) if run in tested}
-    near = [text for text, runs in tests if 2 * len(runs & trained) > len(runs)]
-    share = len(near) / len(tests) if tests else 0.0
-    example = f", the first is {near[0]!r:.80}" if near else ""
-    return Finding(
-        share <= limit,
-        f"{share:.1%} of {len(tests)} test prompts ({len(near)}) are mostly made of runs of {RUN_OF_WORDS} words that "
-        f"training prompts have{example}",
-        {"data/share_near_training": share},
-    )
-
-
-def _runs(text: str) -> set[int]:
-    words = normalise(text).split()
-    return {
-        int.from_bytes(hashlib.blake2b(" ".join(words[i : i + RUN_OF_WORDS]).encode(), digest_size=8).digest())
-        for i in range(len(words) - RUN_OF_WORDS + 1)
-    }
 
 
 def balance_of_sources(prompts: Iterable[Prompt], limit: float) -> Finding:
@@ -277,8 +220,6 @@ def length_bias(pairs: Iterable[Pair], limit: float) -> Finding:
 
 
 DATA_CHECKS: dict[str, DataCheck] = {
-    "splits_are_disjoint": DataCheck("prompts", ("prompts",), overlap_of_splits),
-    "test_prompts_are_new": DataCheck("prompts", ("prompts",), near_training),
     "sources_are_balanced": DataCheck("prompts", ("prompts",), balance_of_sources),
     "responses_are_not_empty": DataCheck("sampled_responses", ("responses",), empty_responses),
     "responses_are_whole": DataCheck("sampled_responses", ("responses",), cut_responses),
@@ -287,13 +228,12 @@ DATA_CHECKS: dict[str, DataCheck] = {
     "gold_tells_responses_apart": DataCheck("gold_rewards", ("rewards",), constant_gold),
     "pairs_add_up": DataCheck("implicit_pairs", ("counts",), account_of_pairs),
     "pairs_agree_with_gold": DataCheck("implicit_pairs", ("rewards", "pairs"), agreement_with_gold),
-    "pairs_stay_in_their_split": DataCheck("implicit_pairs", ("pairs",), overlap_of_pairs),
     "enough_pairs": DataCheck("implicit_pairs", ("counts",), number_of_pairs),
     "ties_are_few": DataCheck("implicit_pairs", ("counts",), share_of_ties),
     "pairs_are_distinct": DataCheck("implicit_pairs", ("pairs",), repeated_pairs),
     "length_does_not_decide": DataCheck("implicit_pairs", ("pairs",), length_bias),
 }
-"""By name; severity, limit and description are those of the recipe's section `checks`."""
+"""By name, beside SPLIT_CHECKS; severity, limit and description are those of the recipe's section `checks`."""
 
 
 def advantage_over_length(report: Mapping[str, Any]) -> Finding:

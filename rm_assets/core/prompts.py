@@ -1,10 +1,13 @@
 """Prompts: one normal form, no duplicates, and splits that no prompt can be on two sides of."""
 
+import hashlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
-from rm_assets.core.digests import unit_interval
+from rm_assets.core.digests import digest, unit_interval
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import SplitFractions
 from rm_assets.core.records import Prompt
@@ -19,6 +22,25 @@ def opening(prompt: Prompt) -> str:
     """The normal form of what the user said first. It decides the split, so a dialogue and its continuations share a side."""
     said = [turn["content"] for turn in prompt.history if turn["role"] == "user"]
     return normalise(said[0] if said else prompt.prompt)
+
+
+def group_of(prompt: Prompt, groups: Mapping[str, str]) -> str:
+    """What decides the prompt's side: its opening, or the group that `groups` names for it."""
+    said = opening(prompt)
+    return groups.get(said, said)
+
+
+def word_runs(text: str, num_words: int) -> set[int]:
+    """64-bit hashes of the runs of `num_words` words in the normal form of `text`; a shorter text is one run.
+
+    Words are what stands between white space.
+    """
+    words = normalise(text).split()
+    starts = range(max(1, len(words) - num_words + 1))
+    return {
+        int.from_bytes(hashlib.blake2b(" ".join(words[i : i + num_words]).encode(), digest_size=8).digest())
+        for i in starts
+    }
 
 
 def deduplicate(prompts: Iterable[Prompt], most: int | None = None) -> tuple[list[Prompt], int]:
@@ -70,13 +92,42 @@ def mix(parts: Sequence[list[Prompt]], weights: Sequence[float] | None, most: in
     return kept, num_own - len(kept)
 
 
-def assign_splits(prompts: list[Prompt], fractions: SplitFractions, seed: int) -> list[Prompt]:
-    """Each prompt with its split, decided by a hash of its opening: equal prompts share a side, new ones move nobody."""
+def assign_splits(
+    prompts: list[Prompt], fractions: SplitFractions, seed: int, groups: Mapping[str, str] = MappingProxyType({})
+) -> list[Prompt]:
+    """Each prompt with its split, decided by a hash of its group: its opening, or what `groups` has for that.
 
-    def split(prompt: Prompt) -> str:
-        u = unit_interval(seed, opening(prompt))
-        if u < fractions.test:
+    So equal openings share a side and new prompts move nobody. With `stratify`, the groups of each source are put in order of
+    that hash and the shares are cut from this order: new prompts move those at a border. A group of several sources
+    counts for the first of them by name.
+    """
+    of_prompt = [group_of(p, groups) for p in prompts]
+    places = {group: unit_interval(seed, group) for group in of_prompt}
+    if fractions.stratify:
+        places = _places_in_source(prompts, of_prompt, places)
+
+    def split(place: float) -> str:
+        if place < fractions.test:
             return "test"
-        return "validation" if u < fractions.test + fractions.validation else "train"
+        return "validation" if place < fractions.test + fractions.validation else "train"
 
-    return [replace(p, split=split(p)) for p in prompts]
+    return [replace(p, split=split(places[group])) for p, group in zip(prompts, of_prompt, strict=True)]
+
+
+def _places_in_source(prompts: list[Prompt], of_prompt: list[str], places: dict[str, float]) -> dict[str, float]:
+    """For each group, the share of its source's prompts that come before its middle, in order of `places`."""
+    sizes = Counter(of_prompt)
+    source_of: dict[str, str] = {}
+    for prompt, group in zip(prompts, of_prompt, strict=True):
+        source_of[group] = min(source_of.get(group, prompt.source), prompt.source)
+    totals: Counter[str] = Counter()
+    middles: dict[str, float] = {}
+    for group in sorted(sizes, key=lambda group: (places[group], group)):
+        middles[group] = totals[source_of[group]] + sizes[group] / 2
+        totals[source_of[group]] += sizes[group]
+    return {group: middle / totals[source_of[group]] for group, middle in middles.items()}
+
+
+def hash_of_test_set(prompts: Iterable[Prompt]) -> str:
+    """32 hex digits of the test prompts among `prompts` and their references, whatever their order and files."""
+    return digest({p.prompt_id: p.reference for p in prompts if p.split == "test"})

@@ -14,7 +14,9 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     # Shares large enough that none of the three sides is empty among so few prompts.
     test = 0.3 if recipe.prompts.test is None else 0.0
     validation = 0.1 if recipe.prompts.split.validation or test else 0.0
-    prompts["split"] = SplitFractions(train=1 - validation - test, validation=validation, test=test)
+    stratify = recipe.prompts.split.stratify
+    prompts["split"] = SplitFractions(train=1 - validation - test, validation=validation, test=test, stratify=stratify)
+    prompts["test_set_hash"] = None  # it pins all test prompts, and these are a few
     sampling = recipe.sampling
     if isinstance(sampling, SamplingSettings):
         sampling = sampling.model_copy(

@@ -68,11 +68,10 @@ class SourceRow(NamedTuple):
             raise self.fault(field, "holds no number" if field in self.columns else "is missing", value) from None
 
     def renamed(self, columns: Mapping[str, str]) -> "SourceRow":
-        """The row with these columns (name: where it lies in the row) beside its own; what is not there stays missing."""
+        """The row with these columns (name: where it lies in the row) in place of its own of that name; what is not there is missing."""
         found = {name: _at(self.columns, path) for name, path in columns.items()}
-        return SourceRow(
-            self.where, self.columns | {name: value for name, value in found.items() if value is not _ABSENT}
-        )
+        kept = {name: value for name, value in self.columns.items() if name not in found}
+        return SourceRow(self.where, kept | {name: value for name, value in found.items() if value is not _ABSENT})
 
     def encodable(self, field: str, text: str) -> str:
         """The text, if UTF-8 can hold it. Raises: DataError DATA_003."""

@@ -86,13 +86,12 @@ class Store:
                 )
         return manifest
 
-    def manifests(self, asset: str) -> list[Manifest]:
-        """All that is committed of an asset and whole."""
-        found = []
-        for file in (self.home / asset).glob("*/manifest.json"):
-            with suppress(StoreError):  # damage is the concern of those who want that very version
-                found.append(self.manifest(asset, file.parent.name))
-        return [manifest for manifest in found if manifest]
+    def manifests(self, asset: str) -> Iterator[Manifest]:
+        """What is committed of an asset, for any recipe; a damaged result is left out."""
+        for file in sorted((self.home / asset).glob("*/manifest.json")):
+            with suppress(StoreError):
+                if manifest := self.manifest(asset, file.parent.name):
+                    yield manifest
 
     def commit(
         self, manifest_without_files: dict[str, Any], folder: Path, files: list[str], extras: Iterable[str] = ()

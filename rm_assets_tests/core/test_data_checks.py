@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from rm_assets.core.data_checks import DATA_CHECKS, near_training
+from rm_assets.core.data_checks import DATA_CHECKS
 from rm_assets.core.drift import DRIFT_CHECKS
 from rm_assets.core.input_checks import INPUT_CHECKS, TRAINING_CHECKS
 from rm_assets.core.pairing import by_prompt, make_pairs
-from rm_assets.core.recipe import ChecksSection, LimitedCheck, PairsSection
+from rm_assets.core.recipe import ChecksSection, LimitedCheck, NearDuplicates, PairsSection
 from rm_assets.core.records import GoldReward, Pair, Prompt, Response, conversation
+from rm_assets.core.split_checks import SPLIT_CHECKS, near_training
 
 NUM_TRAIN, NUM_TEST = 450, 40
 WORDS = [
@@ -34,7 +35,7 @@ WORDS = [
     "cherry",
 ]
 Tables = dict[str, Any]
-ALL_CHECKS = {**DATA_CHECKS, **DRIFT_CHECKS}
+ALL_CHECKS = {**SPLIT_CHECKS, **DATA_CHECKS, **DRIFT_CHECKS}
 
 
 def text(number: int, length: int) -> str:
@@ -60,14 +61,15 @@ def sound() -> Tables:
             )  # fmt: skip
             responses.append(row)
             rewards.append(GoldReward(**vars(row), gold_reward=float((number + 3 * index) % 4)))
-    return with_pairs({"prompts": prompts, "responses": responses, "rewards": rewards})
+    return with_pairs({"prompts": prompts, "responses": responses, "rewards": rewards, "near_duplicates": None})
 
 
 def with_pairs(tables: Tables, section: PairsSection = PairsSection()) -> Tables:  # noqa: B008 - frozen
     stream, account = make_pairs(by_prompt(tables["rewards"]), section)
     pairs = list(stream)
-    counts = dict(account) | {"pairs": account["kept"], "train_pairs": sum(p.split == "train" for p in pairs)}
-    return tables | {"pairs": pairs, "counts": counts}
+    trained = [p.pair_id for p in pairs if p.split == "train"]
+    counts = dict(account) | {"pairs": account["kept"], "train_pairs": len(trained)}
+    return tables | {"pairs": pairs, "trained_pair_ids": trained, "counts": counts}
 
 
 def failing(tables: Tables) -> set[str]:
@@ -119,8 +121,30 @@ def in_two_splits(tables: Tables) -> Tables:
     return tables | {"prompts": [*rows[:-1], replace(rows[-1], prompt=f"  {rows[0].prompt.upper()} ")]}
 
 
+def nearly_in_two_splits(tables: Tables) -> Tables:
+    """The last test prompt everywhere that of a training prompt with one word more: 11 of 12 runs of two words are the same."""
+    near = f"{tables['prompts'][0].prompt} indeed"
+
+    def said(row: Any) -> Any:
+        return replace(row, prompt=near) if row.prompt_id == f"p{NUM_TRAIN + NUM_TEST - 1}" else row
+
+    changed = {name: [said(row) for row in tables[name]] for name in ("prompts", "responses", "rewards")}
+    return with_pairs(tables | changed) | {"near_duplicates": NearDuplicates(words=2)}
+
+
+def other_split(tables: Tables, table: str) -> Tables:
+    """The rows of the last test prompt in the training split, from this table on."""
+    return change(
+        tables, table, lambda r: replace(r, split="train") if r.prompt_id == tables[table][-1].prompt_id else r
+    )
+
+
 def pair_in_two_splits(tables: Tables) -> Tables:
     return tables | {"pairs": [*tables["pairs"][:-1], replace(tables["pairs"][-1], chosen=tables["pairs"][0].chosen)]}
+
+
+def trained_on_a_test_pair(tables: Tables) -> Tables:
+    return tables | {"trained_pair_ids": [*tables["trained_pair_ids"], tables["pairs"][-1].pair_id]}
 
 
 def longer_is_better(tables: Tables) -> Tables:
@@ -129,13 +153,8 @@ def longer_is_better(tables: Tables) -> Tables:
 
 def few(tables: Tables) -> Tables:
     kept = {f"p{number}" for number in (*range(100), *range(NUM_TRAIN, NUM_TRAIN + NUM_TEST))}
-    return with_pairs(
-        {
-            name: [r for r in rows if r.prompt_id in kept]
-            for name, rows in tables.items()
-            if name not in ("counts", "pairs")
-        }
-    )
+    rows = {name: [r for r in tables[name] if r.prompt_id in kept] for name in ("prompts", "responses", "rewards")}
+    return with_pairs(tables | rows)
 
 
 def with_responses(tables: Tables, edit: Callable[[str], str], every: int) -> Tables:
@@ -152,6 +171,21 @@ def before(tables: Tables, table: str, edit: Callable[[Any], Any]) -> Tables:
 
 FAULTS: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
     "a prompt in two splits": (in_two_splits, {"splits_are_disjoint"}),
+    "a near-duplicate in two splits": (nearly_in_two_splits, {
+        "splits_are_disjoint", "responses_stay_in_their_split", "rewards_stay_in_their_split",
+        "pairs_stay_in_their_split", "evaluation_is_not_trained_on",
+    }),
+    "responses that changed their split": (
+        lambda t: other_split(t, "responses"), {"responses_stay_in_their_split", "rewards_stay_in_their_split"},
+    ),
+    "rewards that changed their split": (
+        lambda t: other_split(t, "rewards"), {"rewards_stay_in_their_split", "pairs_stay_in_their_split"},
+    ),
+    "pairs that changed their split": (lambda t: other_split(t, "pairs"), {"pairs_stay_in_their_split"}),
+    "a test pair that was trained on": (trained_on_a_test_pair, {"evaluation_is_not_trained_on"}),
+    "a trained pair that nobody knows": (
+        lambda t: t | {"trained_pair_ids": [*t["trained_pair_ids"], "unknown"]}, {"evaluation_is_not_trained_on"},
+    ),
     "leaked test prompts": (leaked, {"test_prompts_are_new"}),
     "one source for nearly all": (
         lambda t: change(t, "prompts", lambda p: replace(p, source="s0" if p.row % 50 else "s1")), {"sources_are_balanced"},
@@ -259,7 +293,7 @@ def test_pairs_of_a_dialogue_are_judged_by_what_was_said_first() -> None:
     history = conversation("opening", None, "hm")
     prompt = Prompt(prompt_id="p", prompt="yes", system=None, reference=None, source="s", split="test", external_id=None, row=0, history=history)  # fmt: skip
     other = replace(prompt, prompt_id="q", history=conversation("another opening", None, "hm"), split="train")
-    disjoint = DATA_CHECKS["splits_are_disjoint"].find
+    disjoint = ALL_CHECKS["splits_are_disjoint"].find
     assert disjoint([prompt, other]).passed
     assert not disjoint([prompt, replace(other, history=history)]).passed
 

@@ -1,6 +1,7 @@
 """Prompts: one normal form, no duplicates, no prompt on two sides."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,11 +9,12 @@ from hypothesis import strategies as st
 
 from rm_assets.core.digests import prompt_id
 from rm_assets.core.errors import DataError
-from rm_assets.core.prompts import assign_splits, deduplicate, normalise
+from rm_assets.core.prompts import assign_splits, deduplicate, hash_of_test_set, normalise, word_runs
 from rm_assets.core.recipe import SplitFractions
 from rm_assets.core.records import Prompt
 
 FRACTIONS = SplitFractions(train=0.5, validation=0.2, test=0.3)
+STRATIFIED = SplitFractions(train=0.5, validation=0.2, test=0.3, stratify=True)
 
 
 def prompt(text: str, *, system: str | None = None, reference: str | None = None, row: int = 0) -> Prompt:
@@ -94,3 +96,71 @@ def test_larger_train_share_only_takes_from_the_others() -> None:
 def test_share_of_one_leaves_the_other_splits_empty() -> None:
     everything = SplitFractions(train=1.0, validation=0.0, test=0.0)
     assert {p.split for p in assign_splits([prompt(str(i)) for i in range(100)], everything, 0)} == {"train"}
+
+
+def of_sources(sizes: list[int]) -> list[Prompt]:
+    """So many distinct prompts of each source."""
+    return [
+        replace(prompt(f"prompt {number} of {source}"), source=str(source))
+        for source, size in enumerate(sizes)
+        for number in range(size)
+    ]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(0, 5))
+def test_stratified_shares_hold_in_each_source_to_within_one_prompt(sizes: list[int], seed: int) -> None:
+    counts = Counter((p.source, p.split) for p in assign_splits(of_sources(sizes), STRATIFIED, seed))
+    for source, size in enumerate(sizes):
+        for split in ("train", "validation", "test"):
+            assert abs(counts[str(source), split] - size * getattr(STRATIFIED, split)) <= 1
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=12), st.integers(0, 5))
+def test_stratified_shares_hold_to_within_one_group_and_no_group_is_on_two_sides(sizes: list[int], seed: int) -> None:
+    prompts = [prompt("A  " * number + str(group)) for group, size in enumerate(sizes) for number in range(size)]
+    groups = {normalise(p.prompt): normalise(p.prompt).split()[-1] for p in prompts}
+    split = assign_splits(prompts, STRATIFIED, seed, groups)
+    assert len({(groups[normalise(p.prompt)], p.split) for p in split}) == len(sizes)
+    counts = Counter(p.split for p in split)
+    assert all(
+        abs(counts[side] - sum(sizes) * getattr(STRATIFIED, side)) <= max(sizes)
+        for side in ("train", "validation", "test")
+    )
+
+
+@given(st.integers(1, 60), st.integers(0, 5))
+def test_one_prompt_more_moves_at_most_one_at_each_of_the_two_borders(size: int, seed: int) -> None:
+    prompts = of_sources([size, 20])
+    before = assign_splits(prompts, STRATIFIED, seed)
+    after = assign_splits([replace(prompt("new"), source="0"), *prompts], STRATIFIED, seed)[1:]
+    moved = [old.source for old, new in zip(before, after, strict=True) if old.split != new.split]
+    assert len(moved) <= 2 and set(moved) <= {"0"}
+
+
+def test_a_group_of_two_sources_counts_for_the_first_by_name() -> None:
+    one, two = replace(prompt("same"), source="b"), replace(prompt("SAME"), source="a")
+    fractions = SplitFractions(train=0.4, validation=0.0, test=0.6, stratify=True)
+    # Both are of source a, which then has two: the middle of the group is at 0.5 of them, below 0.6.
+    assert {p.split for p in assign_splits([one, two], fractions, 0)} == {"test"}
+
+
+@given(st.permutations([prompt(str(i)) for i in range(12)]), st.booleans())
+def test_the_order_of_prompts_decides_no_side(prompts: list[Prompt], stratify: bool) -> None:
+    fractions = STRATIFIED if stratify else FRACTIONS
+    in_order = assign_splits([prompt(str(i)) for i in range(12)], fractions, 0)
+    assert {p.prompt: p.split for p in assign_splits(prompts, fractions, 0)} == {p.prompt: p.split for p in in_order}
+
+
+def test_runs_of_words_are_those_of_the_normal_form_and_a_shorter_text_is_one() -> None:
+    assert len(word_runs("a b c d", 3)) == 2
+    assert word_runs("B  c D", 3) < word_runs("a b c d", 3)
+    assert word_runs("a b", 3) == word_runs(" A b", 3) and len(word_runs("a b", 3)) == 1
+    assert word_runs("a b", 3).isdisjoint(word_runs("a b c", 3))
+
+
+def test_hash_of_the_test_set_is_that_of_its_prompts_and_references() -> None:
+    one, two = replace(prompt("a", reference="1", row=5), split="test"), replace(prompt("b"), split="test")
+    known = hash_of_test_set([one, two])
+    assert known == hash_of_test_set([two, replace(one, row=0, source="x"), prompt("c")])
+    assert known != hash_of_test_set([two, replace(one, reference="2")])
+    assert known != hash_of_test_set([one])

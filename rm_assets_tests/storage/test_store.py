@@ -79,6 +79,16 @@ def test_equal_content_has_an_equal_data_version(tmp_path: Path) -> None:
     assert same[0].data_version == same[1].data_version != other.data_version
 
 
+def test_all_results_of_an_asset_are_listed_without_damaged_and_unfinished_ones(tmp_path: Path) -> None:
+    store, _, first = committed(tmp_path, of_digest="a")
+    _, _, second = committed(tmp_path, "other rows", "b")
+    _, damaged, _ = committed(tmp_path, of_digest="c")
+    (damaged / "manifest.json").write_text("{")
+    store.folder(first.asset, "unfinished").mkdir()
+    assert list(store.manifests(first.asset)) == [first, second]
+    assert list(store.manifests("nothing")) == []
+
+
 def remove(folder: Path) -> None:
     (folder / "a.txt").unlink()
 

@@ -12,6 +12,7 @@ def test_every_row_is_kept_or_counted(bench: Bench) -> None:
     assert made.manifest.counts == {
         "prompts": 6, "train_prompts": 4, "validation_prompts": 0, "test_prompts": 2, "duplicates_dropped": 2,
         "overlap_with_test": 1, "rows": 9, "dialogues_part_early": 0, "left_out_of_mixture": 0,
+        "near_duplicates_of_test": 0, "contaminated": 0,
     }  # fmt: skip
     assert made.manifest.work == {"rows read": 9}
     assert [(p.prompt, p.split, p.row) for p in bench.rows(made)] == [

@@ -33,11 +33,28 @@ class ChecksSection(Section):
     """What must hold of prompts, responses, gold rewards, pairs and the model. Changes no result and enters no digest."""
 
     splits_are_disjoint: CheckSettings = Field(
-        default=_error(), description="prompts: no prompt, and no two dialogues that begin the same, are in two splits."
+        default=_error(),
+        description="prompts: no prompt, no two dialogues that begin the same, and with `prompts.near_duplicates` no two near-duplicates are in two splits.",
     )
     test_prompts_are_new: LimitedCheck = Field(
         default=_warn(0.05),
         description="prompts: largest share of test prompts of which most runs of 8 words are in training prompts, too.",
+    )
+    responses_stay_in_their_split: CheckSettings = Field(
+        default=_error(),
+        description="sampled_responses: the same of the responses; none has another split than its prompt.",
+    )
+    rewards_stay_in_their_split: CheckSettings = Field(
+        default=_error(),
+        description="gold_rewards: the same of the gold rewards; none has another split than its response.",
+    )
+    pairs_stay_in_their_split: CheckSettings = Field(
+        default=_error(),
+        description="implicit_pairs: the same of the pairs; none has another split than its gold rewards.",
+    )
+    evaluation_is_not_trained_on: CheckSettings = Field(
+        default=_error(),
+        description="reward_model: no pair that was trained on is of a prompt that evaluation uses, or begins like one, or is a near-duplicate of one.",
     )
     sources_are_balanced: LimitedCheck = Field(
         default=_warn(0.9), description="prompts: largest share of one source among the training prompts of several."
@@ -67,9 +84,6 @@ class ChecksSection(Section):
     pairs_agree_with_gold: CheckSettings = Field(
         default=_error(),
         description="implicit_pairs: both sides of every pair are responses with these gold rewards, the chosen one's higher.",
-    )
-    pairs_stay_in_their_split: CheckSettings = Field(
-        default=_error(), description="implicit_pairs: no two dialogues that begin the same are in pairs of two splits."
     )
     enough_pairs: LimitedCheck = Field(
         default=_warn(1000), description="implicit_pairs: least number of training pairs."

@@ -106,12 +106,16 @@ PromptSource = Annotated[
 
 
 class SplitFractions(Section):
-    """Shares of the prompts; decided by a hash of the normalised prompt, so a prompt never changes sides when others are added."""
+    """Shares of the prompts; decided by a hash of the opening, so a prompt never changes sides when others are added."""
 
     train: float = Field(0.8, gt=0, le=1, description="Share for training.")
     validation: float = Field(0.1, ge=0, lt=1, description="Share for validation while training.")
     test: float = Field(
         0.1, ge=0, lt=1, description="Share for evaluation. Must be 0 where `test` names a source of its own."
+    )
+    stratify: bool = Field(
+        False,
+        description="Hold the shares within each source, to within one group of prompts that belong together. The price: those at the border of a share can change sides when others are added.",
     )
 
     @model_validator(mode="after")
@@ -121,6 +125,31 @@ class SplitFractions(Section):
         return self
 
 
+class NearDuplicates(Section):
+    """Openings whose sets of word runs are nearly the same are one group, and so on one side of the split."""
+
+    threshold: float = Field(
+        0.8,
+        ge=0.5,
+        le=0.99,
+        description="Least Jaccard similarity of two openings: runs that both have, as a share of those that either has.",
+    )
+    words: int = Field(3, gt=0, description="Words in a run; a shorter opening is one run.")
+
+
+class EvaluationSet(Section):
+    """A set that the model will be judged on elsewhere."""
+
+    name: str = Field(min_length=1, description="Its name in the counts.")
+    source: RowSource = Field(description="Where its rows lie.")
+    field: str = Field("prompt", description="Column with the text.")
+    words: int = Field(
+        13,
+        gt=0,
+        description="Words in a run; a prompt that shares one with the set is left out. A shorter text is one run, so it must be the whole prompt.",
+    )
+
+
 class PromptsSection(Section):
     """Where prompts come from and how they are split."""
 
@@ -128,6 +157,18 @@ class PromptsSection(Section):
     test: PromptSource | None = Field(
         None,
         description="A source of test prompts of its own; prompts of `source` that are also here are left out of training.",
+    )
+    test_set_hash: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{32}$",
+        description="Hash of the prompts and references of `test`, as the prompts asset shows it: if they are others one day, that is an error.",
+    )
+    near_duplicates: NearDuplicates | None = Field(
+        None, description="Keep near-duplicates on one side of the split; without it only equal openings share a side."
+    )
+    decontaminate: list[EvaluationSet] = Field(
+        default=[],
+        description="Evaluation sets: prompts for training and validation that share a run of words with one are left out and counted.",
     )
     prompt_field: str = Field(
         "prompt", description="Column with the prompt: a text, or messages of which the last is the user's."
@@ -163,6 +204,18 @@ class PromptsSection(Section):
             raise ValueError(
                 "give test prompts once: either 'test' (then split.test must be 0) or a split.test above 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pinned_test_set(self) -> "PromptsSection":
+        if self.test_set_hash is not None and self.test is None:
+            raise ValueError("'test_set_hash' pins the prompts of 'test', which is not given")
+        return self
+
+    @model_validator(mode="after")
+    def _named_evaluation_sets(self) -> "PromptsSection":
+        if len({named.name for named in self.decontaminate}) < len(self.decontaminate):
+            raise ValueError("two sets of 'decontaminate' have the same name")
         return self
 
     @model_validator(mode="after")
