@@ -95,6 +95,15 @@ def test_blank_lines_are_skipped_and_still_counted(tmp_path: Path) -> None:
     assert [r.where.rpartition(", ")[2] for r in rows] == ["line 1", "line 4"]
 
 
+def test_a_column_that_the_recipe_names_is_not_taken_from_another_one(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", '{"prompt": "not this", "question": "this"}\n{"prompt": "nor this"}\n')
+    source = FileSource(kind="files", files=[str(path)], columns={"prompt": "question"})
+    first, second = read_rows(source)
+    assert first.text("prompt") == "this" and first.columns["question"] == "this"
+    with pytest.raises(DataError, match="line 2: column 'prompt' is missing"):
+        second.text("prompt")
+
+
 def test_a_row_that_is_a_list_has_numbered_columns(tmp_path: Path) -> None:
     assert columns(written(tmp_path / "a.jsonl", "[0.5, -1]\n[2, 3]\n")) == [{"0": 0.5, "1": -1}, {"0": 2, "1": 3}]
 
