@@ -12,13 +12,15 @@ from typing import Any
 from rm_assets.core import statistics
 from rm_assets.core.diagnosis import diagnose, verdict
 from rm_assets.core.evaluation import rates, spread
+from rm_assets.core.evaluation.best_of_n import best_of_n, component_accuracy
+from rm_assets.core.evaluation.calibration import calibration
 from rm_assets.core.evaluation.pairs import ComparedPair, ScoredPair, ScoredResponse, compare_pairs, group_by_prompt
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import Pair
 
 __all__ = ["ComparedPair", "ScoredPair", "ScoredResponse", "build_report", "compare_pairs", "group_by_prompt"]
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 def build_report(
@@ -46,6 +48,9 @@ def build_report(
         "length_baseline": rates.length_baseline(pairs, train_pairs, settings),
         "format_baseline": rates.format_baseline(pairs, settings),
         "by_difference": rates.breakdown(pairs, lambda pair: pair.difference, settings),
+        "by_gold_margin": rates.by_gold_margin(pairs, settings),
+        "by_length": rates.by_length(pairs, settings),
+        "without_length": rates.without_length(pairs, settings),
         "by_source": rates.breakdown(pairs, lambda pair: pair.chosen.gold.source, settings),
         "train_accuracy": rates.rate(
             train_credits, [pair.prompt_id for pair, _, _ in scored], settings, clustered=True
@@ -53,6 +58,9 @@ def build_report(
         "validation_accuracy": {"value": _number(training.get("validation_accuracy"))},
         "distributions": spread.distributions(test, groups, pairs),
         "rank_correlation": spread.rank_correlation(test, groups),
+        "calibration": calibration(pairs, seed=settings.seed),
+        "best_of_n": best_of_n(groups, seed=settings.seed),
+        "component_accuracy": component_accuracy(groups),
         "worst_mistakes": _worst_mistakes(pairs, settings.num_worst_mistakes),
         "canaries": [dict(canary) for canary in canaries],
         "num_test_prompts": len(groups),

@@ -91,3 +91,71 @@ def breakdown(
     parts = [(name, list(part)) for name, part in groupby(sorted(pairs, key=key), key=key)]
     parts.sort(key=lambda part: -len(part[1]))
     return {name: pair_rate(part, settings) for name, part in parts}
+
+
+def by_gold_margin(pairs: Sequence[ComparedPair], settings: EvaluationSection) -> dict[str, Any]:
+    """The match rate of each quarter of the pairs by gold margin, smallest margins first; equal margins stay together."""
+    import numpy as np
+
+    margins = np.asarray([pair.gold_margin for pair in pairs])
+    edges = np.unique(np.quantile(margins, [0.25, 0.5, 0.75]))
+    place = np.searchsorted(edges, margins)  # edges[place - 1] < margin <= edges[place]
+    parts = [
+        [pair for pair, own in zip(pairs, place, strict=True) if own == number] for number in range(len(edges) + 1)
+    ]
+    return {_range_of([pair.gold_margin for pair in part]): pair_rate(part, settings) for part in parts if part}
+
+
+def _range_of(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+MATCHED = 0.1
+"""Two responses are of one length if they differ by at most this share of the longer one."""
+
+
+def by_length(pairs: Sequence[ComparedPair], settings: EvaluationSection) -> dict[str, Any]:
+    """The match rate by how long the better response is beside the other one, in characters."""
+    names = ("less than half as long", "shorter", "equally long", "longer", "more than twice as long")
+    parts: dict[str, list[ComparedPair]] = {name: [] for name in names}
+    for pair in pairs:
+        chosen, rejected = _lengths(pair)
+        steps = (2 * chosen >= rejected) + (chosen >= rejected) + (chosen > rejected) + (chosen > 2 * rejected)
+        parts[names[steps]].append(pair)
+    return {name: pair_rate(part, settings) for name, part in parts.items() if part}
+
+
+def without_length(pairs: Sequence[ComparedPair], settings: EvaluationSection) -> dict[str, Any]:
+    """Two match rates in which length cannot help.
+
+    `matched`: of the pairs whose responses are of one length. `balanced`: the mean of the rates where the better response is
+    longer and where it is shorter, 0.5 for a model that goes by length alone; None where either kind is missing. Its interval
+    combines theirs (MOVER: Zou and Donner 2008, "Construction of confidence limits about effect measures").
+    """
+    matched = [p for p in pairs if abs(_lengths(p)[0] - _lengths(p)[1]) <= MATCHED * max(_lengths(p))]
+    longer = pair_rate([p for p in pairs if _lengths(p)[0] > _lengths(p)[1]], settings)
+    shorter = pair_rate([p for p in pairs if _lengths(p)[0] < _lengths(p)[1]], settings)
+    return {
+        "matched": pair_rate(matched, settings) | {"largest_difference": MATCHED},
+        "balanced": _mean_of(longer, shorter),
+    }
+
+
+def _mean_of(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any] | None:
+    if not one["n"] or not two["n"]:
+        return None
+    value = (one["value"] + two["value"]) / 2
+    return {
+        "value": value,
+        "low": value - math.hypot(one["value"] - one["low"], two["value"] - two["low"]) / 2,
+        "high": value + math.hypot(one["high"] - one["value"], two["high"] - two["value"]) / 2,
+        "n": one["n"] + two["n"],
+        "n_longer": one["n"],
+        "n_shorter": two["n"],
+    }
+
+
+def _lengths(pair: ComparedPair) -> tuple[int, int]:
+    """Characters of the better and of the other response."""
+    return len(pair.chosen.gold.response), len(pair.rejected.gold.response)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rm_assets.core import statistics
+from rm_assets.core.evaluation.calibration import bradley_terry_loss
 from rm_assets.core.evaluation.pairs import ComparedPair, ScoredResponse, comparable
 
 BARELY_SEPARATED = 0.1  # log odds: the model would call the better response at 52.5 %
@@ -45,13 +46,8 @@ def distributions(
             "implied_match_rate is the mean of 1 / (1 + exp(-|reward margin|)), the match rate that the margins claim; "
             "margin_sd_ratio is sd(reward margins) / sd(gold margins) and depends on the unit of gold",
         },
-        "loss": {"value": statistics.mean(_bradley_terry_loss(margin) for margin in margins), "n": len(margins)},
+        "loss": {"value": statistics.mean(bradley_terry_loss(margin) for margin in margins), "n": len(margins)},
     }
-
-
-def _bradley_terry_loss(margin: float) -> float:
-    """-log(sigmoid(margin)), without overflow; log 2 for a model that knows nothing."""
-    return max(-margin, 0.0) + math.log1p(math.exp(-abs(margin)))
 
 
 def rank_correlation(test: Sequence[ScoredResponse], groups: Sequence[Sequence[ScoredResponse]]) -> dict[str, Any]:
