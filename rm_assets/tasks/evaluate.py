@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.digests import unit_interval
 from rm_assets.core.evaluation import ScoredPair, ScoredResponse, build_report, compare_pairs
-from rm_assets.core.plots import gold_scatter, score_plot, training_curve
+from rm_assets.core.plots import best_of_n_curve, gold_scatter, reliability, score_plot, training_curve
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.records import GoldReward, Messages, Pair, prompt_messages, response_messages
 from rm_assets.core.report import render_markdown
@@ -59,6 +59,8 @@ def evaluate(task: Task) -> Product:
     plots = {
         "score_plot": score_plot(test, pairs),
         "gold_scatter": gold_scatter(test),
+        "reliability": reliability(report["calibration"]),
+        **({"best_of_n": best_of_n_curve(report["best_of_n"])} if report["best_of_n"] else {}),
         "training_curve": training_curve(training["history"]),
     }
     return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn))
@@ -118,6 +120,9 @@ def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_s
             "tie_rate": match["tie_rate"],
             "length_baseline": report["length_baseline"]["value"],
             "format_baseline": (report["format_baseline"] or {}).get("value"),
+            "length_balanced_match_rate": (report["without_length"]["balanced"] or {}).get("value"),
+            "expected_calibration_error": report["calibration"]["expected_calibration_error"]["value"],
+            "temperature": report["calibration"]["temperature"],
             "train_accuracy": report["train_accuracy"]["value"],
             "spearman": report["rank_correlation"]["spearman"]["value"],
             "match_rate_by_difference": {

@@ -22,13 +22,13 @@ def pairs(margins: Sequence[float]) -> list[ComparedPair]:
 
 
 def test_the_error_of_a_hand_computed_case() -> None:
-    # Ten bins of ten pairs. 50 pairs claim sigmoid(log 4) = 0.8 and 40 are right, 50 claim 0.9 and 40 are right.
+    # 50 pairs claim sigmoid(log 4) = 0.8 and 40 of them are right, 50 claim 0.9 and 40 are right; ten bins of ten.
     margins = [math.log(4)] * 40 + [-math.log(4)] * 10 + [math.log(9)] * 40 + [-math.log(9)] * 10
     found = calibration(pairs(margins), seed=0)
-    # Equal confidences stay in their order, so each tenth is all right or all wrong: |0.8 - 1| four times, |0.8 - 0| once, ...
-    assert found["expected_calibration_error"]["value"] == pytest.approx((4 * 0.2 + 0.8 + 4 * 0.1 + 0.9) / 10)
+    assert found["expected_calibration_error"]["value"] == pytest.approx((50 * 0 + 50 * 0.1) / 100)
     assert found["mean_confidence"] == pytest.approx(0.85) and len(found["bins"]) == 10
-    assert found["bins"][0]["match_rate"]["n"] == 10
+    assert found["bins"][-1]["match_rate"]["n"] == 10 and found["bins"][-1]["match_rate"]["value"] == pytest.approx(0.8)
+    assert calibration(pairs(margins[::-1]), seed=0)["bins"] == found["bins"]
 
 
 def drawn(temperature: float, num_pairs: int = 4000) -> list[float]:

@@ -29,12 +29,18 @@ def calibration(pairs: Sequence[ComparedPair], *, seed: int) -> dict[str, Any]:
 
     margins = np.asarray([pair.reward_margin for pair in pairs])
     confidence = 1 / (1 + np.exp(-np.minimum(np.abs(margins), 700.0)))
-    correct = np.asarray([statistics.credit(margin) for margin in margins])
     order = np.argsort(confidence, kind="stable")
+    _, group, size = np.unique(confidence, return_inverse=True, return_counts=True)
+
+    def shared(correct: Any) -> Any:
+        """Equal confidences share their mean, or the order of the rows would decide which bin is right."""
+        return (np.bincount(group, weights=correct) / size)[group]
+
+    correct = shared([statistics.credit(margin) for margin in margins])
     bins = [part for part in np.array_split(order, min(NUM_BINS, len(pairs))) if len(part)]
     random = np.random.default_rng(seed)
     drawn = random.random((NUM_SIMULATIONS, len(pairs))) < confidence
-    by_chance = np.mean([_error(confidence, simulated.astype(float), bins) for simulated in drawn])
+    by_chance = np.mean([_error(confidence, shared(simulated), bins) for simulated in drawn])
     return {
         "expected_calibration_error": {
             "value": _error(confidence, correct, bins),
