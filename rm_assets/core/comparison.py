@@ -10,9 +10,73 @@ from statistics import NormalDist
 from typing import Any
 
 from rm_assets.core import statistics
+from rm_assets.core.errors import DataError
+from rm_assets.core.evaluation.pairs import draw_pairs
+from rm_assets.core.evaluation.rates import rate
+from rm_assets.core.recipe import EvaluationSection
+from rm_assets.core.records import ProxyReward
 
 SIGNIFICANT = 0.05
 POWER = 0.8
+LENGTH = "longer is better"
+"""The name under which length alone is compared."""
+
+
+def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: EvaluationSection) -> dict[str, Any]:
+    """Several models, each with its rewards for labelled responses, judged on the pairs of the responses that all have.
+
+    {"models": best first, each with its match rate and how far it is behind the leader; "best": the leader if it is
+    significantly better than every other, else None; "num_pairs", "num_ties", "num_responses", "num_responses_left_out":
+    those that some model lacks}. Length alone stands beside them as a model of its own.
+
+    Raises: DataError DATA_004 if no response is common to all, DATA_005 if no pair is.
+    """
+    tables = {name: {row.response_id: row for row in rows} for name, rows in rewards.items()}
+    common = set.intersection(*(set(table) for table in tables.values()))
+    if not common:
+        raise DataError(
+            "DATA_004",
+            f"{', '.join(rewards)} have no test response in common",
+            why="models are compared on the same pairs",
+            fix="evaluate them on the same test prompts, responses and gold rewards",
+        )
+    rows = [row for response_id, row in next(iter(tables.values())).items() if response_id in common]
+    drawn, num_ties = draw_pairs(rows, settings)
+    if not drawn:
+        raise DataError(
+            "DATA_005",
+            f"no pair is left to compare {', '.join(rewards)} on",
+            why=f"{num_ties} pairs have equal gold rewards",
+            fix="use more test prompts, or set evaluation.pairs to 'all'",
+        )
+    prompts = [rows[better].prompt_id for better, _ in drawn]
+    values = {name: [table[row.response_id].reward for row in rows] for name, table in tables.items()}
+    values[LENGTH] = [float(row.num_characters) for row in rows]
+    credits = {name: [statistics.credit(of[a] - of[b]) for a, b in drawn] for name, of in values.items()}
+    order = sorted(credits, key=lambda name: -math.fsum(credits[name]))
+    models = [
+        {"model": name, "match_rate": rate(credits[name], prompts, settings, clustered=settings.pairs == "all")}
+        | ({"behind": compare(credits[name], credits[order[0]], prompts, seed=settings.seed)} if place else {})
+        for place, name in enumerate(order)
+    ]
+    return {
+        "models": models,
+        "best": order[0] if _leads(models) else None,
+        "num_pairs": len(drawn),
+        "num_ties": num_ties,
+        "num_responses": len(rows),
+        "num_responses_left_out": len(set().union(*tables.values())) - len(rows),
+        "pairs": settings.pairs,
+    }
+
+
+def _leads(models: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the first model is significantly better than each other one; with p-values, by Holm's procedure."""
+    behind = {model["model"]: model["behind"] for model in models[1:]}
+    p_values = {name: found["p_value"] for name, found in behind.items() if found["p_value"] is not None}
+    if len(p_values) == len(behind):
+        return all(value < SIGNIFICANT for value in holm(p_values).values())
+    return all(found["significant"] for found in behind.values())
 
 
 def compare(first: Sequence[float], second: Sequence[float], prompts: Sequence[str], *, seed: int) -> dict[str, Any]:

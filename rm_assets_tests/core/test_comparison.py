@@ -1,12 +1,17 @@
 """Comparisons against SciPy, hand-computed cases and simulation."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rm_assets.core.comparison import compare, ensemble, holm, mcnemar, pairs_needed
+from rm_assets.core.comparison import LENGTH, compare, compare_models, ensemble, holm, mcnemar, pairs_needed
+from rm_assets.core.errors import DataError
+from rm_assets.core.recipe import EvaluationSection
+from rm_assets.core.records import ProxyReward
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
@@ -69,6 +74,44 @@ def test_the_sample_size_of_a_hand_computed_case() -> None:
     # (1.959964 sqrt(0.2) + 0.841621 sqrt(0.1975))**2 / 0.05**2 = (0.876523 + 0.374026)**2 / 0.0025
     assert pairs_needed(0.05, 0.2) == 626
     assert pairs_needed(0.0, 0.2) is None
+
+
+def rows(reward: Callable[[int, int], float], *, num_prompts: int = 60, longer: bool = False) -> list[ProxyReward]:
+    """Two responses a prompt, of which the second is better; `reward(prompt, side)` is the model's."""
+    return [
+        ProxyReward(
+            prompt_id=f"p{p}", response_id=f"p{p}r{side}", source="s", sample_index=side, num_characters=side if longer else 1 - side,
+            comparison=None, gold_reward=float(side), reward=reward(p, side),
+        )
+        for p in range(num_prompts)
+        for side in (0, 1)
+    ]  # fmt: skip
+
+
+def test_the_best_model_is_named_only_if_it_is_significantly_better() -> None:
+    good, fair = rows(lambda p, side: side if p < 57 else -side), rows(lambda p, side: side if p < 55 else -side)
+    bad = rows(lambda p, side: side if p < 30 else -side)
+    found = compare_models({"bad": bad, "fair": fair, "good": good}, EvaluationSection())
+    assert [model["model"] for model in found["models"]] == ["good", "fair", "bad", LENGTH]
+    assert found["best"] is None and found["num_pairs"] == 60
+    assert found["models"][1]["behind"]["p_value"] == pytest.approx(0.5)  # two pairs apart, both for the better one
+    assert found["models"][1]["behind"]["more_pairs"] > 0
+    assert compare_models({"bad": bad, "good": good}, EvaluationSection())["best"] == "good"
+
+
+def test_length_alone_can_lead() -> None:
+    found = compare_models({"bad": rows(lambda p, side: side if p < 30 else -side, longer=True)}, EvaluationSection())
+    assert found["best"] == LENGTH
+
+
+def test_models_are_compared_on_the_responses_that_all_have() -> None:
+    some, all_of_them = rows(lambda p, side: side, num_prompts=20), rows(lambda p, side: side)
+    found = compare_models({"some": some[:-1], "all": all_of_them}, EvaluationSection())
+    assert (found["num_responses"], found["num_responses_left_out"], found["num_pairs"]) == (39, 81, 19)
+    with pytest.raises(DataError, match="DATA_004"):
+        compare_models({"one": some[:2], "two": some[2:]}, EvaluationSection())
+    with pytest.raises(DataError, match="DATA_005"):
+        compare_models({"one": some[:1]}, EvaluationSection())
 
 
 def test_holm_of_a_hand_computed_case() -> None:

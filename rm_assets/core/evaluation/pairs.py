@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Protocol
 
 from rm_assets.core import digests
 from rm_assets.core.errors import DataError, ModelError
@@ -72,28 +73,54 @@ def comparable(groups: Sequence[Sequence[ScoredResponse]]) -> list[list[ScoredRe
     return list(parts.values())
 
 
-def compare_pairs(test: Sequence[ScoredResponse], settings: EvaluationSection) -> tuple[list[ComparedPair], int]:
-    """The pairs that the model is judged on, and the number of gold ties left out.
+class Labelled(Protocol):
+    """A response with its gold reward."""
+
+    @property
+    def prompt_id(self) -> str: ...
+    @property
+    def response_id(self) -> str: ...
+    @property
+    def sample_index(self) -> int: ...
+    @property
+    def comparison(self) -> str | None: ...
+    @property
+    def gold_reward(self) -> float: ...
+
+
+def draw_pairs(rows: Sequence[Labelled], settings: EvaluationSection) -> tuple[list[tuple[int, int]], int]:
+    """Places in `rows` of (better, worse) for each pair that models are judged on, and the number of gold ties left out.
 
     With "one_random" the pair of a prompt depends on the seed, the prompt's id and its number of responses alone.
+    """
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(row.prompt_id, []).append(place)
+    pairs: list[tuple[int, int]] = []
+    num_ties = 0
+    for prompt_id, of_prompt in places.items():
+        of_prompt.sort(key=lambda place: (rows[place].sample_index, rows[place].response_id))
+        candidates = [(a, b) for a, b in combinations(of_prompt, 2) if rows[a].comparison == rows[b].comparison]
+        if settings.pairs == "one_random" and candidates:
+            drawn = digests.unit_interval("test pair", settings.seed, prompt_id)
+            candidates = [candidates[int(drawn * len(candidates))]]
+        for one, two in candidates:
+            margin = rows[one].gold_reward - rows[two].gold_reward
+            num_ties += margin == 0
+            if margin:
+                pairs.append((one, two) if margin > 0 else (two, one))
+    return pairs, num_ties
+
+
+def compare_pairs(test: Sequence[ScoredResponse], settings: EvaluationSection) -> tuple[list[ComparedPair], int]:
+    """The pairs that the model is judged on, and the number of gold ties left out.
 
     Raises: DataError DATA_004 without test responses, DATA_005 without a pair; ModelError MODEL_006, DataError
     DATA_008 for a reward or gold reward that is not finite; ValueError for a response that is not of the test split.
     """
     _check(test)
-    pairs: list[ComparedPair] = []
-    num_ties = 0
-    for group in group_by_prompt(test):
-        candidates = [(a, b) for a, b in combinations(group, 2) if a.gold.comparison == b.gold.comparison]
-        if settings.pairs == "one_random" and candidates:
-            place = digests.unit_interval("test pair", settings.seed, group[0].gold.prompt_id)
-            candidates = [candidates[int(place * len(candidates))]]
-        for one, two in candidates:
-            margin = one.gold.gold_reward - two.gold.gold_reward
-            num_ties += margin == 0
-            if margin:
-                better, worse = (one, two) if margin > 0 else (two, one)
-                pairs.append(ComparedPair(chosen=better, rejected=worse))
+    drawn, num_ties = draw_pairs([response.gold for response in test], settings)
+    pairs = [ComparedPair(chosen=test[better], rejected=test[worse]) for better, worse in drawn]
     if not pairs:
         raise DataError(
             "DATA_005",
