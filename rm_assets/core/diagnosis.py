@@ -6,6 +6,7 @@ from typing import Any
 FEW_TRAIN_PAIRS = 1000
 WIDEST_INTERVAL = 0.1
 LARGEST_GAP = 0.1
+LARGEST_CALIBRATION_ERROR = 0.1
 
 
 def diagnose(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -13,7 +14,13 @@ def diagnose(report: Mapping[str, Any]) -> list[dict[str, str]]:
 
     Empty when every figure is as it should be. A figure that is missing gives no sign.
     """
-    found = [*_fit_signs(report), *_spread_signs(report), *_baseline_signs(report), *_sample_signs(report)]
+    found = [
+        *_fit_signs(report),
+        *_spread_signs(report),
+        *_baseline_signs(report),
+        *_trust_signs(report),
+        *_sample_signs(report),
+    ]
     order = {"problem": 0, "hint": 1}
     return sorted(found, key=lambda sign: order[sign["severity"]])
 
@@ -101,6 +108,37 @@ def _baseline_signs(report: Mapping[str, Any]) -> list[dict[str, str]]:
         )
         remedy = f"train on more pairs in which {feature} and gold disagree, or start from a stronger checkpoint"
         signs.append(_sign("problem", f"not shown to be better than {feature} alone", evidence, remedy))
+    return signs
+
+
+def _trust_signs(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Whether the rewards' size means anything, and whether choosing by them goes on helping."""
+    signs = []
+    found = report["calibration"]
+    error, temperature = found["expected_calibration_error"], found["temperature"]
+    is_high = error["value"] > max(LARGEST_CALIBRATION_ERROR, 2 * error["by_chance"])
+    if is_high and found["mean_confidence"] > report["match_rate"]["value"]:
+        evidence = (
+            f"it is sure to {_percent(found['mean_confidence'])} in the mean and right in "
+            f"{_percent(report['match_rate']['value'])}; calibration error {100 * error['value']:.1f} points, n = {error['n']}"
+        )
+        cure = (
+            "do not read probabilities from rewards"
+            if temperature is None
+            else f"divide rewards by {temperature:.2g} where their size matters"
+        )
+        remedy = f"{cure}; fewer training.num_epochs or soft labels make a model less sure"
+        signs.append(_sign("hint", "too sure of itself", evidence, remedy))
+    points = report["best_of_n"]["points"] if report["best_of_n"] else []
+    if len(points) > 1:
+        best, last = max(points, key=lambda point: point["gold"]["value"]), points[-1]
+        if last["gold"]["high"] < best["gold"]["low"]:
+            evidence = (
+                f"the gold reward of the model's best of {last['n']} is {last['gold']['value']:.3g}, below the "
+                f"{best['gold']['value']:.3g} of its best of {best['n']}"
+            )
+            remedy = f"do not choose among more than {best['n']}, and label responses that this model likes and gold does not"
+            signs.append(_sign("problem", "gold falls where the model is pushed", evidence, remedy))
     return signs
 
 

@@ -102,6 +102,67 @@ def gold_scatter(test: Sequence[ScoredResponse], *, most: int = 4000) -> bytes:
     return _png(figure)
 
 
+def reliability(calibration: Mapping[str, Any]) -> bytes:
+    """Match rate against confidence, a dot with its interval for each tenth of the pairs, and the diagonal."""
+    figure = _figure(6.4, 4.8)
+    axes = figure.subplots()
+    bins = calibration["bins"]
+    sure = [part["confidence"] for part in bins]
+    rates = [part["match_rate"] for part in bins]
+    values = [rate["value"] for rate in rates]
+    below = [rate["value"] - rate["low"] for rate in rates]
+    above = [rate["high"] - rate["value"] for rate in rates]
+    axes.plot([0.5, 1], [0.5, 1], color=INK, linewidth=0.9, linestyle=":", label="as right as sure")
+    axes.errorbar(sure, values, yerr=[below, above], color=CHOSEN, fmt="o-", markersize=4, linewidth=1.4, capsize=2)
+    axes.set_xlim(0.49, 1.01)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    error = calibration["expected_calibration_error"]
+    title = f"Calibration error {100 * error['value']:.1f} points, n = {error['n']:,} pairs"
+    _title(axes, title, "how sure the model is of its choice", "share in which gold agrees")
+    return _png(figure)
+
+
+def best_of_n_curve(found: Mapping[str, Any]) -> bytes:
+    """Gold reward of the best of n against sqrt(KL), with its interval, the choice of gold itself, and the fit."""
+    import numpy as np
+
+    figure = _figure(6.4, 4.8)
+    axes = figure.subplots()
+    points = found["points"]
+    distance = np.sqrt([point["kl"] for point in points])
+    gold = [point["gold"] for point in points]
+    values = np.asarray([each["value"] for each in gold])
+    axes.plot(
+        distance, [point["oracle"] for point in points], color=INK, linewidth=1, linestyle=":", label="chosen by gold"
+    )
+    axes.plot(distance, values, "o-", color=CHOSEN, linewidth=1.6, markersize=4, label="chosen by the model")
+    axes.fill_between(
+        distance, [g["low"] for g in gold], [g["high"] for g in gold], color=CHOSEN, alpha=0.18, linewidth=0
+    )
+    if found["fit"]:
+        steps = np.linspace(0, distance[-1], 60)
+        fitted = values[0] + steps * (found["fit"]["alpha"] - found["fit"]["beta"] * steps)
+        axes.plot(steps, fitted, color=REJECTED, linewidth=1.2, linestyle="--", label="fit d (α − β d)")
+    for place, point in zip(distance, points, strict=True):
+        axes.annotate(
+            f"n = {point['n']}",
+            (place, point["gold"]["value"]),
+            xytext=(0, -14),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+            ha="center",
+        )
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    _title(
+        axes,
+        f"Best of n, {found['num_prompts']:,} test prompts",
+        "distance from the policy, d = sqrt(KL)",
+        "gold reward",
+    )
+    return _png(figure)
+
+
 def training_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss (left) and accuracy (right) against optimizer steps; an empty history says so."""
     figure = _figure(12, 3.8)

@@ -62,6 +62,20 @@ class GoldReward(Response):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProxyReward:
+    """What a reward model gives to one labelled response; all that comparing models on the same pairs needs."""
+
+    prompt_id: str
+    response_id: str
+    source: str
+    sample_index: int
+    num_characters: int
+    comparison: str | None
+    gold_reward: float
+    reward: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pair:
     """An implicit pair: two responses to one prompt, ordered by gold reward and not by a person (see pairing.py).
 

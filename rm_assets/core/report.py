@@ -11,6 +11,15 @@ from typing import Any
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
+BREAKDOWNS = {
+    "Match rate by what differs": ("by_difference", "the responses differ in"),
+    "Match rate by gold margin": ("by_gold_margin", "gold margin"),
+    "Match rate by length": ("by_length", "the better response is"),
+    "Match rate by source": ("by_source", "source"),
+}
+"""Title of the table: key in the report, head of the first column."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of texts; the first column is left-aligned, the others right. `note` says how to read it."""
@@ -48,16 +57,15 @@ def printable(text: str) -> str:
 
 def report_tables(report: Mapping[str, Any]) -> list[Table]:
     """Every table of the report, in reading order."""
-    breakdowns = (
-        ("by_difference", "Match rate by what differs", "the responses differ in"),
-        ("by_source", "Match rate by source", "source"),
-    )
     return [
         _headline_table(report),
         *(
             Table(title, (first, "match rate", "95 % interval", "n"), _rate_rows(report[key]))
-            for key, title, first in breakdowns
+            for title, (key, first) in BREAKDOWNS.items()
         ),
+        _calibration_table(report["calibration"]),
+        *([_best_of_n_table(report["best_of_n"])] if report["best_of_n"] else []),
+        *([_component_table(report["component_accuracy"])] if report["component_accuracy"] else []),
         _training_table(report),
         _distribution_table(report["distributions"]),
         Table(
@@ -70,8 +78,7 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
 
 
 def _rate_rows(rates: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    ordered = sorted(rates.items(), key=lambda item: (-item[1]["n"], item[0]))
-    return [(name, percent(rate["value"]), interval_text(rate), count_text(rate["n"])) for name, rate in ordered]
+    return [(name, percent(rate["value"]), interval_text(rate), count_text(rate["n"])) for name, rate in rates.items()]
 
 
 def _headline_table(report: Mapping[str, Any]) -> Table:
@@ -86,6 +93,12 @@ def _headline_table(report: Mapping[str, Any]) -> Table:
             rows.append(
                 (label, percent(baseline["value"]), interval_text(baseline), advantage, count_text(baseline["n"]))
             )
+    matched, balanced = report["without_length"]["matched"], report["without_length"]["balanced"]
+    same = f"of one length (within {matched['largest_difference']:.0%})"
+    rows.append((same, percent(matched["value"]), interval_text(matched), "", count_text(matched["n"])))
+    if balanced:
+        label = "better longer and better shorter weighing the same"
+        rows.append((label, percent(balanced["value"]), interval_text(balanced), "", count_text(balanced["n"])))
     total = match["n"] + match["num_ties"]
     drawn = (
         "every pair of responses" if match["pairs"] == "all" else "one pair a prompt, drawn before gold is looked at"
@@ -100,6 +113,68 @@ def _headline_table(report: Mapping[str, Any]) -> Table:
     )
     header = ("agreement with gold", "value", "95 % interval", "model is ahead by (points)", "n")
     return Table("Match rate", header, rows, note)
+
+
+def _calibration_table(found: Mapping[str, Any]) -> Table:
+    error = found["expected_calibration_error"]
+    rows = [
+        (percent(part["confidence"]), percent(rate["value"]), interval_text(rate), count_text(rate["n"]))
+        for part in found["bins"]
+        for rate in [part["match_rate"]]
+    ]
+    temperature = found["temperature"]
+    fit = (
+        "No temperature fits better than another without end."
+        if temperature is None
+        else f"Divided by the temperature {_decimal(temperature)}, rewards would fit best (loss {_decimal(found['loss'])} "
+        f"becomes {_decimal(found['loss_at_temperature'])} nats); above 1 the model is too sure, below 1 not sure enough."
+    )
+    note = (
+        f"Expected calibration error: {100 * error['value']:.1f} points; a perfectly calibrated model would show "
+        f"{100 * error['by_chance']:.1f} with as many pairs. {fit}"
+    )
+    return Table("Calibration", ("the model is sure to", "and right in", "95 % interval", "n"), rows, note)
+
+
+def _best_of_n_table(found: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            count_text(point["n"]),
+            _decimal(point["kl"]),
+            _decimal(point["gold"]["value"]),
+            f"{_decimal(point['gold']['low'])} to {_decimal(point['gold']['high'])}",
+            _decimal(point["oracle"]),
+            _decimal(point["proxy"]),
+        )
+        for point in found["points"]
+    ]
+    note = (
+        f"Mean over {count_text(found['num_prompts'])} test prompts, every draw of n of their responses counted "
+        f"({count_text(found['num_prompts_left_out'])} prompts with fewer responses left out). KL = ln n - (n - 1) / n nats. "
+        f"{_peak_text(found['fit'])}"
+    )
+    header = ("best of n", "KL", "gold of the model's choice", "95 % interval", "gold of gold's choice", "its reward")
+    return Table("Best of n", header, rows, note)
+
+
+def _peak_text(fit: Mapping[str, Any] | None) -> str:
+    if fit is None:
+        return "A curve needs at least three values of n: raise sampling.num_test_responses to 8 or more."
+    curve = f"Fitted d ({_decimal(fit['alpha'])} - {_decimal(fit['beta'])} d), d = sqrt(KL)"
+    if fit["peak_kl"] is None:
+        return f"{curve}: gold does not fall."
+    bounds = [_decimal(fit["peak_kl_low"]), "no end" if fit["peak_kl_high"] is None else _decimal(fit["peak_kl_high"])]
+    where = "measured" if fit["peak_was_measured"] else f"beyond the largest measured KL, {_decimal(fit['largest_kl'])}"
+    return f"{curve}: gold peaks at KL {_decimal(fit['peak_kl'])} ({bounds[0]} to {bounds[1]}), {where}."
+
+
+def _component_table(found: Mapping[str, Any]) -> Table:
+    rows = [
+        (name, *(percent(found[who][name]) for who in ("policy", "best_by_model", "best_by_gold")))
+        for name in found["policy"]
+    ]
+    header = ("component", "policy", f"best of {found['n']} by the model", f"best of {found['n']} by gold")
+    return Table("Verified answers", header, rows, f"Means over {count_text(found['num_prompts'])} test prompts.")
 
 
 def _training_table(report: Mapping[str, Any]) -> Table:

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from rm_assets.core.report import (
+    BREAKDOWNS,
     Table,
     count_text,
     interval_text,
@@ -23,6 +24,8 @@ from rm_assets.core.report import (
 _CAPTIONS = {
     "score_plot": "Left: rewards of the first test prompts, best gold first. Right: chosen against rejected.",
     "gold_scatter": "Reward against gold reward, a dot for each test response.",
+    "reliability": "How often gold agrees, by how sure the model is. On the diagonal it is as right as it is sure.",
+    "best_of_n": "Gold reward of the response that the model likes best among n, as choosing moves the policy away from itself.",
     "training_curve": "Loss and accuracy while training.",
 }
 
@@ -30,13 +33,12 @@ _CAPTIONS = {
 def render_html(
     report: Mapping[str, Any], *, recipe_name: str, lineage: Mapping[str, str], plots: Mapping[str, bytes]
 ) -> str:
-    """The report as one HTML file; `plots` maps names ("score_plot", "gold_scatter", "training_curve") to PNGs."""
+    """The report as one HTML file; `plots` maps names (see `_CAPTIONS`) to PNGs."""
     match, length = report["match_rate"], report["length_baseline"]
     title = f"Evaluation report: {_text(recipe_name)}"
     figures = "".join(_html_figure(name, png) for name, png in plots.items())
-    rates = {"Match rate by what differs": "by_difference", "Match rate by source": "by_source"}
     tables = "".join(
-        _html_table(table, report[rates[table.title]] if table.title in rates else None)
+        _html_table(table, report[BREAKDOWNS[table.title][0]] if table.title in BREAKDOWNS else None)
         for table in report_tables(report)
     )
     versions = Table("Lineage", ("input", "version"), list(lineage.items()))

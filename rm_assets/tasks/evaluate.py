@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.digests import unit_interval
 from rm_assets.core.evaluation import ScoredPair, ScoredResponse, build_report, compare_pairs
-from rm_assets.core.plots import gold_scatter, score_plot, training_curve
+from rm_assets.core.plots import best_of_n_curve, gold_scatter, reliability, score_plot, training_curve
 from rm_assets.core.recipe import ModelRef
-from rm_assets.core.records import GoldReward, Messages, Pair, prompt_messages, response_messages
+from rm_assets.core.records import GoldReward, Messages, Pair, ProxyReward, prompt_messages, response_messages
 from rm_assets.core.report import render_markdown
 from rm_assets.core.report_html import render_html
 from rm_assets.storage.files import write_json, write_text
-from rm_assets.storage.tables import read_table
+from rm_assets.storage.tables import read_table, write_table
 from rm_assets.tasks.preview import excerpt
 from rm_assets.tasks.session import Product, Task, run_task
 from rm_assets.tasks.train import TRAINED_PAIRS_FILE, TRAINING_FILE
+
+REWARDS_FILE = "test_rewards.parquet"
 
 if TYPE_CHECKING:
     from rm_assets.backends.torch.scorer import TorchScorer
@@ -53,15 +55,27 @@ def evaluate(task: Task) -> Product:
         canaries=canaries,
         training=training,
     )
+    write_table(task.folder / REWARDS_FILE, ProxyReward, (_proxy_reward(response) for response in test))
     report["num_test_prompts_over_length"] = list(fits.values()).count(False)
     report["num_test_responses_truncated"] = sum(s.truncated for s in scores)
     pairs, _ = compare_pairs(test, settings)
     plots = {
         "score_plot": score_plot(test, pairs),
         "gold_scatter": gold_scatter(test),
+        "reliability": reliability(report["calibration"]),
+        **({"best_of_n": best_of_n_curve(report["best_of_n"])} if report["best_of_n"] else {}),
         "training_curve": training_curve(training["history"]),
     }
     return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn))
+
+
+def _proxy_reward(response: ScoredResponse) -> ProxyReward:
+    gold = response.gold
+    return ProxyReward(
+        prompt_id=gold.prompt_id, response_id=gold.response_id, source=gold.source, sample_index=gold.sample_index,
+        num_characters=len(gold.response), comparison=gold.comparison, gold_reward=gold.gold_reward,
+        reward=response.reward,
+    )  # fmt: skip
 
 
 def _scorer(task: Task, checkpoint: Path, max_length: int) -> "TorchScorer":
@@ -101,7 +115,7 @@ def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_s
     write_text(folder / "report.html", render_html(report, recipe_name=name, lineage=lineage, plots=plots))
     match = report["match_rate"]
     return Product(
-        files=["report.json", "report.md", "report.html"],
+        files=["report.json", "report.md", "report.html", REWARDS_FILE],
         counts={
             "test_pairs": match["n"],
             "test_ties": match["num_ties"],
@@ -118,6 +132,9 @@ def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_s
             "tie_rate": match["tie_rate"],
             "length_baseline": report["length_baseline"]["value"],
             "format_baseline": (report["format_baseline"] or {}).get("value"),
+            "length_balanced_match_rate": (report["without_length"]["balanced"] or {}).get("value"),
+            "expected_calibration_error": report["calibration"]["expected_calibration_error"]["value"],
+            "temperature": report["calibration"]["temperature"],
             "train_accuracy": report["train_accuracy"]["value"],
             "spearman": report["rank_correlation"]["spearman"]["value"],
             "match_rate_by_difference": {

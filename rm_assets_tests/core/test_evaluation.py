@@ -217,6 +217,17 @@ def test_a_good_model_gets_no_diagnosis_and_a_verdict_with_its_figures() -> None
         assert figure in found["verdict"]
 
 
+def exploited() -> list[ScoredResponse]:
+    """500 prompts of eight responses: the model likes the better of two best, but one in eight that gold rejects most of all."""
+    golds = (6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0, -9.0)
+    rewards = (1.2, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0, 1.4)
+    return [
+        scored(p, index, gold, 2.0 * reward)
+        for p in range(500)
+        for index, (gold, reward) in enumerate(zip(golds, rewards, strict=True))
+    ]
+
+
 @pytest.mark.parametrize(
     ("test", "changes", "sign"),
     [
@@ -224,9 +235,15 @@ def test_a_good_model_gets_no_diagnosis_and_a_verdict_with_its_figures() -> None
         (prompts(500, 450), {"training": {"final_loss": 0.6}}, "the loss has hardly fallen"),
         (prompts(500, 450), {"training": {"final_loss": 0.4}}, "the loss could fall further"),
         (prompts(500, 450), {"training": {"final_loss": math.nan}}, "training diverged"),
-        (prompts(500, 390), {"train_margins": [1.0] * 390 + [-1.0] * 110}, "the model does not fit its training pairs"),
+        (
+            prompts(500, 390, margin=1.5),
+            {"train_margins": [1.0] * 390 + [-1.0] * 110},
+            "the model does not fit its training pairs",
+        ),
         (prompts(500, 450), {"train_margins": [1.0] * 340 + [-1.0] * 160}, "training failed"),
-        (prompts(500, 400), {"train_margins": [3.0] * 500}, "the model does not generalize"),
+        (prompts(500, 400, margin=2.0), {"train_margins": [3.0] * 500}, "the model does not generalize"),
+        (prompts(500, 400, margin=9.0), {"train_margins": [3.0] * 400 + [-3.0] * 100}, "too sure of itself"),
+        (exploited(), {"train_margins": [3.0] * 400 + [-3.0] * 100}, "gold falls where the model is pushed"),
         (prompts(500, 450), {"train": [train_pair(0)] * 999}, "few training pairs"),
         (prompts(500, 450), {"training": {"num_pairs": {"trained": 640}}}, "few training pairs"),
         (prompts(100, 88), {"train_margins": [3.0] * 88 + [-3.0] * 12}, "too few test pairs to tell"),

@@ -2,7 +2,10 @@
 
 import json
 
+from rm_assets.core.comparison import compare_models
+from rm_assets.core.records import ProxyReward
 from rm_assets.resources.compute import Made
+from rm_assets.storage.tables import read_table
 from rm_assets_tests.tasks.conftest import Bench
 
 Chain = tuple[Bench, dict[str, Made]]
@@ -30,7 +33,18 @@ def test_the_report_has_the_figures_that_others_read(chain: Chain) -> None:
 
 def test_the_report_is_there_as_page_text_and_pictures(chain: Chain) -> None:
     made = chain[1]["evaluation_report"]
-    assert set(made.manifest.files) == {"report.json", "report.md", "report.html"}
-    assert made.manifest.plots == ["score_plot.png", "gold_scatter.png", "training_curve.png"]
+    assert set(made.manifest.files) == {"report.json", "report.md", "report.html", "test_rewards.parquet"}
+    names = ("score_plot", "gold_scatter", "reliability", "best_of_n", "training_curve")
+    assert made.manifest.plots == [f"{name}.png" for name in names]
     assert all((made.folder / plot).read_bytes().startswith(b"\x89PNG") for plot in made.manifest.plots)
     assert "match rate" in (made.folder / "report.md").read_text("utf-8").lower()
+
+
+def test_the_kept_rewards_give_the_match_rate_again(chain: Chain) -> None:
+    bench, made = chain[0], chain[1]["evaluation_report"]
+    report = json.loads((made.folder / "report.json").read_text("utf-8"))
+    rewards = list(read_table(made.folder / "test_rewards.parquet", ProxyReward))
+    found = compare_models({"mine": rewards}, bench.recipe().evaluation)
+    mine = next(model for model in found["models"] if model["model"] == "mine")
+    assert mine["match_rate"]["value"] == report["match_rate"]["value"]
+    assert (found["num_pairs"], found["num_ties"]) == (report["match_rate"]["n"], report["match_rate"]["num_ties"])

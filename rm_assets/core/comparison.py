@@ -1,0 +1,174 @@
+"""Whether one reward model is better than another, judged on the same pairs.
+
+What tells two models apart are the pairs on which exactly one of them is right. Pairs of one prompt go together, so
+intervals resample prompts, and the exact test is made where every prompt has one pair.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+from rm_assets.core import statistics
+from rm_assets.core.errors import DataError
+from rm_assets.core.evaluation.pairs import draw_pairs
+from rm_assets.core.evaluation.rates import rate
+from rm_assets.core.recipe import EvaluationSection
+from rm_assets.core.records import ProxyReward
+
+SIGNIFICANT = 0.05
+POWER = 0.8
+LENGTH = "longer is better"
+"""The name under which length alone is compared."""
+
+
+def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: EvaluationSection) -> dict[str, Any]:
+    """Several models, each with its rewards for labelled responses, judged on the pairs of the responses that all have.
+
+    {"models": best first, each with its match rate and how far it is behind the leader; "best": the leader if it is
+    significantly better than every other, else None; "num_pairs", "num_ties", "num_responses", "num_responses_left_out":
+    those that some model lacks}. Length alone stands beside them as a model of its own.
+
+    Raises: DataError DATA_004 if no response is common to all, DATA_005 if no pair is.
+    """
+    tables = {name: {row.response_id: row for row in rows} for name, rows in rewards.items()}
+    common = set.intersection(*(set(table) for table in tables.values()))
+    if not common:
+        raise DataError(
+            "DATA_004",
+            f"{', '.join(rewards)} have no test response in common",
+            why="models are compared on the same pairs",
+            fix="evaluate them on the same test prompts, responses and gold rewards",
+        )
+    rows = [row for response_id, row in next(iter(tables.values())).items() if response_id in common]
+    drawn, num_ties = draw_pairs(rows, settings)
+    if not drawn:
+        raise DataError(
+            "DATA_005",
+            f"no pair is left to compare {', '.join(rewards)} on",
+            why=f"{num_ties} pairs have equal gold rewards",
+            fix="use more test prompts, or set evaluation.pairs to 'all'",
+        )
+    prompts = [rows[better].prompt_id for better, _ in drawn]
+    values = {name: [table[row.response_id].reward for row in rows] for name, table in tables.items()}
+    values[LENGTH] = [float(row.num_characters) for row in rows]
+    credits = {name: [statistics.credit(of[a] - of[b]) for a, b in drawn] for name, of in values.items()}
+    order = sorted(credits, key=lambda name: -math.fsum(credits[name]))
+    models = [
+        {"model": name, "match_rate": rate(credits[name], prompts, settings, clustered=settings.pairs == "all")}
+        | ({"behind": compare(credits[name], credits[order[0]], prompts, seed=settings.seed)} if place else {})
+        for place, name in enumerate(order)
+    ]
+    return {
+        "models": models,
+        "best": order[0] if _leads(models) else None,
+        "num_pairs": len(drawn),
+        "num_ties": num_ties,
+        "num_responses": len(rows),
+        "num_responses_left_out": len(set().union(*tables.values())) - len(rows),
+        "pairs": settings.pairs,
+    }
+
+
+def _leads(models: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the first model is significantly better than each other one; with p-values, by Holm's procedure."""
+    behind = {model["model"]: model["behind"] for model in models[1:]}
+    p_values = {name: found["p_value"] for name, found in behind.items() if found["p_value"] is not None}
+    if len(p_values) == len(behind):
+        return all(value < SIGNIFICANT for value in holm(p_values).values())
+    return all(found["significant"] for found in behind.values())
+
+
+def compare(first: Sequence[float], second: Sequence[float], prompts: Sequence[str], *, seed: int) -> dict[str, Any]:
+    """The second model beside the first: credits in {0, 0.5, 1} for the same pairs, in one order.
+
+    `difference` is the second's match rate minus the first's with its 95 % interval (bootstrap over prompts). `p_value` is
+    that of McNemar's exact test, None where a prompt has several pairs. `significant` follows the p-value where there is
+    one, else the interval. `pairs_needed` is how many pairs would show a difference of this size with 80 % probability
+    (None without a difference), `more_pairs` how many are missing.
+
+    Raises: ValueError if the lengths differ or there is no pair.
+    """
+    if not len(first) == len(second) == len(prompts) or not prompts:
+        raise ValueError(
+            f"{len(first)} and {len(second)} credits for {len(prompts)} pairs; give one each, and one at least"
+        )
+    gains = [after - before for before, after in zip(first, second, strict=True)]
+    low, high = statistics.bootstrap_interval(gains, prompts, seed=seed, bounds=(-1.0, 1.0))
+    num_better, num_worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    p_value = mcnemar(num_better, num_worse) if len(set(prompts)) == len(prompts) else None
+    value = math.fsum(gains) / len(gains)
+    needed = pairs_needed(value, (num_better + num_worse) / len(gains))
+    return {
+        "difference": {"value": value, "low": low, "high": high, "n": len(gains)},
+        "num_better": num_better,
+        "num_worse": num_worse,
+        "p_value": p_value,
+        "significant": p_value < SIGNIFICANT if p_value is not None else not low <= 0 <= high,
+        "pairs_needed": needed,
+        "more_pairs": None if needed is None else max(0, needed - len(gains)),
+    }
+
+
+def mcnemar(num_better: int, num_worse: int) -> float:
+    """Two-sided exact p-value: with no difference, each pair that tells the two apart falls to either side like a coin.
+
+    Source: McNemar (1947), "Note on the sampling error of the difference between correlated proportions"; exact as in
+    Fagerland, Lydersen and Laake (2013), section "Methods".
+    """
+    total, fewer = num_better + num_worse, min(num_better, num_worse)
+    if not total:
+        return 1.0
+    tail = sum(math.comb(total, k) for k in range(fewer + 1))
+    return float(min(1.0, 2 * tail / 2**total))
+
+
+def pairs_needed(difference: float, share_apart: float) -> int | None:
+    """Pairs with which McNemar's test finds a difference of match rates with 80 % probability at 5 %.
+
+    `share_apart` is the share of pairs on which exactly one model is right. None without a difference.
+
+    Source: Connor (1987), "Sample size for testing differences in proportions for the paired-sample design", formula 4.
+    """
+    if difference == 0:
+        return None
+    normal = NormalDist()
+    z_level, z_power = normal.inv_cdf(1 - SIGNIFICANT / 2), normal.inv_cdf(POWER)
+    apart = max(share_apart, abs(difference))
+    root = z_level * math.sqrt(apart) + z_power * math.sqrt(max(apart - difference**2, 0.0))
+    return math.ceil((root / difference) ** 2)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """P-values for several comparisons at once, of which not one shall be wrong but in 5 % of cases.
+
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
+    """
+    adjusted, highest = {}, 0.0
+    for place, (name, value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, value * (len(p_values) - place)))
+        adjusted[name] = highest
+    return adjusted
+
+
+def ensemble(rewards: Sequence[Sequence[float]], *, penalty: float = 1.0) -> dict[str, list[float]]:
+    """Rewards of several models for the same responses as one: {"mean", "worst_case", "uncertainty_weighted", "disagreement"}.
+
+    `rewards` has one row a model, each row standardised over the responses first (mean 0, sd 1), since models have scales of
+    their own. Uncertainty-weighted is the mean minus `penalty` times the variance between models; disagreement is the
+    standard deviation between models. A row without spread counts as 0.
+
+    Source: Coste et al. (2023), "Reward Model Ensembles Help Mitigate Overoptimization", section 3.
+    """
+    import numpy as np
+
+    table = np.asarray(rewards, dtype=float)  # (models, responses)
+    spread = table.std(axis=1, keepdims=True)
+    table = np.divide(table - table.mean(axis=1, keepdims=True), spread, out=np.zeros_like(table), where=spread > 0)
+    mean = table.mean(axis=0)
+    return {
+        "mean": mean.tolist(),
+        "worst_case": table.min(axis=0).tolist(),
+        "uncertainty_weighted": (mean - penalty * table.var(axis=0)).tolist(),
+        "disagreement": table.std(axis=0).tolist(),
+    }
