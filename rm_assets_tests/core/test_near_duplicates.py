@@ -80,5 +80,5 @@ def test_more_comparisons_than_the_limit_are_an_error_and_not_a_long_wait(monkey
     monkeypatch.setattr(near_duplicates, "MAX_COMPARISONS", 60)
     draw = random.Random(0)
     texts = [words(LETTERS * 2) + " " + " ".join(str(draw.randrange(10**6)) for _ in range(6)) for _ in range(60)]
-    with pytest.raises(DataError, match="DATA_013"):
+    with pytest.raises(DataError, match="DATA_015"):
         near_duplicate_groups(texts, NearDuplicates(words=1))
