@@ -38,7 +38,7 @@ from rm_assets.core.recipe.sampling import (
     SamplingSettings,
     ServerSampling,
 )
-from rm_assets.core.recipe.section import Dtype, ModelRef, Section
+from rm_assets.core.recipe.section import Dtype, ModelRef, Section, ServedModel
 from rm_assets.core.recipe.training import (
     BradleyTerry,
     LoraSettings,
@@ -83,6 +83,7 @@ __all__ = [
     "SamplingSection",
     "SamplingSettings",
     "Section",
+    "ServedModel",
     "ServerSampling",
     "SoftBradleyTerry",
     "SplitFractions",
