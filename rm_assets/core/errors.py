@@ -31,6 +31,7 @@ ERROR_CODES: dict[str, str] = {
     "DATA_008": "A gold reward is not a finite number.",
     "DATA_009": "A reference that the verifier needs is missing or has no final answer.",
     "DATA_010": "Two rows contradict each other, for example the same prompt with two references.",
+    "DATA_014": "A scorer of a combined gold gives every response the same reward.",
     "MODEL_001": "The checkpoint cannot be found or reached.",
     "MODEL_002": "The model type is unknown or cannot do this work.",
     "MODEL_003": "The checkpoint has no chat template.",

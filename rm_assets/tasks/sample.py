@@ -125,8 +125,7 @@ def _complete(
         try:
             samples = sampler.sample(requests)
         except ServerError:
-            if came():
-                log.commit(rows_of(came()))
+            log.commit(rows_of(came()))
             raise
         progress.before += len(samples)
         return rows_of(samples)

@@ -11,11 +11,16 @@ from pydantic import Field, model_validator
 from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, LimitedCheck
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
+    Combine,
+    CombinedGold,
+    GoldScorer,
     GoldSection,
+    JudgeGold,
     PairsSection,
     PreferenceGold,
     RecordedGold,
     VerifierGold,
+    scorers_of,
 )
 from rm_assets.core.recipe.prompts import (
     DatasetSource,
@@ -55,13 +60,17 @@ __all__ = [
     "CheckSettings",
     "ChecksSection",
     "ClassifierGold",
+    "Combine",
+    "CombinedGold",
     "DatasetSource",
     "Dtype",
     "EvaluationSection",
     "ExecutionSection",
     "FileSource",
     "GeneratorSource",
+    "GoldScorer",
     "GoldSection",
+    "JudgeGold",
     "KaggleSource",
     "LimitedCheck",
     "LoraSettings",
@@ -91,6 +100,7 @@ __all__ = [
     "TrainingSection",
     "ValidationSettings",
     "VerifierGold",
+    "scorers_of",
 ]
 
 
@@ -185,7 +195,9 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, description="Seed of the training run: order of pairs and initial score head.")
     prompts: PromptsSection = Field(description="Where prompts come from and how they are split.")
     sampling: SamplingSection = Field(description="Responses: sampled from a policy or by a server, or recorded.")
-    gold: GoldSection = Field(description="Gold rewards: from a gold model, from rules, or recorded.")
+    gold: GoldSection = Field(
+        description="Gold rewards: from a gold model, a judge, rules, several of these, or recorded."
+    )
     pairs: PairsSection = Field(default=PairsSection(), description="How gold rewards become chosen and rejected.")
     training: TrainingSection = Field(description="Training of the reward model.")
     evaluation: EvaluationSection = Field(default=EvaluationSection(), description="How the trained model is judged.")
@@ -199,7 +211,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _labels_find_their_responses(self) -> "Recipe":
-        if self.sampling.kind != "recorded" and self.gold.kind == "recorded" and self.gold.response_field is None:
+        by_position = (
+            g for g in scorers_of(self.gold).values() if isinstance(g, RecordedGold) and not g.response_field
+        )
+        if self.sampling.kind != "recorded" and any(by_position):
             raise ValueError(
                 "recorded rewards without gold.response_field are taken by position, which means nothing for freshly sampled responses; name gold.response_field, or record the responses too"
             )
@@ -211,7 +226,8 @@ class Recipe(Section):
         reads_rows = isinstance(sampling, RecordedResponses) and sampling.source is None
         if reads_rows and any(isinstance(source, GeneratorSource) for source in self.prompts.sources):
             raise ValueError("sampling.source is missing: generated prompts have no responses in their rows")
-        if isinstance(gold, RecordedGold) and gold.source is None and gold.response_field is None and not reads_rows:
+        recorded = [part for part in scorers_of(gold).values() if isinstance(part, RecordedGold)]
+        if not reads_rows and any(part.source is None and part.response_field is None for part in recorded):
             raise ValueError(
                 "gold.source is missing; without it, rewards lie in the rows of the prompts, as responses do"
             )
@@ -221,7 +237,7 @@ class Recipe(Section):
             )
         if any(isinstance(source, MixtureSource) for source in self.prompts.sources) and "row" in (
             getattr(sampling, "align", ""),
-            getattr(gold, "align", ""),
+            *(part.align for part in recorded),
         ):
             raise ValueError("align 'row' needs prompts of one source; these are a mixture")
         return self

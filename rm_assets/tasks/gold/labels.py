@@ -3,17 +3,20 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from rm_assets.core.records import GoldReward
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Gold rewards in the order of the responses, as a stream; `account` and `work` are complete once it has ended.
+    """Gold rewards in the order of the responses, as a stream; `account`, `work` and `facts` are complete once it has ended.
 
-    `account` says what became of what was read; `work` what was computed now and not taken from earlier shards.
+    `account` says what became of what was read; `work` what was computed now and not taken from earlier shards; `facts`
+    are about the scorer.
     """
 
     rewards: Iterator[GoldReward]
     account: Counter[str] = field(default_factory=Counter)
     work: Counter[str] = field(default_factory=Counter)
+    facts: dict[str, Any] = field(default_factory=dict)
