@@ -102,7 +102,8 @@ def _gold(recipe: Recipe, known: Known, name: str, section: GoldSection) -> Stag
     """One scorer. Of a judge, whose model is on its server, the tokens that it writes."""
     responses, made, of = num_responses(recipe, known), "gold_rewards" in known.made, f" of {name}" if name else ""
     if isinstance(section, JudgeGold):
-        asked = num_judgements(recipe, known)
+        counts = known.made["gold_rewards"].counts if made and not name else {}
+        asked = Count(2 * counts["judged_pairs"], "made") if counts else num_judgements(recipe, known)
         tokens = asked.times(section.max_new_tokens).at_most()
         return StagePlan("gold_rewards", made, asked, f"judgements{of}, from a server", tokens)
     if not isinstance(section, ClassifierGold):

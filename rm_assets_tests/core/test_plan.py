@@ -315,6 +315,9 @@ def test_each_scorer_is_planned_and_a_judge_is_asked_for_each_two_responses_in_b
     alone = Recipe.model_validate({**recipe(pairs={"policy": "best_worst"}).model_dump(), "gold": judge})
     (asked,) = [stage for stage in plan(alone).stages if stage.asset == "gold_rewards"]
     assert (asked.items, asked.unit) == (most[2], "judgements, from a server")
+    labelled = Known(made={"gold_rewards": Made({"judged_pairs": 7}), "sampled_responses": Made({"responses": 9})})
+    (asked,) = [stage for stage in plan(alone, labelled).stages if stage.asset == "gold_rewards"]
+    assert asked.made and asked.items == Count(14, "made") and asked.tokens == Count(140, "at_most")
 
 
 def test_adapters_have_rank_times_inputs_and_outputs_and_the_score_head_is_trained_beside_them() -> None:
