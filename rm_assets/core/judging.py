@@ -71,7 +71,7 @@ def dialogue_text(prompt: Prompt) -> str:
 def question(instructions: str, comparison: Comparison) -> str:
     """The instructions with the texts in their places, filled in one pass: braces within a text are left as they are.
 
-    `{mark}` becomes eight hex digits of a hash of the three texts, so that none of them can hold it and end its section.
+    `{mark}` becomes eight hex digits of a hash of the three texts: none of them can foresee it, and so end its section.
     """
     values = {**vars(comparison), "mark": comparison.key[:8]}
     return re.sub(r"\{(" + "|".join(PLACES) + r")\}", lambda place: values[place[1]], instructions)
@@ -90,7 +90,7 @@ def read_verdict(judgement: Judgement, verdicts: Sequence[str]) -> float | None:
 def agreed(in_order: float | None, in_reverse: float | None) -> float:
     """What the first of two responses gets by the verdicts in both orders: 1 if it wins in both, 0 if it loses in both, else one half.
 
-    `in_reverse` is the verdict where it stood second, and as each verdict what the response standing first gets.
+    Each verdict is what the response that stood first there gets; in `in_reverse`, this one stood second.
     """
     return in_order if in_order is not None and in_reverse == 1 - in_order else 0.5
 
@@ -100,10 +100,9 @@ def win_shares(texts: Sequence[str], won: Callable[[str, str], float]) -> list[f
 
     `won(a, b)` is 1, 0 or one half, and asked once for each two distinct texts. Copeland's score over K - 1.
     """
-    distinct = list(dict.fromkeys(texts))
-    of_two = {(a, b): won(a, b) for a, b in combinations(distinct, 2)}
-    of_two |= {(b, a): 1 - credit for (a, b), credit in of_two.items()}
     if len(texts) == 1:
         return [0.5]
+    of_two = {(a, b): won(a, b) for a, b in combinations(dict.fromkeys(texts), 2)}
+    of_two |= {(b, a): 1 - credit for (a, b), credit in of_two.items()}
     # Each text meets itself as often as it occurs; one of these is the response itself.
     return [(sum(of_two.get((a, b), 0.5) for b in texts) - 0.5) / (len(texts) - 1) for a in texts]

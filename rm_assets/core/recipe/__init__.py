@@ -211,10 +211,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _labels_find_their_responses(self) -> "Recipe":
-        by_position = (
-            g for g in scorers_of(self.gold).values() if isinstance(g, RecordedGold) and not g.response_field
+        by_position = any(
+            isinstance(gold, RecordedGold) and gold.response_field is None for gold in scorers_of(self.gold).values()
         )
-        if self.sampling.kind != "recorded" and any(by_position):
+        if self.sampling.kind != "recorded" and by_position:
             raise ValueError(
                 "recorded rewards without gold.response_field are taken by position, which means nothing for freshly sampled responses; name gold.response_field, or record the responses too"
             )

@@ -128,7 +128,7 @@ class JudgeGold(ServedModel):
     kind: Literal["judge"] = Field(description="A language model that compares two responses.")
     instructions: str = Field(
         INSTRUCTIONS,
-        description="What the judge is asked, with the texts in the places {prompt}, {first} and {second}. {mark} becomes eight hex digits that none of the texts can hold, to mark where a text ends.",
+        description="What the judge is asked, with the texts in the places {prompt}, {first} and {second}. {mark} becomes eight hex digits of a hash of the texts, which none of them can foresee, to mark where a text ends.",
     )
     verdicts: tuple[str, str, str] = Field(
         ("[[1]]", "[[2]]", "[[tie]]"),

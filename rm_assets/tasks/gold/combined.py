@@ -8,6 +8,7 @@ from math import nan
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rm_assets.core.combining import Rewards, combined, disagreements, standardized
 from rm_assets.core.errors import DataError
@@ -16,6 +17,8 @@ from rm_assets.core.records import GoldReward, Response
 from rm_assets.core.statistics import spearman
 from rm_assets.tasks.gold.labels import Labels
 
+Flags = npt.NDArray[np.bool_]
+
 
 def label(section: CombinedGold, of_scorers: Iterable[Labels], responses: Iterable[Response]) -> Labels:
     """The scorers' labels, one after the other, as one. A response that one of them leaves without reward gets none.
@@ -23,16 +26,17 @@ def label(section: CombinedGold, of_scorers: Iterable[Labels], responses: Iterab
     Raises: DataError DATA_014 if a scorer whose rewards are to be standardized gives every response the same.
     """
     account, work, facts = Counter[str](), Counter[str](), dict[str, Any]()
-    columns, truncated = [], np.zeros(0, bool)
+    columns, cuts = [], []
     for scorer, labels in zip(section.scorers, of_scorers, strict=True):
-        rewards, cut = _in_place(labels.rewards, responses)
-        columns.append(rewards)
-        truncated = cut | truncated if len(columns) > 1 else cut
+        column, cut = _in_place(labels.rewards, responses)
+        columns.append(column)
+        cuts.append(cut)
         account.update(labels.account)
         work.update({f"{kind} by {scorer.name}": number for kind, number in labels.work.items()})
         facts |= {f"{scorer.name}_{fact}": value for fact, value in labels.facts.items()}
     rewards = np.stack(columns, 1)  # (N, S), NaN where a scorer gives none
-    has_all = ~np.isnan(rewards).any(1)  # (N,)
+    has_all: Flags = ~np.logical_or.reduce(np.isnan(rewards), axis=1)  # (N,)
+    truncated: Flags = np.logical_or.reduce(cuts)  # (N,)
     if "over_length" in account:
         account["over_length"] = int((~has_all).sum())
     if not has_all.any():
@@ -43,7 +47,7 @@ def label(section: CombinedGold, of_scorers: Iterable[Labels], responses: Iterab
     return Labels(_rewards(section, responses, rewards, gold, truncated), account, work, facts)
 
 
-def _in_place(rewards: Iterator[GoldReward], responses: Iterable[Response]) -> tuple[Rewards, Any]:
+def _in_place(rewards: Iterator[GoldReward], responses: Iterable[Response]) -> tuple[Rewards, Flags]:
     """The reward of each response, NaN where there is none; and whether the scorer saw only its beginning."""
     values, truncated = array("d"), bytearray()
     waiting = next(rewards, None)
@@ -52,6 +56,7 @@ def _in_place(rewards: Iterator[GoldReward], responses: Iterable[Response]) -> t
         values.append(nan if found is None else found.gold_reward)
         truncated.append(found is not None and found.truncated)
         waiting = waiting if found is None else next(rewards, None)
+    assert waiting is None, "labels come in the order of the responses"
     return np.frombuffer(values), np.frombuffer(truncated, bool)
 
 
@@ -69,7 +74,7 @@ def _combined(section: CombinedGold, rewards: Rewards) -> Rewards:
     return combined(rewards, section.combine, [scorer.weight for scorer in section.scorers])
 
 
-def _facts(section: CombinedGold, rewards: Rewards, has_all: Any, responses: Iterable[Response]) -> dict[str, Any]:
+def _facts(section: CombinedGold, rewards: Rewards, has_all: Flags, responses: Iterable[Response]) -> dict[str, Any]:
     """Rank correlation of each two scorers, and the share of pairs within a prompt on which scorers disagree."""
     names = enumerate(scorer.name for scorer in section.scorers)
     facts: dict[str, Any] = {
@@ -85,7 +90,7 @@ def _facts(section: CombinedGold, rewards: Rewards, has_all: Any, responses: Ite
 
 
 def _rewards(
-    section: CombinedGold, responses: Iterable[Response], rewards: Rewards, gold: Rewards, truncated: Any
+    section: CombinedGold, responses: Iterable[Response], rewards: Rewards, gold: Rewards, truncated: Flags
 ) -> Iterator[GoldReward]:
     names = [scorer.name for scorer in section.scorers]
     for r, row, value, cut in zip(responses, rewards, gold, truncated, strict=True):
