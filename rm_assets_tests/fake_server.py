@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,24 @@ def completion(text: str | None = "fine", *, finish_reason: str = "stop", num_to
 def echo(body: Json) -> Reply:
     """The last message and the seed, so that every response tells which request it belongs to."""
     return Reply(completion(f"{body['messages'][-1]['content']} / {body['seed']}"))
+
+
+def judge(verdict: Callable[[str, str], str]) -> Callable[[Json], Reply]:
+    """Answers a question of the default instructions by what `verdict` says of its first and its second response."""
+
+    def answer(body: Json) -> Reply:
+        first, second = responses_in(body)
+        return Reply(completion(verdict(first, second)))
+
+    return answer
+
+
+def responses_in(body: Json) -> tuple[str, str]:
+    """The two responses between the marks of a question to a judge."""
+    asked = body["messages"][0]["content"]
+    first, second = (re.search(rf"<response {n} (\w+)>\n(.*)\n</response {n} \1>", asked, re.S) for n in (1, 2))
+    assert first and second
+    return first[2], second[2]
 
 
 class _ManyConnections(ThreadingHTTPServer):

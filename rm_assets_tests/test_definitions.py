@@ -26,6 +26,8 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
         ("evaluation_report", "better_than_length"),
         ("gold_rewards", "gold_saw_whole_responses"),
         ("gold_rewards", "gold_tells_responses_apart"),
+        ("gold_rewards", "judge_agrees_with_itself"),
+        ("gold_rewards", "judge_is_readable"),
         ("gold_rewards", "rewards_are_usual"),
         ("gold_rewards", "rewards_follow_responses"),
         ("gold_rewards", "rewards_have_not_drifted"),

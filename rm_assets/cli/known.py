@@ -10,7 +10,15 @@ from pathlib import Path
 
 from rm_assets.core.errors import DataError, ModelError, RecipeError, StoreError
 from rm_assets.core.model_shape import ModelShape, shape_from_config
-from rm_assets.core.recipe import ClassifierGold, FileSource, ModelRef, PolicySampling, Recipe, RecordedResponses
+from rm_assets.core.recipe import (
+    ClassifierGold,
+    FileSource,
+    ModelRef,
+    PolicySampling,
+    Recipe,
+    RecordedResponses,
+    scorers_of,
+)
 from rm_assets.core.recipe_counts import Known, Made
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.fingerprints import Fingerprints
@@ -125,7 +133,7 @@ def _shapes(recipe: Recipe, model_config: Path | None, notes: list[str]) -> dict
     """Shapes of the recipe's models by location; `model_config` is that of the base."""
     refs: list[ModelRef] = [recipe.training.base]
     refs += [recipe.sampling.policy] if isinstance(recipe.sampling, PolicySampling) else []
-    refs += [recipe.gold.model] if isinstance(recipe.gold, ClassifierGold) else []
+    refs += [gold.model for gold in scorers_of(recipe.gold).values() if isinstance(gold, ClassifierGold)]
     shapes: dict[str, ModelShape] = {}
     if model_config is not None:
         shapes[recipe.training.base.location] = shape_from_config(read_config(model_config))

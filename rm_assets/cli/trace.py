@@ -94,7 +94,9 @@ def _of_reward(reward: GoldReward) -> Iterator[str]:
 
 
 def _maker(asset: str, settings: dict[str, Any]) -> str:
-    """Whose work the asset is: a model with its revision, a server, rules, or files by the hash of their content."""
+    """Whose work the asset is: a model with its revision, a server, rules, files by the hash of their content, or several scorers."""
+    if settings.get("kind") == "combined":
+        return "; ".join(f"{part['name']}: {_maker(asset, part['gold'])}" for part in settings["scorers"])
     key = {"sampled_responses": "policy", "gold_rewards": "model", "reward_model": "base"}.get(asset, "")
     found = settings.get(key)
     if isinstance(found, dict):
@@ -103,7 +105,7 @@ def _maker(asset: str, settings: dict[str, Any]) -> str:
             if found["hub_id"]
             else f"weights {found['path']}"
         )
-    if asset == "sampled_responses" and found is None and isinstance(settings.get("model"), str):
+    if isinstance(settings.get("model"), str):
         return f"{settings['model']}, {settings['revision']}"
     source = settings.get("source")
     if isinstance(source, dict):

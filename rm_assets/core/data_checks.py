@@ -60,10 +60,17 @@ def cut_responses(responses: Iterable[Response], limit: float) -> Finding:
     return _share_of(sampled, lambda r: not r.finished, limit, "sampled responses were cut by the length limit", "cut")
 
 
-def truncated_for_gold(rewards: Iterable[GoldReward], limit: float) -> Finding:
+def too_long_for_gold(counts: Mapping[str, int], limit: float) -> Finding:
     """Passes if the gold model saw all but a share `limit` of the responses whole."""
-    what = "responses were too long for the gold model, which saw their beginning"
-    return _share_of(rewards, lambda r: r.truncated, limit, what, "truncated_for_gold")
+    num_cut, num_dropped = counts.get("truncated", 0), counts.get("over_length", 0)
+    num_responses = counts.get("gold_rewards", 0) + num_dropped
+    share = (num_cut + num_dropped) / num_responses if num_responses else 0.0
+    return Finding(
+        share <= limit,
+        f"{num_cut + num_dropped} of {num_responses} ({share:.1%}) responses were too long for the gold model, which saw "
+        f"the beginning of {num_cut} and left {num_dropped} without reward",
+        {"data/share_too_long_for_gold": share},
+    )
 
 
 def _share_of(rows: Iterable[Any], is_faulty: Callable[[Any], bool], limit: float, what: str, name: str) -> Finding:
@@ -116,6 +123,33 @@ def constant_gold(rewards: Iterable[GoldReward], limit: float) -> Finding:
         share <= limit,
         f"{num_constant} of {num_prompts} prompts ({share:.1%}) have one gold reward for all their responses and give no pair",
         {"data/share_prompts_without_gold_difference": share},
+    )
+
+
+def orders_that_disagree(counts: Mapping[str, int], limit: float) -> Finding:
+    """Passes if a judge came to another result in the other order for at most a share `limit` of the pairs; or there is none."""
+    if "judged_pairs" not in counts:
+        return Finding(True, "no judge")
+    num_pairs = counts["judged_pairs"] - counts["unreadable_pairs"]
+    share = counts["orders_disagree"] / num_pairs if num_pairs else 0.0
+    return Finding(
+        share <= limit,
+        f"of {num_pairs} pairs of responses, the judge came to another result in the other order for "
+        f"{counts['orders_disagree']} ({share:.1%}), which are ties",
+        {"data/share_orders_disagree": share},
+    )
+
+
+def unreadable_judgements(counts: Mapping[str, int], limit: float) -> Finding:
+    """Passes if at most a share `limit` of a judge's answers held no verdict; or there is no judge."""
+    if "judged_pairs" not in counts:
+        return Finding(True, "no judge")
+    num_answers, num_unreadable = 2 * counts["judged_pairs"], counts["unreadable_judgements"]
+    share = num_unreadable / num_answers if num_answers else 0.0
+    return Finding(
+        share <= limit,
+        f"{num_unreadable} of {num_answers} answers of the judge ({share:.1%}) were cut or held no verdict; their pairs are ties",
+        {"data/share_unreadable_judgements": share},
     )
 
 
@@ -224,8 +258,10 @@ DATA_CHECKS: dict[str, DataCheck] = {
     "responses_are_not_empty": DataCheck("sampled_responses", ("responses",), empty_responses),
     "responses_are_whole": DataCheck("sampled_responses", ("responses",), cut_responses),
     "rewards_follow_responses": DataCheck("gold_rewards", ("responses", "rewards", "counts"), order_of_rewards),
-    "gold_saw_whole_responses": DataCheck("gold_rewards", ("rewards",), truncated_for_gold),
+    "gold_saw_whole_responses": DataCheck("gold_rewards", ("counts",), too_long_for_gold),
     "gold_tells_responses_apart": DataCheck("gold_rewards", ("rewards",), constant_gold),
+    "judge_agrees_with_itself": DataCheck("gold_rewards", ("counts",), orders_that_disagree),
+    "judge_is_readable": DataCheck("gold_rewards", ("counts",), unreadable_judgements),
     "pairs_add_up": DataCheck("implicit_pairs", ("counts",), account_of_pairs),
     "pairs_agree_with_gold": DataCheck("implicit_pairs", ("rewards", "pairs"), agreement_with_gold),
     "enough_pairs": DataCheck("implicit_pairs", ("counts",), number_of_pairs),

@@ -34,6 +34,7 @@ ERROR_CODES: dict[str, str] = {
     "DATA_011": "The test prompts are not those that the recipe pins.",
     "DATA_012": "An evaluation set is empty.",
     "DATA_013": "Prompts wait for a person to rank their responses.",
+    "DATA_014": "A scorer of a combined gold gives every response the same reward.",
     "DATA_015": "Too many prompts are alike to group near-duplicates.",
     "MODEL_001": "The checkpoint cannot be found or reached.",
     "MODEL_002": "The model type is unknown or cannot do this work.",

@@ -5,7 +5,15 @@ from typing import Any
 
 import yaml
 
-from rm_assets.core.recipe import Recipe, Regression, SoftBradleyTerry
+from rm_assets.core.recipe import (
+    ClassifierGold,
+    CombinedGold,
+    GoldSection,
+    JudgeGold,
+    Recipe,
+    Regression,
+    SoftBradleyTerry,
+)
 from rm_assets.core.report import render_markdown
 
 USAGE = """\
@@ -53,7 +61,7 @@ def model_card(recipe: Recipe, report: Mapping[str, Any], lineage: Mapping[str, 
             "\nOnly differences between rewards of responses to the same prompt have a meaning: P(a better than b) = sigmoid(reward(a) - reward(b)).\n",
             "## Data and training\n",
             f"- Base: {recipe.training.base.hub_id or 'a local checkpoint, fingerprint in rm_assets.json'}",
-            f"- Gold: {_gold(recipe)}",
+            f"- Gold: {describe_gold(recipe.gold)}",
             f"- Pairs: {training['num_pairs']['trained']} trained on of {training['num_pairs']['in']}, policy `{recipe.pairs.policy}`, ties dropped, duplicates {'kept' if recipe.pairs.duplicates == 'keep' else 'dropped'}, least margin {recipe.pairs.min_margin}",
             f"- {training['num_optimizer_steps']} optimizer steps of {recipe.training.pairs_per_step} pairs, learning rate {recipe.training.learning_rate}, {recipe.training.schedule}, {_objective(recipe)}",
             "",
@@ -82,10 +90,19 @@ def _objective(recipe: Recipe) -> str:
             )
 
 
-def _gold(recipe: Recipe) -> str:
-    gold = recipe.gold
-    if gold.kind == "classifier":
+def describe_gold(gold: GoldSection) -> str:
+    """Whose labels these are, in a few words."""
+    if isinstance(gold, CombinedGold):
+        scorers = "; ".join(
+            f"{s.name}, {describe_gold(s.gold)}" + (f", weight {s.weight:g}" if gold.combine == "weighted" else "")
+            for s in gold.scorers
+        )
+        how = {"mean": "the mean", "worst_case": "the worst case", "weighted": "the weighted mean"}[gold.combine]
+        return f"{how} of {'standardized ' if gold.standardize else ''}rewards ({scorers})"
+    if isinstance(gold, ClassifierGold):
         return f"rewards of {gold.model.hub_id or 'a local gold model'}"
+    if isinstance(gold, JudgeGold):
+        return f"comparisons by {gold.model} ({gold.revision}), each in both orders"
     return {
         "verifier": "a rule-based verifier",
         "preferences": "recorded preferences",

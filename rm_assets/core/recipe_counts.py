@@ -149,16 +149,23 @@ def pairs_by_split(recipe: Recipe, known: Known) -> dict[str, Count]:
     """Pairs of each split, before any is dropped for its length."""
     if made := known.made.get("implicit_pairs"):
         return {split: Count(made.counts[f"{split}_pairs"], "made") for split in SPLITS}
+    return _candidates(recipe, known, recipe.pairs.policy)
+
+
+def num_judgements(recipe: Recipe, known: Known) -> Count:
+    """What a judge is asked: each two responses of a prompt, in both orders. It is not asked of equal texts."""
+    return total(_candidates(recipe, known, "all")).times(2)
+
+
+def _candidates(recipe: Recipe, known: Known, policy: str) -> dict[str, Count]:
+    """The most pairs of each split."""
     section = recipe.sampling
     if not isinstance(section, SamplingSettings):
-        return _of_recorded(recipe, known, lambda number: pairs_per_prompt(recipe.pairs.policy, number))
+        return _of_recorded(recipe, known, lambda number: pairs_per_prompt(policy, number))
     prompts = split_prompts(recipe, known)
     others = section.num_test_responses or section.num_responses
     num_responses = {"train": section.num_responses, "validation": others, "test": others}
-    return {
-        split: prompts[split].times(pairs_per_prompt(recipe.pairs.policy, num_responses[split])).at_most()
-        for split in SPLITS
-    }
+    return {split: prompts[split].times(pairs_per_prompt(policy, num_responses[split])).at_most() for split in SPLITS}
 
 
 def total(of_split: Mapping[str, Count]) -> Count:

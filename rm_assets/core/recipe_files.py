@@ -276,6 +276,9 @@ def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], set[str], list[type[Ba
     keys: list[str] = []
     known: set[str] = set()
     for part in loc:
+        if isinstance(part, int):  # a place in a list
+            keys.append(str(part))
+            continue
         tagged = [
             m
             for m in models
@@ -284,11 +287,11 @@ def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], set[str], list[type[Ba
         if tagged and len(models) > 1:
             models = tagged
             continue
-        known = {name for m in models for name in m.model_fields} - {"name"} | (
-            set(FILE_ONLY_KEYS) if models == [Recipe] else set()
-        )
-        keys.append(str(part))
-        models = [n for m in models if part in m.model_fields for n in _models_in(m.model_fields[str(part)].annotation)]
+        known = {name for m in models for name in m.model_fields}
+        if models == [Recipe]:
+            known = known - {"name"} | set(FILE_ONLY_KEYS)
+        keys.append(part)
+        models = [n for m in models if part in m.model_fields for n in _models_in(m.model_fields[part].annotation)]
     return keys, known, models
 
 

@@ -54,8 +54,9 @@ def _type(schema: dict[str, Any]) -> str:
     if values := schema.get("enum") or ([schema["const"]] if "const" in schema else []):
         return ", ".join(f"`{value}`" for value in values)
     if schema["type"] == "array":
-        items = schema["items"] if "items" in schema else schema["prefixItems"][0]
-        return f"{'list of' if 'items' in schema else 'two of'} {_type(items)}"
+        places = schema.get("prefixItems", ())
+        items = places[0] if places else schema["items"]
+        return f"{'two' if len(places) == 2 else 'three' if places else 'list'} of {_type(items)}"
     if schema["type"] == "object":
         return "names and texts"
     return {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}[schema["type"]]
@@ -69,6 +70,8 @@ def _default(value: Any) -> str:
             return ", ".join(f"`{key}: {inner}`" for key, inner in value.items())
         return "each key's own" if value else "empty"
     text = str(value).lower() if isinstance(value, bool) else str(value)
+    if "\n" in text:
+        return "a text of several lines"
     return f"`{text}`" if text else "empty"
 
 

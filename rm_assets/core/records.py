@@ -49,7 +49,8 @@ class Response(Prompt):
 
 @dataclass(frozen=True, kw_only=True)
 class GoldReward(Response):
-    """A response with its label. `components` are the parts of a verifier's reward; `truncated` says that the gold model saw only the beginning.
+    """A response with its label. `components` are the parts of a verifier's reward, or the reward of each of several scorers;
+    `truncated` says that a gold model saw only the beginning.
 
     `comparison` names the judgement that the reward comes from where it says only how responses of that judgement compare
     (this one is better than that one); rewards of one prompt compare if their `comparison` is the same. None: all do.

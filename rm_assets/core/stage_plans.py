@@ -10,10 +10,20 @@ from rm_assets.core.plan import (
     sampling_memory,
     scoring_memory,
 )
-from rm_assets.core.recipe import ClassifierGold, HumanGold, PolicySampling, Recipe, SamplingSettings
+from rm_assets.core.recipe import (
+    ClassifierGold,
+    GoldSection,
+    HumanGold,
+    JudgeGold,
+    PolicySampling,
+    Recipe,
+    SamplingSettings,
+    scorers_of,
+)
 from rm_assets.core.recipe_counts import (
     Count,
     Known,
+    num_judgements,
     num_responses,
     pairs_by_split,
     responses_by_split,
@@ -51,12 +61,12 @@ class StagePlan:
 
 
 def plan_stages(recipe: Recipe, known: Known, trained_pairs: Count) -> list[StagePlan]:
-    """Every stage but the training, which has a plan of its own."""
+    """Every stage but the training, which has a plan of its own; one entry for each scorer of a combined gold."""
     canaries = Count(recipe.evaluation.num_canaries, "at_most")
     return [
         StagePlan("prompts", "prompts" in known.made, total(split_prompts(recipe, known)), "prompts"),
         _sampling(recipe, known),
-        _gold(recipe, known),
+        *(_gold(recipe, known, name, scorer) for name, scorer in scorers_of(recipe.gold).items()),
         StagePlan("implicit_pairs", "implicit_pairs" in known.made, total(pairs_by_split(recipe, known)), "pairs"),
         _evaluation(recipe, known, trained_pairs),
         StagePlan("hub_release", "hub_release" in known.made, canaries, "canary rewards"),
@@ -89,15 +99,22 @@ def _sampling(recipe: Recipe, known: Known) -> StagePlan:
     )
 
 
-def _gold(recipe: Recipe, known: Known) -> StagePlan:
-    section, responses = recipe.gold, num_responses(recipe, known)
-    made = known.made.get("gold_rewards")
+def _gold(recipe: Recipe, known: Known, name: str, section: GoldSection) -> StagePlan:
+    """One scorer. Of a judge, whose model is on its server, the tokens that it writes."""
+    responses, of = num_responses(recipe, known), f" of {name}" if name else ""
+    manifest = known.made.get("gold_rewards")
+    made = manifest is not None
+    if isinstance(section, JudgeGold):
+        counts = manifest.counts if manifest and not name else {}
+        asked = Count(2 * counts["judged_pairs"], "made") if counts else num_judgements(recipe, known)
+        tokens = asked.times(section.max_new_tokens).at_most()
+        return StagePlan("gold_rewards", made, asked, f"judgements{of}, from a server", tokens)
     if isinstance(section, HumanGold):  # people need not have ranked every prompt
-        responses = Count(made.counts["gold_rewards"], "made") if made else responses.at_most()
+        responses = Count(manifest.counts["gold_rewards"], "made") if manifest else responses.at_most()
     if not isinstance(section, ClassifierGold):
-        return StagePlan("gold_rewards", made is not None, responses, f"gold rewards, {section.kind}")
+        return StagePlan("gold_rewards", made, responses, f"gold rewards{of}, {section.kind}")
     return _scored(
-        recipe, known, "gold_rewards", responses, "gold rewards",
+        recipe, known, "gold_rewards", responses, f"gold rewards{of}",
         model=section.model.location, max_length=section.max_length, weight_bytes=BYTES[section.dtype],
     )  # fmt: skip
 

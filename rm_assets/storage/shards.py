@@ -42,8 +42,9 @@ class ShardLog(Generic[Row]):
         }
 
     def commit(self, rows: Sequence[Row]) -> None:
-        """Commits `rows` whole. Writing the same rows twice leaves one shard."""
-        write_table(self._folder / f"{digest([row.key for row in rows])}.parquet", self._row_type, rows)
+        """Commits `rows` whole, if there are any. Writing the same rows twice leaves one shard."""
+        if rows:
+            write_table(self._folder / f"{digest([row.key for row in rows])}.parquet", self._row_type, rows)
 
     def complete(
         self,
@@ -54,6 +55,7 @@ class ShardLog(Generic[Row]):
     ) -> tuple[dict[str, Row], int]:
         """Rows for all `items` by key, computing what is missing in shards of `shard_size`; and the number of rows computed.
 
+        An item for which `compute` gives no row has none, and is missing again the next time.
         `items` gives (key, item) and is asked twice: for the keys, and for the items of those that are missing, of which
         one shard is in memory at a time. `before` is told how many are done and how many wanted.
 
@@ -63,16 +65,16 @@ class ShardLog(Generic[Row]):
         wanted = {key for key, _ in items()}
         rows = self.committed(wanted)
         before(len(rows), len(wanted))
-        num_missing = len(wanted) - len(rows)
+        num_before = len(rows)
         shard: dict[str, Item] = {}
-        for key, item in items() if num_missing else ():
+        for key, item in items() if num_before < len(wanted) else ():
             if key not in rows:
                 shard[key] = item
             if len(shard) == shard_size:
                 self._compute(shard, compute, rows)
         if shard:
             self._compute(shard, compute, rows)
-        return rows, num_missing
+        return rows, len(rows) - num_before
 
     def _compute(
         self, shard: dict[str, Item], compute: Callable[[list[Item]], list[Row]], rows: dict[str, Row]

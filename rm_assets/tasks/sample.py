@@ -7,13 +7,14 @@ from itertools import groupby, islice
 
 from rm_assets.core.digests import digest, response_id, sample_seed
 from rm_assets.core.errors import ServerError
-from rm_assets.core.protocols import QuietReporter, Reporter, Sample, Sampler, SampleRequest
+from rm_assets.core.protocols import Sample, Sampler, SampleRequest
 from rm_assets.core.recipe import PolicySampling, SamplingSettings, ServerSampling
 from rm_assets.core.records import Prompt, Response, prompt_messages
 from rm_assets.storage.shards import ShardLog
 from rm_assets.storage.tables import Table, read_table, write_table
 from rm_assets.tasks.preview import columns_of, excerpt
 from rm_assets.tasks.recorded_responses import recorded_responses
+from rm_assets.tasks.run_progress import RunProgress
 from rm_assets.tasks.session import Product, Task, run_task
 
 NUM_EXAMPLES = 8
@@ -29,17 +30,6 @@ class SampledRow:
     response: str
     num_tokens: int
     finished: bool
-
-
-class RunProgress(QuietReporter):
-    """A sampler's progress within its shard, passed on as that of the whole run."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter, self.before, self.total = reporter, 0, 0
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        """`done` of this shard are finished."""
-        self._reporter.progress(self.before + done, self.total, unit)
 
 
 def sample_from_policy(
@@ -71,20 +61,13 @@ def sample_from_server(
     task: Task, section: ServerSampling, prompts: list[Prompt]
 ) -> tuple[Iterator[Response], Counter[str], dict[str, str]]:
     """As `sample_from_policy`, and what the server said of the model. The server is not asked if nothing is missing."""
-    from rm_assets.backends.openai.client import ServerClient, key_from_environment
+    from rm_assets.backends.openai.chat import connect
     from rm_assets.backends.openai.sampler import ServerSampler
 
-    execution, progress = task.recipe.execution, RunProgress(task.reporter)
-    client = ServerClient(
-        section.base_url,
-        api_key=key_from_environment(section.api_key_env),
-        concurrency=execution.server_concurrency,
-        timeout_seconds=execution.server_timeout_seconds,
-        retries=execution.server_retries,
-    )
+    progress = RunProgress(task.reporter)
+    model = connect(section, task.recipe.execution)
     sampler = ServerSampler(
-        client,
-        section.model,
+        model,
         temperature=section.temperature,
         top_p=section.top_p,
         max_new_tokens=section.max_new_tokens,
@@ -92,13 +75,9 @@ def sample_from_server(
     )
     facts: dict[str, str] = {}
 
-    def ask_for_the_model() -> None:
-        root = sampler.require_model().get("root")
-        facts.update({"server": client.base_url} | ({"server_checkpoint": root} if isinstance(root, str) else {}))
-
     responses, work = _complete(
-        task, section, prompts, sampler, progress, model=section.model, before_sampling=ask_for_the_model,
-        came=lambda: sampler.came,
+        task, section, prompts, sampler, progress, model=section.model,
+        before_sampling=lambda: facts.update(model.require_offered()), came=lambda: sampler.came,
     )  # fmt: skip
     return responses, work, facts
 
@@ -148,8 +127,7 @@ def _complete(
         try:
             samples = sampler.sample(requests)
         except ServerError:
-            if came():
-                log.commit(rows_of(came()))
+            log.commit(rows_of(came()))
             raise
         progress.before += len(samples)
         return rows_of(samples)

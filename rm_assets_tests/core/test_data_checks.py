@@ -69,6 +69,8 @@ def with_pairs(tables: Tables, section: PairsSection = PairsSection()) -> Tables
     pairs = list(stream)
     trained = [p.pair_id for p in pairs if p.split == "train"]
     counts = dict(account) | {"pairs": account["kept"], "train_pairs": len(trained)}
+    counts |= {"gold_rewards": len(tables["rewards"]), "truncated": 0, "over_length": 0}
+    counts |= {"judged_pairs": 100, "unreadable_judgements": 4, "unreadable_pairs": 4, "orders_disagree": 38}
     return tables | {"pairs": pairs, "trained_pair_ids": trained, "counts": counts}
 
 
@@ -151,6 +153,11 @@ def longer_is_better(tables: Tables) -> Tables:
     return relabelled(tables, lambda r: len(r.response) + r.sample_index / 10)
 
 
+def counted(tables: Tables, **counts: int) -> Tables:
+    """Other counts, everything else as it was."""
+    return tables | {"counts": tables["counts"] | counts}
+
+
 def few(tables: Tables) -> Tables:
     kept = {f"p{number}" for number in (*range(100), *range(NUM_TRAIN, NUM_TRAIN + NUM_TEST))}
     rows = {name: [r for r in tables[name] if r.prompt_id in kept] for name in ("prompts", "responses", "rewards")}
@@ -203,7 +210,13 @@ FAULTS: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
         lambda t: t | {"rewards": [replace(t["rewards"][0], gold_reward=math.nan), *t["rewards"][1:]]},
         {"rewards_follow_responses", "pairs_agree_with_gold"},
     ),
-    "responses too long for gold": (lambda t: change(t, "rewards", lambda r: replace(r, truncated=True), 10), {"gold_saw_whole_responses"}),
+    "responses too long for gold": (lambda t: counted(t, truncated=40), {"gold_saw_whole_responses"}),
+    "responses too long for gold, dropped": (
+        lambda t: counted(t | {"rewards": t["rewards"][:-40]}, gold_rewards=1920, over_length=40),
+        {"gold_saw_whole_responses", "pairs_agree_with_gold"},
+    ),
+    "a judge that prefers what stands first": (lambda t: counted(t, orders_disagree=39), {"judge_agrees_with_itself"}),
+    "a judge that chats": (lambda t: counted(t, unreadable_judgements=5), {"judge_is_readable"}),
     "gold that says the same of all": (
         lambda t: relabelled(t, lambda r: 1.0 if r.row % 10 < 6 else float(r.sample_index)), {"gold_tells_responses_apart", "ties_are_few"},
     ),
@@ -272,6 +285,12 @@ def test_a_response_without_reward_needs_a_reason() -> None:
     assert not check.find(tables["responses"], some, {"pending": 2}).passed
     assert not check.find(tables["responses"], some, {"pending": 4}).passed
     assert not check.find(tables["responses"], some[::-1], {"pending": 3}).passed
+
+
+def test_without_a_judge_its_checks_pass_and_say_so() -> None:
+    for name in ("judge_agrees_with_itself", "judge_is_readable"):
+        finding = DATA_CHECKS[name].find({"gold_rewards": 3}, 0.0)
+        assert finding.passed and finding.sentence == "no judge"
 
 
 def test_every_check_has_a_fault_that_it_finds_and_an_entry_in_the_recipe() -> None:

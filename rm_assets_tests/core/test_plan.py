@@ -301,6 +301,31 @@ def test_a_server_is_counted_like_a_policy_and_its_weights_are_not_ours() -> Non
     assert names(found) == ["no_room"]
 
 
+def test_each_scorer_is_planned_and_a_judge_is_asked_for_each_two_responses_in_both_orders() -> None:
+    judge = {"kind": "judge", "base_url": "http://127.0.0.1:8000/v1", "model": "m", "revision": "1", "max_new_tokens": 10}  # fmt: skip
+    scorers = [
+        {"name": "big", "gold": {"kind": "classifier", "model": {"path": "/base"}, "max_length": 70}},
+        {"name": "rules", "gold": {"kind": "verifier"}},
+        {"name": "judge", "gold": judge},
+    ]
+    mine = Recipe.model_validate({**recipe().model_dump(), "gold": {"kind": "combined", "scorers": scorers}})
+    gold = [stage for stage in plan(mine).stages if stage.asset == "gold_rewards"]
+    assert [stage.unit for stage in gold] == [
+        "gold rewards of big", "gold rewards of rules, verifier", "judgements of judge, from a server"
+    ]  # fmt: skip
+    most = [Count(number, "at_most") for number in (4_200, 4_200 * 70, 2 * 6_100, 2 * 6_100 * 10)]
+    assert (gold[0].items, gold[0].tokens) == (most[0], most[1]) and gold[0].model == "/base" and gold[0].memory
+    assert gold[1].items == most[0] and gold[1].tokens is None
+    assert (gold[2].items, gold[2].tokens) == (most[2], most[3]) and gold[2].model is gold[2].flops is None
+    # Which pairs are trained on does not change what the judge is asked.
+    alone = Recipe.model_validate({**recipe(pairs={"policy": "best_worst"}).model_dump(), "gold": judge})
+    (asked,) = [stage for stage in plan(alone).stages if stage.asset == "gold_rewards"]
+    assert (asked.items, asked.unit) == (most[2], "judgements, from a server")
+    labelled = Known(made={"gold_rewards": Made({"judged_pairs": 7}), "sampled_responses": Made({"responses": 9})})
+    (asked,) = [stage for stage in plan(alone, labelled).stages if stage.asset == "gold_rewards"]
+    assert asked.made and asked.items == Count(14, "made") and asked.tokens == Count(140, "at_most")
+
+
 def test_adapters_have_rank_times_inputs_and_outputs_and_the_score_head_is_trained_beside_them() -> None:
     shape = replace(TINY, num_head_parameters=4)
     # A layer: queries and output 4 to 6 and back, keys and values 4 to 3, MLP three times 4 to 10 or back.

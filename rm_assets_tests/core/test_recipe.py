@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from rm_assets.core import recipe as recipe_module
+from rm_assets.core.model_card import describe_gold
 from rm_assets.core.recipe import (
     ExecutionSection,
     HumanGold,
@@ -99,6 +100,58 @@ def test_positional_rewards_need_recorded_responses() -> None:
     gold = {"kind": "recorded", "source": {"kind": "files", "files": ["a.jsonl"]}}
     with pytest.raises(ValidationError, match="taken by position"):
         Recipe.model_validate({**with_server().model_dump(), "gold": gold})
+
+
+JUDGE = {"kind": "judge", "base_url": "http://127.0.0.1:8000/v1", "model": "m", "revision": "r"}
+
+
+def with_gold(gold: dict[str, Any]) -> Recipe:
+    return Recipe.model_validate({**with_server().model_dump(), "gold": gold})
+
+
+def combined(*golds: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {"kind": "combined", "scorers": [{"name": f"s{n}", "gold": gold} for n, gold in enumerate(golds)], **changes}
+
+
+def test_where_a_judge_runs_and_how_it_is_read_is_told_apart_from_what_it_is() -> None:
+    def settings(**changes: Any) -> dict[str, Any]:
+        gold = combined({**JUDGE, **changes}, {"kind": "verifier"})
+        return STAGES["gold_rewards"].settings(with_gold(gold), lambda path: path)
+
+    assert settings() == settings(base_url="https://example.org/v1", api_key_env="MY_KEY")
+    assert settings() != settings(revision="r2") and settings() != settings(verdicts=["A", "B", "C"])
+
+
+@pytest.mark.parametrize(
+    ("gold", "words"),
+    [
+        ({**JUDGE, "instructions": "{first} or {second}"}, "'instructions' must hold {prompt}"),
+        ({**JUDGE, "verdicts": ["1", "2", "12"]}, "part of another"),
+        ({**JUDGE, "verdicts": ["A", "A", "B"]}, "part of another"),
+        ({**JUDGE, "verdicts": ["A", "B", ""]}, "may be empty"),
+        ({**JUDGE, "base_url": "http://example.org/v1", "api_key_env": "MY_KEY"}, "unencrypted"),
+        (combined(JUDGE), "at least 2 items"),
+        (combined(JUDGE, {"kind": "preferences"}), "does not match any of the expected tags"),
+        ({"kind": "combined", "scorers": [{"name": "a", "gold": JUDGE}] * 2}, "must be distinct"),
+        ({"kind": "combined", "scorers": [{"name": n, "gold": JUDGE, "weight": 2} for n in "ab"]}, "set combine: weighted"),
+        (combined(JUDGE, {"kind": "recorded", "source": {"kind": "files", "files": ["a.jsonl"]}}), "taken by position"),
+    ],
+)  # fmt: skip
+def test_what_a_judge_or_several_scorers_need(gold: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(words)):
+        with_gold(gold)
+
+
+def test_the_model_card_names_every_scorer() -> None:
+    model = {"kind": "classifier", "model": {"hub_id": "org/gold"}}
+    assert describe_gold(with_gold(JUDGE).gold) == "comparisons by m (r), each in both orders"
+    assert describe_gold(with_gold(combined(model, JUDGE, combine="worst_case")).gold) == (
+        "the worst case of standardized rewards (s0, rewards of org/gold; s1, comparisons by m (r), each in both orders)"
+    )
+    weighted = combined(model, {"kind": "verifier"}, combine="weighted", standardize=False)
+    assert describe_gold(with_gold(weighted).gold) == (
+        "the weighted mean of rewards (s0, rewards of org/gold, weight 1; s1, a rule-based verifier, weight 1)"
+    )
 
 
 def test_verifier_needs_a_weight_and_patterns_that_compile() -> None:

@@ -78,6 +78,9 @@ def test_misspelt_section_suggests_the_section(tmp_path: Path) -> None:
         ("sampling: {policy: {path: a, hub_id: b/c}}", "sampling.policy: give exactly one of 'path' and 'hub_id'"),
         ("sampling: {kind: polcy}", "sampling.kind: 'polcy'; it must be one of policy, server, recorded; did you mean 'policy'?"),
         ("gold: {kind: recorded, source: {}}", "gold.source.kind: is missing; it must be one of files, dataset"),
+        ("gold: {kind: combined, scorers: [{name: a, gold: {kind: verfier}}]}", "gold.scorers.0.gold.kind: 'verfier'; it must be one of classifier, verifier, recorded, judge; did you mean 'verifier'?"),
+        ("gold: {kind: combined, scorers: [{nam: a, gold: {kind: verifier}}]}", "gold.scorers.0.nam: 'a': unknown key; did you mean 'name'?"),
+        ("prompts: {source: {kind: mixture, parts: [{name: a, wait: 2}]}}", "prompts.source.parts.0.wait: 2: unknown key; did you mean 'weight'?"),
         ("prompts: {split: {train: 0.5}}", "prompts.split: train + validation + test must be 1"),
     ],
 )  # fmt: skip

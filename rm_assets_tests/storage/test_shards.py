@@ -61,6 +61,20 @@ def test_nothing_missing_computes_nothing(tmp_path: Path) -> None:
     assert log_of(tmp_path).complete(items(2).items, Squares(most=0), 2) == ({"2": Square("2", 4)}, 0)
 
 
+def test_an_item_that_gives_no_row_is_missing_again_the_next_time(tmp_path: Path) -> None:
+    for number_computed in (2, 0):
+        asked = list[int]()
+
+        def odd(numbers: list[int], asked: list[int] = asked) -> list[Square]:
+            asked += numbers
+            return [Square(str(n), n * n) for n in numbers if n % 2]
+
+        rows, computed = log_of(tmp_path).complete(items(1, 2, 3, 4).items, odd, 2)
+        assert set(rows) == {"1", "3"} and computed == number_computed and {2, 4} <= set(asked)
+    assert log_of(tmp_path).complete(items(2).items, lambda _: [], 2) == ({}, 0)
+    assert len(shards(tmp_path)) == 2  # none that is empty
+
+
 def test_an_interrupted_run_ends_with_the_shards_of_an_uninterrupted_one(tmp_path: Path) -> None:
     wanted = items(1, 2, 3, 4, 5, 6, 7)
     whole, broken = tmp_path / "whole", tmp_path / "broken"

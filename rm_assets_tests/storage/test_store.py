@@ -70,7 +70,7 @@ def test_all_whole_results_of_an_asset_are_found(tmp_path: Path) -> None:
     store.folder("prompts", "d4").mkdir()
     remove(damaged)
     assert sorted(store.manifests("prompts"), key=lambda m: m.digest) == [first, second]
-    assert store.manifests("gold_rewards") == []
+    assert list(store.manifests("gold_rewards")) == []
 
 
 def test_equal_content_has_an_equal_data_version(tmp_path: Path) -> None:

@@ -61,6 +61,10 @@ class TorchScorer:
         """Whether the prompt leaves room for a response within `max_length`."""
         return len(self._renderer.encode_prompts([prompt])[0]) < self._max_length
 
+    def num_tokens(self, messages: Messages) -> int:
+        """Tokens of the whole conversation, however long."""
+        return len(self._renderer.encode([messages])[0].ids)
+
     def score(self, conversations: Iterable[Messages]) -> Iterator[Score]:
         """One score a conversation, in the order given; a longer one than `max_length` is cut at its end.
 

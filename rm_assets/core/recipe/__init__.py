@@ -11,12 +11,17 @@ from pydantic import Field, model_validator
 from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, LimitedCheck
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
+    Combine,
+    CombinedGold,
+    GoldScorer,
     GoldSection,
     HumanGold,
+    JudgeGold,
     PairsSection,
     PreferenceGold,
     RecordedGold,
     VerifierGold,
+    scorers_of,
 )
 from rm_assets.core.recipe.prompts import (
     DatasetSource,
@@ -41,7 +46,7 @@ from rm_assets.core.recipe.sampling import (
     SamplingSettings,
     ServerSampling,
 )
-from rm_assets.core.recipe.section import Dtype, ModelRef, Section
+from rm_assets.core.recipe.section import Dtype, ModelRef, Section, ServedModel
 from rm_assets.core.recipe.training import (
     BradleyTerry,
     LoraSettings,
@@ -58,6 +63,8 @@ __all__ = [
     "CheckSettings",
     "ChecksSection",
     "ClassifierGold",
+    "Combine",
+    "CombinedGold",
     "DatasetSource",
     "Dtype",
     "EvaluationSection",
@@ -65,8 +72,10 @@ __all__ = [
     "ExecutionSection",
     "FileSource",
     "GeneratorSource",
+    "GoldScorer",
     "GoldSection",
     "HumanGold",
+    "JudgeGold",
     "KaggleSource",
     "LimitedCheck",
     "LoraSettings",
@@ -89,6 +98,7 @@ __all__ = [
     "SamplingSection",
     "SamplingSettings",
     "Section",
+    "ServedModel",
     "ServerSampling",
     "SoftBradleyTerry",
     "SplitFractions",
@@ -96,6 +106,7 @@ __all__ = [
     "TrainingSection",
     "ValidationSettings",
     "VerifierGold",
+    "scorers_of",
 ]
 
 
@@ -191,7 +202,7 @@ class Recipe(Section):
     prompts: PromptsSection = Field(description="Where prompts come from and how they are split.")
     sampling: SamplingSection = Field(description="Responses: sampled from a policy or by a server, or recorded.")
     gold: GoldSection = Field(
-        description="Gold rewards: from a gold model, from rules, from people's rankings, or recorded."
+        description="Gold rewards: from a gold model, a judge, rules, people's rankings, several scorers, or recorded."
     )
     pairs: PairsSection = Field(default=PairsSection(), description="How gold rewards become chosen and rejected.")
     training: TrainingSection = Field(description="Training of the reward model.")
@@ -206,7 +217,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _labels_find_their_responses(self) -> "Recipe":
-        if self.sampling.kind != "recorded" and self.gold.kind == "recorded" and self.gold.response_field is None:
+        by_position = any(
+            isinstance(gold, RecordedGold) and gold.response_field is None for gold in scorers_of(self.gold).values()
+        )
+        if self.sampling.kind != "recorded" and by_position:
             raise ValueError(
                 "recorded rewards without gold.response_field are taken by position, which means nothing for freshly sampled responses; name gold.response_field, or record the responses too"
             )
@@ -218,7 +232,8 @@ class Recipe(Section):
         reads_rows = isinstance(sampling, RecordedResponses) and sampling.source is None
         if reads_rows and any(isinstance(source, GeneratorSource) for source in self.prompts.sources):
             raise ValueError("sampling.source is missing: generated prompts have no responses in their rows")
-        if isinstance(gold, RecordedGold) and gold.source is None and gold.response_field is None and not reads_rows:
+        recorded = [part for part in scorers_of(gold).values() if isinstance(part, RecordedGold)]
+        if not reads_rows and any(part.source is None and part.response_field is None for part in recorded):
             raise ValueError(
                 "gold.source is missing; without it, rewards lie in the rows of the prompts, as responses do"
             )
@@ -228,7 +243,7 @@ class Recipe(Section):
             )
         if any(isinstance(source, MixtureSource) for source in self.prompts.sources) and "row" in (
             getattr(sampling, "align", ""),
-            getattr(gold, "align", ""),
+            *(part.align for part in recorded),
         ):
             raise ValueError("align 'row' needs prompts of one source; these are a mixture")
         return self

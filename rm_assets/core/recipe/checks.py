@@ -68,15 +68,23 @@ class ChecksSection(Section):
     )
     rewards_follow_responses: CheckSettings = Field(
         default=_error(),
-        description="gold_rewards: one finite reward for each response, in the order of the responses.",
+        description="gold_rewards: one finite reward for each response, in the order of the responses; none only for a counted reason.",
     )
     gold_saw_whole_responses: LimitedCheck = Field(
         default=_warn(0.02),
-        description="gold_rewards: largest share of responses that were too long for the gold model.",
+        description="gold_rewards: largest share of responses that were too long for the gold model, cut or dropped.",
     )
     gold_tells_responses_apart: LimitedCheck = Field(
         default=_warn(0.5),
         description="gold_rewards: largest share of prompts with several responses whose gold rewards are all equal.",
+    )
+    judge_agrees_with_itself: LimitedCheck = Field(
+        default=_warn(0.4),
+        description="gold_rewards: largest share of pairs of responses for which a judge came to another result when asked in the other order.",
+    )
+    judge_is_readable: LimitedCheck = Field(
+        default=_warn(0.02),
+        description="gold_rewards: largest share of a judge's answers that were cut or held no verdict.",
     )
     pairs_add_up: CheckSettings = Field(
         default=_error(), description="implicit_pairs: candidates = pairs kept + each reason for loss."

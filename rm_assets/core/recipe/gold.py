@@ -1,13 +1,17 @@
 """Gold rewards and how they become pairs."""
 
+from itertools import permutations
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from rm_assets.core.judging import INSTRUCTIONS, REQUIRED_PLACES
 from rm_assets.core.recipe.prompts import RowSource
 from rm_assets.core.recipe.sampling import Alignment
-from rm_assets.core.recipe.section import Dtype, ModelRef, Section
+from rm_assets.core.recipe.section import Dtype, ModelRef, Section, ServedModel
 from rm_assets.core.verifier import VerifierRule
+
+Combine = Literal["mean", "worst_case", "weighted"]
 
 
 class ClassifierGold(Section):
@@ -18,7 +22,11 @@ class ClassifierGold(Section):
     max_length: int = Field(
         2048,
         gt=1,
-        description="Longest prompt and response together, in tokens; longer ones are cut at the end and counted.",
+        description="Longest prompt and response together, in tokens; see `over_length` for longer ones.",
+    )
+    over_length: Literal["cut", "drop", "error"] = Field(
+        "cut",
+        description="What to do with longer responses: `cut` labels their beginning and counts them as truncated, `drop` leaves them without gold reward and counts them, `error` ends the run. Rewards that are there are not computed again when this changes.",
     )
     dtype: Dtype = Field("float32", description="Precision of the gold model's weights.")
 
@@ -133,9 +141,82 @@ class HumanGold(Section):
         return rankings
 
 
+class JudgeGold(ServedModel):
+    """A language model behind an OpenAI-compatible server compares each two responses of a prompt, in both orders.
+
+    A response wins only if it wins in both; else it is a tie. Its gold reward is the share of the prompt's other responses
+    that it beats, a tie counting half.
+    """
+
+    kind: Literal["judge"] = Field(description="A language model that compares two responses.")
+    instructions: str = Field(
+        INSTRUCTIONS,
+        description="What the judge is asked, with the texts in the places {prompt}, {first} and {second}. {mark} becomes eight hex digits of a hash of the texts, which none of them can foresee, to mark where a text ends.",
+    )
+    verdicts: tuple[str, str, str] = Field(
+        ("[[1]]", "[[2]]", "[[tie]]"),
+        description="What an answer holds where the first response is better, the second, neither; the last one in it counts. When these change, no question is asked again.",
+    )
+    max_new_tokens: int = Field(
+        64, gt=0, description="Longest answer, in tokens; an answer that is cut counts as unreadable."
+    )
+
+    @model_validator(mode="after")
+    def _sound_instructions(self) -> "JudgeGold":
+        if missing := [place for place in REQUIRED_PLACES if "{" + place + "}" not in self.instructions]:
+            raise ValueError("'instructions' must hold " + ", ".join("{" + place + "}" for place in missing))
+        if any(a in b for a, b in permutations(self.verdicts, 2)) or not all(self.verdicts):
+            raise ValueError("none of 'verdicts' may be empty or part of another")
+        return self
+
+
+class GoldScorer(Section):
+    """One of several scorers."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-]+$", description="Its name in `components`, counts and facts: letters, digits, _ and -."
+    )
+    gold: Annotated[ClassifierGold | VerifierGold | RecordedGold | JudgeGold, Field(discriminator="kind")] = Field(
+        description="Where its rewards come from."
+    )
+    weight: float = Field(1.0, gt=0, description="Its weight with combine `weighted`, relative to the others'.")
+
+
+class CombinedGold(Section):
+    """One gold reward from several scorers, each of which is kept in `components`.
+
+    Each scorer labels by itself: when one changes, the others' rewards stay. What one of them leaves without reward has none.
+    """
+
+    kind: Literal["combined"] = Field(description="Several scorers.")
+    scorers: list[GoldScorer] = Field(min_length=2, description="The scorers.")
+    combine: Combine = Field(
+        "mean", description="The gold reward of a response: the mean of its scores, the lowest, or the weighted mean."
+    )
+    standardize: bool = Field(
+        True,
+        description="First bring each scorer's rewards to mean 0 and standard deviation 1 over all responses. Without it, scorers count by their scales, and the lowest score is that of the scorer with the lowest scale.",
+    )
+
+    @model_validator(mode="after")
+    def _distinct_scorers(self) -> "CombinedGold":
+        names = [scorer.name for scorer in self.scorers]
+        if len(set(names)) < len(names):
+            raise ValueError("the names of 'scorers' must be distinct")
+        if self.combine != "weighted" and any(scorer.weight != 1 for scorer in self.scorers):
+            raise ValueError(f"'weight' means nothing with combine '{self.combine}'; set combine: weighted")
+        return self
+
+
 GoldSection = Annotated[
-    ClassifierGold | VerifierGold | RecordedGold | PreferenceGold | HumanGold, Field(discriminator="kind")
+    ClassifierGold | VerifierGold | RecordedGold | PreferenceGold | HumanGold | JudgeGold | CombinedGold,
+    Field(discriminator="kind"),
 ]
+
+
+def scorers_of(gold: GoldSection) -> dict[str, GoldSection]:
+    """The scorers of a combined gold by name; any other gold is its own only one, without a name."""
+    return {scorer.name: scorer.gold for scorer in gold.scorers} if isinstance(gold, CombinedGold) else {"": gold}
 
 
 class PairsSection(Section):

@@ -2,11 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from rm_assets.core.recipe.prompts import RowSource
-from rm_assets.core.recipe.section import Dtype, ModelRef, Section
-from rm_assets.core.servers import address_fault
+from rm_assets.core.recipe.section import Dtype, ModelRef, Section, ServedModel
 
 
 class SamplingSettings(Section):
@@ -32,32 +31,10 @@ class PolicySampling(SamplingSettings):
     dtype: Dtype = Field("float32", description="Precision of the policy's weights.")
 
 
-class ServerSampling(SamplingSettings):
-    """Responses sampled by a server with an OpenAI-compatible API (vLLM, SGLang, TGI), which renders the chat template itself.
-
-    `base_url` and `api_key_env` enter no digest: the same model served elsewhere gives the same responses.
-    """
+class ServerSampling(SamplingSettings, ServedModel):
+    """Responses sampled by a server with an OpenAI-compatible API (vLLM, SGLang, TGI), which renders the chat template itself."""
 
     kind: Literal["server"] = Field(description="Sample from a server.")
-    base_url: str = Field(
-        description="Root of the server's API, for example http://127.0.0.1:8000/v1. Enters no digest."
-    )
-    model: str = Field(min_length=1, description="Name under which the server offers the model.")
-    revision: str = Field(
-        min_length=1,
-        description="Your name for what is served: weights, chat template, precision. The weights of a server cannot be hashed, so responses are sampled anew when this changes, and only then.",
-    )
-    api_key_env: str | None = Field(
-        None,
-        pattern="^[A-Z_][A-Z0-9_]*$",
-        description="Name of the environment variable that holds the API key, never the key itself. Enters no digest.",
-    )
-
-    @model_validator(mode="after")
-    def _sound_address(self) -> "ServerSampling":
-        if fault := address_fault(self.base_url, sends_key=self.api_key_env is not None):
-            raise ValueError(f"base_url {fault}")
-        return self
 
 
 Alignment = Literal["prompt_id", "prompt", "row"]

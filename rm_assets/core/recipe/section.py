@@ -1,9 +1,11 @@
-"""What every section is made of: strict frozen models, checkpoints, precisions."""
+"""What every section is made of: strict frozen models, checkpoints, served models, precisions."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rm_assets.core.servers import address_fault
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -83,3 +85,30 @@ class ModelRef(Section):
     def location(self) -> str:
         """The folder or the Hub id, whichever was given."""
         return self.path or self.hub_id or ""
+
+
+class ServedModel(Section):
+    """A model behind a server with an OpenAI-compatible API.
+
+    `base_url` and `api_key_env` enter no digest: the same model served elsewhere gives the same answers.
+    """
+
+    base_url: str = Field(
+        description="Root of the server's API, for example http://127.0.0.1:8000/v1. Enters no digest."
+    )
+    model: str = Field(min_length=1, description="Name under which the server offers the model.")
+    revision: str = Field(
+        min_length=1,
+        description="Your name for what is served: weights, chat template, precision. The weights of a server cannot be hashed, so the server is asked anew when this changes, and only then.",
+    )
+    api_key_env: str | None = Field(
+        None,
+        pattern="^[A-Z_][A-Z0-9_]*$",
+        description="Name of the environment variable that holds the API key, never the key itself. Enters no digest.",
+    )
+
+    @model_validator(mode="after")
+    def _sound_address(self) -> Self:
+        if fault := address_fault(self.base_url, sends_key=self.api_key_env is not None):
+            raise ValueError(f"base_url {fault}")
+        return self

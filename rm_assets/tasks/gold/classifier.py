@@ -1,17 +1,22 @@
 """Gold rewards from a sequence classifier."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.digests import digest
+from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import QuietReporter
 from rm_assets.core.recipe import ClassifierGold
 from rm_assets.core.records import GoldReward, Messages, Response, response_messages
 from rm_assets.storage.shards import ShardLog
 from rm_assets.tasks.gold.labels import Labels
 from rm_assets.tasks.session import Task
+
+if TYPE_CHECKING:
+    from rm_assets.backends.torch.scorer import TorchScorer
 
 ROWS_VERSION = 1
 """To be raised when a gold model's rewards are computed otherwise; committed shards of another version are not taken."""
@@ -26,8 +31,11 @@ class ScoredRow:
     truncated: bool
 
 
-def label(task: Task, section: ClassifierGold, responses: Iterable[Response]) -> Labels:
-    """Scores what no earlier run has scored with this very gold model."""
+def label(task: Task, section: ClassifierGold, settings: Mapping[str, Any], responses: Iterable[Response]) -> Labels:
+    """Scores what no earlier run has scored with this very gold model.
+
+    Raises: ModelError MODEL_005 if a response is too long and the recipe says `error`.
+    """
     from rm_assets.backends.torch.checkpoints import pick_device
     from rm_assets.backends.torch.scorer import TorchScorer
 
@@ -42,10 +50,14 @@ def label(task: Task, section: ClassifierGold, responses: Iterable[Response]) ->
             token_budget=execution.forward_tokens("scoring", on_cpu=device.type == "cpu"),
             reporter=QuietReporter(),
         )
-        log = ShardLog(task.store.home, "gold", {**task.settings, **scorer.identity, "rows": ROWS_VERSION}, ScoredRow)
+        # The policy for long responses is applied to the rows, whichever it was when they were computed.
+        of_model = {key: value for key, value in settings.items() if key != "over_length"}
+        log = ShardLog(task.store.home, "gold", {**of_model, **scorer.identity, "rows": ROWS_VERSION}, ScoredRow)
         progress = Counter[str]()
 
         def score_shard(items: list[tuple[str, Messages]]) -> list[ScoredRow]:
+            if section.over_length != "cut":  # what is not even begun within max_length has no row
+                items = [(key, messages) for key, messages in items if scorer.has_room(messages[:-1])]
             scores = list(scorer.score([messages for _, messages in items]))
             progress["done"] += len(scores)
             reporter.progress(progress["done"], progress["wanted"], "rewards")
@@ -58,12 +70,34 @@ def label(task: Task, section: ClassifierGold, responses: Iterable[Response]) ->
             execution.shard_prompts * ceil(counts["responses"] / counts["prompts"]),
             before=lambda done, wanted: progress.update(done=done, wanted=wanted),
         )
-    rewards = (
-        GoldReward(**vars(r), gold_reward=rows[key].reward, truncated=rows[key].truncated)
-        for r, key, _ in _keyed(responses)
-    )
+    if section.over_length == "error":
+        _require_whole(section, scorer, rows, responses)
+    account = Counter[str](over_length=0) if section.over_length == "drop" else Counter[str]()
+
+    def rewards() -> Iterator[GoldReward]:
+        for r, key, _ in _keyed(responses):
+            row = rows.get(key)
+            if row is None or (row.truncated and section.over_length == "drop"):
+                account["over_length"] += 1
+            else:
+                yield GoldReward(**vars(r), gold_reward=row.reward, truncated=row.truncated)
+
     work = Counter({"responses scored": num_scored, "tokens forwarded": scorer.num_tokens_forwarded})
-    return Labels(rewards, work=work)
+    return Labels(rewards(), account, work)
+
+
+def _require_whole(
+    section: ClassifierGold, scorer: "TorchScorer", rows: Mapping[str, ScoredRow], responses: Iterable[Response]
+) -> None:
+    too_long = [messages for _, key, messages in _keyed(responses) if key not in rows or rows[key].truncated]
+    if too_long:
+        raise ModelError(
+            "MODEL_005",
+            f"{len(too_long)} responses are too long for the gold model, the longest with its prompt has "
+            f"{max(map(scorer.num_tokens, too_long))} tokens",
+            why=f"gold.max_length is {section.max_length} and gold.over_length is 'error'",
+            fix="raise max_length if the model's context allows it, or set over_length to cut or drop",
+        )
 
 
 def _keyed(responses: Iterable[Response]) -> Iterator[tuple[Response, str, Messages]]:

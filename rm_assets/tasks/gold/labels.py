@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from rm_assets.core.records import GoldReward
 
@@ -18,4 +19,4 @@ class Labels:
     rewards: Iterator[GoldReward]
     account: Counter[str] = field(default_factory=Counter)
     work: Counter[str] = field(default_factory=Counter)
-    facts: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rm_assets.backends.openai.chat import ChatModel
 from rm_assets.backends.openai.client import ServerClient
 from rm_assets.backends.openai.sampler import ServerSampler, server_seed
 from rm_assets.core.digests import sample_seed
@@ -35,10 +36,14 @@ class Counting:
         raise AssertionError(values)
 
 
-def sampler(server: FakeServer, model: str = "toy", reporter: Counting | None = None) -> ServerSampler:
+def chat(server: FakeServer) -> ChatModel:
     client = ServerClient(server.base_url, api_key=None, concurrency=4, timeout_seconds=5, retries=0)
+    return ChatModel(client, "toy")
+
+
+def sampler(server: FakeServer, reporter: Counting | None = None) -> ServerSampler:
     return ServerSampler(
-        client, model, temperature=0.7, top_p=0.9, max_new_tokens=16, reporter=reporter or Counting()
+        chat(server), temperature=0.7, top_p=0.9, max_new_tokens=16, reporter=reporter or Counting()
     )  # fmt: skip
 
 
@@ -132,7 +137,7 @@ def test_a_response_that_the_server_breaks_off_names_the_prompt_and_the_reason(
 
 
 def test_what_the_server_says_of_its_model_is_returned(server: FakeServer) -> None:
-    assert sampler(server).require_model()["root"] == "org/toy-1b"
+    assert chat(server).require_offered() == {"server": server.base_url, "server_checkpoint": "org/toy-1b"}
     assert server.paths == ["GET /v1/models"]
 
 
@@ -140,7 +145,7 @@ def test_what_the_server_says_of_its_model_is_returned(server: FakeServer) -> No
     ("models", "code", "words"),
     [
         ({"data": [{"id": "toys"}, {"id": "other"}]}, "SERVER_003", ("'toy'", "toys, other", "did you mean 'toys'?")),
-        ({"data": []}, "SERVER_003", ("it offers none", "sampling.model")),
+        ({"data": []}, "SERVER_003", ("it offers none", "the recipe's `model`")),
         ({"models": ["toy"]}, "SERVER_005", ("no list of models", "{'models': ['toy']}")),
         ({"data": ["toy"]}, "SERVER_005", ("no list of models",)),
     ],
@@ -150,12 +155,12 @@ def test_a_model_that_is_not_offered_is_refused(
 ) -> None:
     server.models = models
     with pytest.raises(ServerError) as caught:
-        sampler(server).require_model()
+        chat(server).require_offered()
     assert caught.value.code == code and all(word in str(caught.value) for word in words), caught.value
 
 
 def test_an_address_that_is_not_the_apis_root_is_told_so(server: FakeServer) -> None:
     server.base_url = server.base_url.removesuffix("/v1")
     with pytest.raises(ServerError, match="commonly ends in /v1") as caught:
-        sampler(server).require_model()
+        chat(server).require_offered()
     assert caught.value.code == "SERVER_003"
