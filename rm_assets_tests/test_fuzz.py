@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rm_assets.core.errors import RmAssetsError
-from rm_assets.core.rankings import Entry, text_id
+from rm_assets.core.gold.rankings import Entry, text_id
 from rm_assets.core.recipe import FileSource, HumanGold, PreferenceGold, PromptsSection
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.records import GoldReward, Prompt, Response

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from rm_assets.core.asset_statistics import LEVELS, distribution_rows, key_figures, level_rows, section_rows
+from rm_assets.core.table_statistics.describe import LEVELS, distribution_rows, key_figures, level_rows, section_rows
 from rm_assets.resources.compute import Made
 from rm_assets.storage.store import Manifest
 from rm_assets.storage.tables import HISTOGRAMS, STATISTICS

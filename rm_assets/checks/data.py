@@ -5,11 +5,12 @@ from typing import Any
 import dagster as dg
 
 from rm_assets.checks.recipe_check import check_result, recipe_check
-from rm_assets.core.data_checks import DATA_CHECKS, DataCheck, Finding
-from rm_assets.core.drift import DRIFT_CHECKS
-from rm_assets.core.input_checks import TRAINING_CHECKS
+from rm_assets.core.checks.data import DATA_CHECKS
+from rm_assets.core.checks.drift import DRIFT_CHECKS
+from rm_assets.core.checks.finding import DataCheck, Finding
+from rm_assets.core.checks.inputs import TRAINING_CHECKS
+from rm_assets.core.checks.splits import SPLIT_CHECKS
 from rm_assets.core.recipe import ChecksSection, LimitedCheck, Recipe
-from rm_assets.core.split_checks import SPLIT_CHECKS
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.lineage import Wanted, earlier, wanted
 from rm_assets.storage.store import Store

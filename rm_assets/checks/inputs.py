@@ -7,8 +7,8 @@ import dagster as dg
 
 from rm_assets.checks.data import SEVERITIES, description_of
 from rm_assets.checks.recipe_check import check_result
-from rm_assets.core.data_checks import Finding
-from rm_assets.core.input_checks import INPUT_CHECKS, judge
+from rm_assets.core.checks.finding import Finding
+from rm_assets.core.checks.inputs import INPUT_CHECKS, judge
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.examination import examination
 from rm_assets.resources.recipes import RECIPES

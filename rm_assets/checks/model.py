@@ -5,7 +5,8 @@ import json
 import dagster as dg
 
 from rm_assets.checks.recipe_check import check_result, recipe_check
-from rm_assets.core.data_checks import Finding, advantage_over_length
+from rm_assets.core.checks.data import advantage_over_length
+from rm_assets.core.checks.finding import Finding
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.lineage import wanted
 

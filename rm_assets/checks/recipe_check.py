@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from rm_assets.core.data_checks import Finding
+from rm_assets.core.checks.finding import Finding
 from rm_assets.resources.recipes import RECIPES
 
 

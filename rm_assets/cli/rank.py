@@ -18,7 +18,7 @@ from rich.text import Text
 
 from rm_assets.core.digests import unit_interval
 from rm_assets.core.errors import DataError, RecipeError
-from rm_assets.core.rankings import (
+from rm_assets.core.gold.rankings import (
     Action,
     Entry,
     Ranking,

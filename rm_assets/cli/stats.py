@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from rm_assets.cli.results import find
-from rm_assets.core.asset_statistics import LEVELS, distribution_rows, level_rows, section_rows
 from rm_assets.core.errors import StoreError
-from rm_assets.core.table_numbers import FEATURES
+from rm_assets.core.table_statistics.describe import LEVELS, distribution_rows, level_rows, section_rows
+from rm_assets.core.table_statistics.numbers import FEATURES
 from rm_assets.storage.tables import STATISTICS
 
 

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rm_assets.core.checks.inputs import EXAMINATION_VERSION, Examination
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import DataError, RmAssetsError, TaskError
-from rm_assets.core.input_checks import EXAMINATION_VERSION, Examination
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.executors.local import run_local

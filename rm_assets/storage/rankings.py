@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rm_assets.core.errors import DataError
-from rm_assets.core.rankings import Action, Entry, Ranking
+from rm_assets.core.gold.rankings import Action, Entry, Ranking
 from rm_assets.core.recipe import FileSource
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.sources import SourceRow, read_rows

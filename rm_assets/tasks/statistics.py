@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from rm_assets.core.asset_statistics import describe
-from rm_assets.core.histograms_svg import histograms_svg
-from rm_assets.core.table_numbers import gather
+from rm_assets.core.table_statistics.describe import describe
+from rm_assets.core.table_statistics.histograms import histograms_svg
+from rm_assets.core.table_statistics.numbers import gather
 from rm_assets.storage.files import write_json, write_text
 from rm_assets.storage.tables import HISTOGRAMS, STATISTICS, TABLES, read_table
 

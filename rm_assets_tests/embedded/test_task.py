@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from rm_assets.core.verifier import VerifierRule, verify
+from rm_assets.core.gold.verifier import VerifierRule, verify
 from rm_assets.embedded.task import (
     FAULTS,
     Order,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rm_assets.core.errors import DataError, StoreError
-from rm_assets.core.rankings import Entry
+from rm_assets.core.gold.rankings import Entry
 from rm_assets.storage import rankings
 from rm_assets.storage.rankings import append_entry, read_entries
 
@@ -21,7 +21,7 @@ RANKED = Entry(
 SKIPPED = Entry(prompt_id="q", action="skip", at="2026-11-21T10:00:01+00:00")
 WRITER = """
 import sys; from pathlib import Path
-from rm_assets.core.rankings import Entry; from rm_assets.storage.rankings import append_entry
+from rm_assets.core.gold.rankings import Entry; from rm_assets.storage.rankings import append_entry
 for n in range(200):
     append_entry(Path(sys.argv[1]), Entry(prompt_id=str(n), action="rank", ranking=((sys.argv[2] * 3000,), ("b",)), annotator=sys.argv[2], at="t"))
 """  # fmt: skip

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from rm_assets.core.data_checks import DATA_CHECKS, Finding
+from rm_assets.core.checks.data import DATA_CHECKS
+from rm_assets.core.checks.finding import Finding
 from rm_assets.core.errors import ServerError
-from rm_assets.core.judging import INSTRUCTIONS
+from rm_assets.core.gold.judging import INSTRUCTIONS
 from rm_assets.core.recipe import ChecksSection, Recipe
 from rm_assets.core.smoke import smoke_recipe
 from rm_assets.resources.compute import Made

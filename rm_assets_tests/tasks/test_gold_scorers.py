@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rm_assets.core.data_checks import order_of_rewards
+from rm_assets.core.checks.data import order_of_rewards
 from rm_assets.core.errors import DataError, ModelError, RmAssetsError
 from rm_assets.core.records import GoldReward, Response
 from rm_assets.core.stages import STAGES

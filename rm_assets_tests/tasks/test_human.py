@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rm_assets.core.data_checks import order_of_rewards
+from rm_assets.core.checks.data import order_of_rewards
 from rm_assets.core.digests import prompt_id
 from rm_assets.core.errors import DataError
-from rm_assets.core.rankings import Action, Entry, parse_ranking, text_id
+from rm_assets.core.gold.rankings import Action, Entry, parse_ranking, text_id
 from rm_assets.core.recipe import HumanGold, Recipe
 from rm_assets.core.records import GoldReward, Response
 from rm_assets.resources.compute import Made

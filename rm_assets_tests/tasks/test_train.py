@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from rm_assets.core.checks.inputs import TRAINING_CHECKS
 from rm_assets.core.errors import DataError
-from rm_assets.core.input_checks import TRAINING_CHECKS
 from rm_assets.resources.compute import Made
 from rm_assets.tasks.train import keep_profile
 from rm_assets_tests.fakes import save_causal

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rm_assets.backends.openai.chat import IDENTITY, ChatModel, ChatRequest, Completion
-from rm_assets.core.judging import Comparison, Judgement, question
+from rm_assets.core.gold.judging import Comparison, Judgement, question
 from rm_assets.core.protocols import Reporter
 
 

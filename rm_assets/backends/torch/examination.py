@@ -6,8 +6,8 @@ from typing import Any
 
 from rm_assets.backends.torch.rendering import FIXED_DATE, Encoded, Renderer
 from rm_assets.backends.torch.tokenization import check_context, load_config, unchecked_renderer
+from rm_assets.core.checks.inputs import Examination
 from rm_assets.core.errors import ModelError
-from rm_assets.core.input_checks import Examination
 from rm_assets.core.recipe import TrainingSection
 from rm_assets.core.records import Messages, Pair
 

@@ -40,24 +40,19 @@ class ChecksSection(Section):
         default=_warn(0.05),
         description="prompts: largest share of test prompts of which most runs of 8 words are in training prompts, too.",
     )
+    sources_are_balanced: LimitedCheck = Field(
+        default=_warn(0.9), description="prompts: largest share of one source among the training prompts of several."
+    )
+    prompts_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="prompts: largest population stability index of lengths and sources against the version before.",
+    )
+    prompt_lengths_are_usual: LimitedCheck = Field(
+        default=_warn(0.02), description="prompts: largest share of prompts that are far longer or shorter than most."
+    )
     responses_stay_in_their_split: CheckSettings = Field(
         default=_error(),
         description="sampled_responses: the same of the responses; none has another split than its prompt.",
-    )
-    rewards_stay_in_their_split: CheckSettings = Field(
-        default=_error(),
-        description="gold_rewards: the same of the gold rewards; none has another split than its response.",
-    )
-    pairs_stay_in_their_split: CheckSettings = Field(
-        default=_error(),
-        description="implicit_pairs: the same of the pairs; none has another split than its gold rewards.",
-    )
-    evaluation_is_not_trained_on: CheckSettings = Field(
-        default=_error(),
-        description="reward_model: no pair that was trained on is of a prompt that evaluation uses, or begins like one, or is a near-duplicate of one.",
-    )
-    sources_are_balanced: LimitedCheck = Field(
-        default=_warn(0.9), description="prompts: largest share of one source among the training prompts of several."
     )
     responses_are_not_empty: LimitedCheck = Field(
         default=_warn(0.01), description="sampled_responses: largest share of responses without text."
@@ -65,6 +60,18 @@ class ChecksSection(Section):
     responses_are_whole: LimitedCheck = Field(
         default=_warn(0.2),
         description="sampled_responses: largest share of sampled responses that the length limit cut.",
+    )
+    responses_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="sampled_responses: largest population stability index of lengths against the version before.",
+    )
+    response_lengths_are_usual: LimitedCheck = Field(
+        default=_warn(0.02),
+        description="sampled_responses: largest share of responses that are far longer or shorter than most.",
+    )
+    rewards_stay_in_their_split: CheckSettings = Field(
+        default=_error(),
+        description="gold_rewards: the same of the gold rewards; none has another split than its response.",
     )
     rewards_follow_responses: CheckSettings = Field(
         default=_error(),
@@ -85,6 +92,17 @@ class ChecksSection(Section):
     judge_is_readable: LimitedCheck = Field(
         default=_warn(0.02),
         description="gold_rewards: largest share of a judge's answers that were cut or held no verdict.",
+    )
+    rewards_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="gold_rewards: largest population stability index of gold rewards against the version before.",
+    )
+    rewards_are_usual: LimitedCheck = Field(
+        default=_warn(0.02), description="gold_rewards: largest share of gold rewards that are far from most."
+    )
+    pairs_stay_in_their_split: CheckSettings = Field(
+        default=_error(),
+        description="implicit_pairs: the same of the pairs; none has another split than its gold rewards.",
     )
     pairs_add_up: CheckSettings = Field(
         default=_error(), description="implicit_pairs: candidates = pairs kept + each reason for loss."
@@ -134,38 +152,20 @@ class ChecksSection(Section):
         default=_warn(0.1),
         description="implicit_pairs: largest share of 1,000 sampled pairs that training would leave out as over length or identical after tokenization, and of test conversations that scoring would cut.",
     )
+    pairs_have_not_drifted: LimitedCheck = Field(
+        default=_warn(0.25),
+        description="implicit_pairs: largest population stability index of margins and length differences against the version before.",
+    )
+    evaluation_is_not_trained_on: CheckSettings = Field(
+        default=_error(),
+        description="reward_model: no pair that was trained on is of a prompt that evaluation uses, or begins like one, or is a near-duplicate of one.",
+    )
     training_pairs_add_up: CheckSettings = Field(
         default=_error(), description="reward_model: training pairs = those trained on + each reason for loss."
     )
     rewards_ignore_the_batch: LimitedCheck = Field(
         default=LimitedCheck(severity="error", limit=0.01),
         description="reward_model: largest difference of a reward computed alone and in a batch, in standard deviations of the rewards.",
-    )
-    prompts_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="prompts: largest population stability index of lengths and sources against the version before.",
-    )
-    prompt_lengths_are_usual: LimitedCheck = Field(
-        default=_warn(0.02), description="prompts: largest share of prompts that are far longer or shorter than most."
-    )
-    responses_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="sampled_responses: largest population stability index of lengths against the version before.",
-    )
-    response_lengths_are_usual: LimitedCheck = Field(
-        default=_warn(0.02),
-        description="sampled_responses: largest share of responses that are far longer or shorter than most.",
-    )
-    rewards_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="gold_rewards: largest population stability index of gold rewards against the version before.",
-    )
-    rewards_are_usual: LimitedCheck = Field(
-        default=_warn(0.02), description="gold_rewards: largest share of gold rewards that are far from most."
-    )
-    pairs_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="implicit_pairs: largest population stability index of margins and length differences against the version before.",
     )
 
     @model_validator(mode="before")

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rm_assets.core.judging import INSTRUCTIONS, REQUIRED_PLACES
+from rm_assets.core.gold.judging import INSTRUCTIONS, REQUIRED_PLACES
+from rm_assets.core.gold.verifier import VerifierRule
 from rm_assets.core.recipe.prompts import RowSource
 from rm_assets.core.recipe.sampling import Alignment
 from rm_assets.core.recipe.section import Dtype, ModelRef, Section, ServedModel
-from rm_assets.core.verifier import VerifierRule
 
 Combine = Literal["mean", "worst_case", "weighted"]
 

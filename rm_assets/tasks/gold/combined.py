@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rm_assets.core.combining import Rewards, combined, disagreements, standardized
 from rm_assets.core.errors import DataError
+from rm_assets.core.gold.combining import Rewards, combined, disagreements, standardized
 from rm_assets.core.recipe import CombinedGold
 from rm_assets.core.records import GoldReward, Response
 from rm_assets.core.statistics import spearman

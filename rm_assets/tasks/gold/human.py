@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from rm_assets.core.errors import DataError
-from rm_assets.core.rankings import Agreement, Entry, standing_by_prompt, text_id, verdict
+from rm_assets.core.gold.rankings import Agreement, Entry, standing_by_prompt, text_id, verdict
 from rm_assets.core.recipe import HumanGold
 from rm_assets.core.records import GoldReward, Response
 from rm_assets.storage.rankings import read_entries

@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any
 
 from rm_assets.core.errors import ServerError
-from rm_assets.core.judging import Comparison, Judgement, agreed, dialogue_text, read_verdict, win_shares
+from rm_assets.core.gold.judging import Comparison, Judgement, agreed, dialogue_text, read_verdict, win_shares
 from rm_assets.core.recipe import JudgeGold
 from rm_assets.core.records import GoldReward, Response
 from rm_assets.storage.shards import ShardLog

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
 from rm_assets.core.errors import DataError
+from rm_assets.core.gold.verifier import VerifierRule, verify
 from rm_assets.core.recipe import VerifierGold
 from rm_assets.core.records import GoldReward, Response
-from rm_assets.core.verifier import VerifierRule, verify
 from rm_assets.tasks.gold.labels import Labels
 
 COMPONENTS = ("exact", "partial", "numerical", "lines", "format")

@@ -6,7 +6,7 @@ from rm_assets.backends.openai.chat import ChatModel
 from rm_assets.backends.openai.client import ServerClient
 from rm_assets.backends.openai.judge import ServerJudge
 from rm_assets.core.errors import ServerError
-from rm_assets.core.judging import INSTRUCTIONS, Comparison, Judgement
+from rm_assets.core.gold.judging import INSTRUCTIONS, Comparison, Judgement
 from rm_assets.core.protocols import QuietReporter
 from rm_assets_tests.fake_server import FakeServer, Json, Reply, completion, judge, responses_in
 

@@ -11,7 +11,7 @@ from tokenizers import processors
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from rm_assets.backends.torch.examination import examine
-from rm_assets.core.input_checks import INPUT_CHECKS, Examination, judge
+from rm_assets.core.checks.inputs import INPUT_CHECKS, Examination, judge
 from rm_assets.core.recipe import ChecksSection, LimitedCheck, ModelRef, TrainingSection
 from rm_assets.core.records import Pair, conversation
 from rm_assets_tests.fakes import (

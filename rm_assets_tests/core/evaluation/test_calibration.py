@@ -11,7 +11,7 @@ from scipy import optimize
 
 from rm_assets.core.evaluation.calibration import bradley_terry_loss, calibration
 from rm_assets.core.evaluation.pairs import ComparedPair
-from rm_assets_tests.core.test_evaluation import scored
+from rm_assets_tests.core.evaluation.test_evaluation import scored
 
 
 def pairs(margins: Sequence[float]) -> list[ComparedPair]:

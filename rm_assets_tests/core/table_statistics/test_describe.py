@@ -8,10 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rm_assets.core.asset_statistics import describe, distribution_rows, key_figures, rate_by_level, section_rows
-from rm_assets.core.histograms_svg import histograms_svg
 from rm_assets.core.records import GoldReward, Pair, conversation
-from rm_assets.core.table_numbers import gather
+from rm_assets.core.table_statistics.describe import (
+    describe,
+    distribution_rows,
+    key_figures,
+    rate_by_level,
+    section_rows,
+)
+from rm_assets.core.table_statistics.histograms import histograms_svg
+from rm_assets.core.table_statistics.numbers import gather
 
 
 def reward(prompt: int, index: int, gold: float, text: str) -> GoldReward:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rm_assets.core.judging import (
+from rm_assets.core.gold.judging import (
     INSTRUCTIONS,
     Comparison,
     Judgement,

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rm_assets.core import within_prompts
-from rm_assets.core.outliers import outliers
 from rm_assets.core.records import SPLITS
 from rm_assets.core.statistics import summarize
-from rm_assets.core.table_numbers import FEATURES, WATCHED, TableNumbers
+from rm_assets.core.table_statistics import within_prompts
+from rm_assets.core.table_statistics.numbers import FEATURES, WATCHED, TableNumbers
+from rm_assets.core.table_statistics.outliers import outliers
 
 NUM_SOURCES = 20
 NUM_LEVELS = 5

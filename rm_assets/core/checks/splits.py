@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
-from rm_assets.core.data_checks import DataCheck, Finding
+from rm_assets.core.checks.finding import DataCheck, Finding
 from rm_assets.core.near_duplicates import near_duplicate_groups
 from rm_assets.core.prompts import normalise, word_runs
 from rm_assets.core.recipe import NearDuplicates

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rm_assets.core.drift import few_outliers, no_drift, stability_index
-from rm_assets.core.outliers import usual_range
+from rm_assets.core.checks.drift import few_outliers, no_drift, stability_index
 from rm_assets.core.records import Prompt
+from rm_assets.core.table_statistics.outliers import usual_range
 
 
 def prompts(lengths: list[int], source: str = "s") -> list[Prompt]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rm_assets.core.data_checks import DataCheck, Finding
-from rm_assets.core.outliers import outliers
-from rm_assets.core.table_numbers import TableNumbers, gather
+from rm_assets.core.checks.finding import DataCheck, Finding
+from rm_assets.core.table_statistics.numbers import TableNumbers, gather
+from rm_assets.core.table_statistics.outliers import outliers
 
 NUM_BINS = 10
 """Besides one for what lies below all older values and one for what lies above."""

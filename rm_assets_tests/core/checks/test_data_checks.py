@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from rm_assets.core.data_checks import DATA_CHECKS
-from rm_assets.core.drift import DRIFT_CHECKS
-from rm_assets.core.input_checks import INPUT_CHECKS, TRAINING_CHECKS
+from rm_assets.core.checks.data import DATA_CHECKS
+from rm_assets.core.checks.drift import DRIFT_CHECKS
+from rm_assets.core.checks.inputs import INPUT_CHECKS, TRAINING_CHECKS
+from rm_assets.core.checks.splits import SPLIT_CHECKS, near_training
 from rm_assets.core.pairing import by_prompt, make_pairs
 from rm_assets.core.recipe import ChecksSection, LimitedCheck, NearDuplicates, PairsSection
 from rm_assets.core.records import GoldReward, Pair, Prompt, Response, conversation
-from rm_assets.core.split_checks import SPLIT_CHECKS, near_training
 
 NUM_TRAIN, NUM_TEST = 450, 40
 WORDS = [

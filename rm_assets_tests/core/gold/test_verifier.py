@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rm_assets.core.verifier import Verdict, VerifierRule, verify
+from rm_assets.core.gold.verifier import Verdict, VerifierRule, verify
 
 REFERENCE = "pens: 3\ncups: 2\nhats: 4\n#### 9"
 RULE = VerifierRule(

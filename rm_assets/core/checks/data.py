@@ -1,39 +1,14 @@
-"""The logic of the checks of data: tables in, one finding out. Tables are read in a stream. Those of splits: split_checks.py."""
+"""The logic of the checks of data: tables in, one finding out. Tables are read in a stream. Those of splits: splits.py."""
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
+from rm_assets.core.checks.finding import DataCheck, Finding
 from rm_assets.core.pairing import REASONS
 from rm_assets.core.records import UNLABELLED, GoldReward, Pair, Prompt, Response
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Whether a check passed, the sentence that a person reads, and its numbers by metadata key."""
-
-    passed: bool
-    sentence: str
-    numbers: dict[str, int | float] = field(default_factory=dict)
-
-
-Table = Literal["prompts", "responses", "rewards", "pairs"]
-Earlier = Literal["earlier prompts", "earlier responses", "earlier rewards", "earlier pairs"]
-"""The table in the version before; None where there is none."""
-Value = Literal["counts", "facts", "pair_counts", "trained_pair_ids", "near_duplicates"]
-"""Counts and facts of the manifest, counts of the pairs, the pairs that were trained on, the recipe's section or None."""
-
-
-@dataclass(frozen=True)
-class DataCheck:
-    """A check of one asset: what it reads, in the order in which `find` takes it, before the limit if it has one."""
-
-    asset: str
-    reads: tuple[Table | Earlier | Value, ...]
-    find: Callable[..., Finding]
 
 
 def balance_of_sources(prompts: Iterable[Prompt], limit: float) -> Finding:

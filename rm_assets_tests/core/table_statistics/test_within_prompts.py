@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rm_assets.core import within_prompts
+from rm_assets.core.table_statistics import within_prompts
 
 GROUPS = np.array([0, 2, 0, 1, 0, 2])
 GOLD = np.array([1.0, 5.0, 1.0, 3.0, 2.0, 4.0])  # of prompt 0: 1, 1, 2; of prompt 1: 3; of prompt 2: 5, 4

@@ -5,7 +5,7 @@ import pytest
 from rm_assets.core.evaluation import rates
 from rm_assets.core.evaluation.pairs import ComparedPair
 from rm_assets.core.recipe import EvaluationSection
-from rm_assets_tests.core.test_evaluation import scored
+from rm_assets_tests.core.evaluation.test_evaluation import scored
 
 RANDOM = EvaluationSection()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rm_assets.core.table_numbers import FEATURES, WATCHED, Extreme, TableNumbers
+from rm_assets.core.table_statistics.numbers import FEATURES, WATCHED, Extreme, TableNumbers
 
 LARGEST_SCORE = 3.5
 TAIL = 0.05

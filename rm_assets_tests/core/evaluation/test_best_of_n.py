@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rm_assets.core.evaluation.best_of_n import _fit, _peak, best_of_n, component_accuracy, expected_best
 from rm_assets.core.evaluation.pairs import ScoredResponse
-from rm_assets_tests.core.test_evaluation import scored
+from rm_assets_tests.core.evaluation.test_evaluation import scored
 
 
 def group(prompt: int, golds: Sequence[float], rewards: Sequence[float]) -> list[ScoredResponse]:

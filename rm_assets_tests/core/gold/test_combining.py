@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rm_assets.core.combining import combined, disagreements, standardized
+from rm_assets.core.gold.combining import combined, disagreements, standardized
 
 REWARDS = np.array([[1.0, 30.0], [3.0, 10.0], [5.0, 20.0]])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rm_assets.core.input_checks import INPUT_CHECKS, TRAINING_CHECKS, Examination, judge
+from rm_assets.core.checks.inputs import INPUT_CHECKS, TRAINING_CHECKS, Examination, judge
 from rm_assets.core.recipe import CheckSettings, ChecksSection
 
 SOUND: dict[str, Any] = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rm_assets.core.data_checks import DataCheck, Finding
+from rm_assets.core.checks.finding import DataCheck, Finding
 from rm_assets.core.recipe import CheckSettings, LimitedCheck
 
 EXAMINATION_VERSION = 1

@@ -1,0 +1,30 @@
+"""What a check reads and what it says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether a check passed, the sentence that a person reads, and its numbers by metadata key."""
+
+    passed: bool
+    sentence: str
+    numbers: dict[str, int | float] = field(default_factory=dict)
+
+
+Table = Literal["prompts", "responses", "rewards", "pairs"]
+Earlier = Literal["earlier prompts", "earlier responses", "earlier rewards", "earlier pairs"]
+"""The table in the version before; None where there is none."""
+Value = Literal["counts", "facts", "pair_counts", "trained_pair_ids", "near_duplicates"]
+"""Counts and facts of the manifest, counts of the pairs, the pairs that were trained on, the recipe's section or None."""
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """A check of one asset: what it reads, in the order in which `find` takes it, before the limit if it has one."""
+
+    asset: str
+    reads: tuple[Table | Earlier | Value, ...]
+    find: Callable[..., Finding]

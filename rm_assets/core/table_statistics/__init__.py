@@ -1,0 +1,1 @@
+"""What is said of the four data tables without opening them: distributions, ties, duplicates, outliers, histograms."""
