@@ -70,7 +70,7 @@ STAGES: dict[str, Stage] = {
         Stage("sampled_responses", "sample", "sampling", ("prompts",), version=2),
         Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=4),
         Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=3),
-        Stage("reward_model", "train", "training", ("implicit_pairs",), version=4),
+        Stage("reward_model", "train", "training", ("implicit_pairs",), version=5),
         Stage(
             "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=5
         ),

@@ -58,6 +58,8 @@ class TorchTrainer:
 
         device = _device(settings, execution)
         renderer = tokenization.load_renderer(settings.base)
+        # The trained model's users pad; on the left, learned positions would be those of other tokens.
+        renderer.tokenizer.padding_side = "right"
         config = tokenization.load_config(settings.base)
         tokenization.check_context(settings.base, config, renderer, settings.max_length)
         tokenization.require_pad_token(settings.base, config, renderer.tokenizer)

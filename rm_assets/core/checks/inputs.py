@@ -211,11 +211,7 @@ def batch_dependence(facts: Mapping[str, object], limit: float) -> Finding:
         share <= limit,
         f"rewards of {measured['conversations']} conversations differ by at most {difference:.2g} between one at a time, the "
         f"batch of training and a padded batch; their spread is {spread:.2g}"
-        + (
-            ""
-            if share <= limit
-            else "; where positions are learned, padding_side: right in the tokenizer of training.base mends it, else the model's own code is at fault"
-        ),
+        + ("" if share <= limit else "; the fault is in the model's own code"),
         {"rm/largest_batch_difference": difference, "rm/batch_difference_per_spread": share},
     )
 

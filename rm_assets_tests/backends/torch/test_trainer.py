@@ -93,6 +93,15 @@ def test_the_trained_checkpoint_scores_in_a_plain_pipeline_as_in_the_scorer(
         assert classify(renderer.text(messages), **options)[0]["score"] == pytest.approx(score.reward, abs=1e-5)
 
 
+def test_the_trained_model_pads_on_the_right_whatever_its_base_does(tmp_path: Path) -> None:
+    base = save_causal(tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(base)
+    train(tmp_path, settings(base, max_optimizer_steps=1))
+    assert AutoTokenizer.from_pretrained(tmp_path / "model").padding_side == "right"
+
+
 def test_every_pair_is_accounted_for(base: Path, tmp_path: Path) -> None:
     pairs = toy_pairs(12)
     pairs[3] = replace(pairs[3], rejected=pairs[3].chosen)
