@@ -94,10 +94,10 @@ def _headline_table(report: Mapping[str, Any]) -> Table:
                 (label, percent(baseline["value"]), interval_text(baseline), advantage, count_text(baseline["n"]))
             )
     matched, balanced = report["without_length"]["matched"], report["without_length"]["balanced"]
-    same = f"of one length (within {matched['largest_difference']:.0%})"
+    same = f"responses of one length (within {percent(matched['largest_difference'])})"
     rows.append((same, percent(matched["value"]), interval_text(matched), "", count_text(matched["n"])))
     if balanced:
-        label = "better longer and better shorter weighing the same"
+        label = "length-balanced: better longer and better shorter count the same"
         rows.append((label, percent(balanced["value"]), interval_text(balanced), "", count_text(balanced["n"])))
     total = match["n"] + match["num_ties"]
     drawn = (

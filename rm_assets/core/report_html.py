@@ -47,7 +47,7 @@ def render_html(
         f"<p class=verdict>{_text(report['verdict'])}</p>"
         f"{_html_key_figures(match, length, report['train_accuracy'])}</header>"
         f"<section><h2>Diagnosis</h2>{_html_diagnosis(report['diagnosis'])}</section>"
-        f"<section><h2>Plots</h2>{figures}</section>{tables}{_html_mistakes(report['worst_mistakes'])}"
+        f"<section><h2>Plots</h2><div class=plots>{figures}</div></section>{tables}{_html_mistakes(report['worst_mistakes'])}"
         f"{_html_canaries(report['canaries'])}{_html_table(versions)}"
     )
     return (
@@ -201,7 +201,8 @@ table.canaries{width:100%}.canaries td:first-child{width:100%}.strip{width:150px
 svg{display:inline-block;vertical-align:middle}svg path{fill:none;stroke:var(--line);stroke-width:1}
 svg .span{stroke:var(--mark);stroke-width:2}svg circle{fill:var(--mark)}
 figure{margin:0 0 1.5rem}img{max-width:100%;height:auto;background:#fff;border-radius:4px}
-.gold_scatter img{max-width:34rem;width:100%}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:0 1.5rem}
+.score_plot,.training_curve{grid-column:1/-1}.plots img{width:100%}
 figcaption{color:var(--soft);font-size:.85rem;margin-top:.25rem}
 pre{margin:0;padding:.6rem .75rem;background:var(--tint);border-radius:4px;
 font:.82rem/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere;max-height:24rem;

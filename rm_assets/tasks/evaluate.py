@@ -63,7 +63,9 @@ def evaluate(task: Task) -> Product:
         "score_plot": score_plot(test, pairs),
         "gold_scatter": gold_scatter(test),
         "reliability": reliability(report["calibration"]),
-        **({"best_of_n": best_of_n_curve(report["best_of_n"])} if report["best_of_n"] else {}),
+        **(
+            {"best_of_n": best_of_n_curve(curve)} if (curve := report["best_of_n"]) and len(curve["points"]) > 2 else {}
+        ),
         "training_curve": training_curve(training["history"]),
     }
     return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn))
