@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,6 +54,8 @@ class GroupedRows:
     ) -> None:
         self._database.close()
         self._file.unlink(missing_ok=True)
+        with suppress(OSError):  # others may keep something there
+            self._file.parent.rmdir()
 
     def _no_space(self, error: Exception) -> StoreError:
         return StoreError(

@@ -46,6 +46,14 @@ def scorer(name: str, gold: dict[str, Any], **weight: float) -> dict[str, Any]:
     return {"name": name, "gold": gold, **weight}
 
 
+def scored_responses(work: dict[str, int]) -> dict[str, int]:
+    """The responses that were scored; the tokens forwarded are none exactly where no response is."""
+    counts = {kind: number for kind, number in work.items() if kind.startswith("responses scored")}
+    for kind, number in counts.items():
+        assert (work[kind.replace("responses scored", "tokens forwarded")] > 0) == (number > 0)
+    return counts
+
+
 @dataclass(frozen=True)
 class Labelled:
     """What the task made, in this process: PyTorch takes longer to load than all of this."""
@@ -77,12 +85,12 @@ def refused(bench: Bench, gold: dict[str, Any], **sections: Any) -> RmAssetsErro
 def test_the_policy_for_long_responses_changes_labels_and_computes_nothing_again(scored: Bench) -> None:
     cut = labelled(scored, gold_model("one"))
     rows = cut.rows
-    assert cut.work == {"responses scored": 27} and "over_length" not in cut.counts
+    assert scored_responses(cut.work) == {"responses scored": 27} and "over_length" not in cut.counts
     assert cut.counts["gold_rewards"] == 27 and cut.counts["truncated"] == NUM_LONG
     assert [r.truncated for r in rows] == [r.response.startswith(LONG) for r in rows]
 
     dropped = labelled(scored, gold_model("one", over_length="drop"))
-    assert dropped.work == {"responses scored": 0}
+    assert scored_responses(dropped.work) == {"responses scored": 0}
     assert dropped.counts == {"gold_rewards": 24, "truncated": 0, "over_length": NUM_LONG}
     assert dropped.rows == [r for r in rows if not r.truncated]
     manifest = wanted(Store(scored.home), scored.recipe(**RECORDED), "sampled_responses").manifest
@@ -138,7 +146,7 @@ def test_scorers_are_combined_and_each_stays_visible(scored: Bench) -> None:
     assert {r.response_id: r.components for r in rows} == {key: {"one": one[key], "two": two[key]} for key in one}
     assert [r.gold_reward for r in rows] == pytest.approx([(3 * one[r.response_id] + two[r.response_id]) / 4 for r in rows])  # fmt: skip
     assert [r.truncated for r in rows] == [r.response.startswith(LONG) for r in rows]
-    assert weighted.work == {"responses scored by one": 0, "responses scored by two": 0}
+    assert scored_responses(weighted.work) == {"responses scored by one": 0, "responses scored by two": 0}
 
     parts[0].pop("weight")
     worst = labelled(scored, {"kind": "combined", "scorers": parts, "combine": "worst_case"}).rows
@@ -183,12 +191,12 @@ def test_a_changed_gold_model_relabels_only_what_it_labels(tmp_path: Path) -> No
     parts = [scorer("one", gold_model("one")), scorer("two", gold_model("two"))]
     both = bench.recipe("both", gold={"kind": "combined", "scorers": parts})
     before = [bench.make(both, asset) for asset in ASSETS[:3]]
-    assert before[2].manifest.work == {"responses scored by one": 12, "responses scored by two": 12}
+    assert scored_responses(before[2].manifest.work) == {"responses scored by one": 12, "responses scored by two": 12}
 
     save_classifier(bench.folder / "recipes" / "two", seed=2)  # another revision of the gold model
     prompts, responses, rewards = [bench.make(both, asset) for asset in ASSETS[:3]]
     assert prompts.was_there and responses.was_there and not rewards.was_there
-    assert rewards.manifest.work == {"responses scored by one": 0, "responses scored by two": 12}
+    assert scored_responses(rewards.manifest.work) == {"responses scored by one": 0, "responses scored by two": 12}
     old, new = bench.rows(before[2]), bench.rows(rewards)
     assert [r.components["one"] for r in new] == [r.components["one"] for r in old]
     assert all(a.components["two"] != b.components["two"] for a, b in zip(old, new, strict=True))
@@ -196,10 +204,16 @@ def test_a_changed_gold_model_relabels_only_what_it_labels(tmp_path: Path) -> No
 
 def test_a_gold_model_alone_and_as_one_of_several_shares_what_it_scored(scored: Bench) -> None:
     save_classifier(scored.folder / "recipes" / "other", seed=3)
-    assert labelled(scored, gold_model("other")).work == {"responses scored": 27}
+    assert scored_responses(labelled(scored, gold_model("other")).work) == {"responses scored": 27}
     parts = [scorer("new", gold_model("other")), scorer("two", gold_model("two", max_length=99))]
     combined = {"kind": "combined", "scorers": parts}
-    assert labelled(scored, combined).work == {"responses scored by new": 0, "responses scored by two": 27}
+    assert scored_responses(labelled(scored, combined).work) == {
+        "responses scored by new": 0,
+        "responses scored by two": 27,
+    }
     save_classifier(scored.folder / "recipes" / "other", seed=4)
-    assert labelled(scored, gold_model("other")).work == {"responses scored": 27}
-    assert labelled(scored, combined).work == {"responses scored by new": 0, "responses scored by two": 0}
+    assert scored_responses(labelled(scored, gold_model("other")).work) == {"responses scored": 27}
+    assert scored_responses(labelled(scored, combined).work) == {
+        "responses scored by new": 0,
+        "responses scored by two": 0,
+    }

@@ -173,7 +173,7 @@ def test_a_model_that_was_trained_on_a_test_pair_fails_its_check(
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
         return done.stdout
 
-    assert "1 of 1 checks passed" in check()
+    assert "3 of 3 checks passed" in check()
     test_pair = next(p for p in bench.rows(assets["implicit_pairs"]) if p.split == "test")
     trained = copied.home / "reward_model" / assets["reward_model"].manifest.digest / "trained_pair_ids.txt"
     trained.write_text("\n".join([test_pair.pair_id, *trained.read_text().splitlines()[1:]]) + "\n")
