@@ -11,6 +11,8 @@ from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import Recipe
 
 PLACES_OF_SERVERS = ("base_url", "api_key_env")
+ROWS_OF_PROMPTS = ("source", "test", "prompt_field", "dialogue_fields", "transcript", "max_prompts")
+"""What of the section `prompts` decides which rows are read, and how."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,12 @@ class Stage:
         Local files and folders are replaced by their fingerprints: their content counts, not where they lie. For the same
         reason a server's address and the name of its key's variable are left out.
         """
-        settings: dict[str, Any] = _by_content(getattr(recipe, self.section).model_dump(mode="json"), fingerprint)
+        section = getattr(recipe, self.section)
+        settings: dict[str, Any] = _by_content(section.model_dump(mode="json"), fingerprint)
+        if section.reads_prompt_rows:
+            # The prompts' data version says nothing of what else their rows hold: a label, an answer.
+            rows = recipe.prompts.model_dump(mode="json", include=set(ROWS_OF_PROMPTS))
+            settings["rows_of_prompts"] = _by_content(rows, fingerprint)
         return settings | ({"run_seed": recipe.seed} if self.asset == "reward_model" else {})
 
 

@@ -30,6 +30,27 @@ def prompt_rows(
             yield row, _prompt(section, row, index, name or row.optional_text(section.source_field) or "all")
 
 
+def rows_as_ingested(section: PromptsSection, source: PromptSource) -> Iterator[tuple[SourceRow, Prompt | None]]:
+    """The rows up to where the prompts of this source were read: before the prompt that would be one more than `max_prompts`."""
+    if isinstance(source, MixtureSource):
+        for part in source.parts:
+            yield from _until(part.max_prompts, prompt_rows(section, part.source, part.name))
+    else:
+        yield from _until(section.max_prompts, prompt_rows(section, source))
+
+
+def _until(
+    most: int | None, rows: Iterator[tuple[SourceRow, Prompt | None]]
+) -> Iterator[tuple[SourceRow, Prompt | None]]:
+    seen: set[str] = set()
+    for row, prompt in rows:
+        if prompt is not None and most is not None:
+            if len(seen) == most and prompt.prompt_id not in seen:
+                return
+            seen.add(prompt.prompt_id)
+        yield row, prompt
+
+
 def _prompt(section: PromptsSection, row: SourceRow, index: int, source: str) -> Prompt | None:
     turns = _turns(section, row)
     if turns is None:

@@ -8,7 +8,7 @@ from rm_assets.core.recipe import FileSource, PromptsSection, RecordedGold, Reco
 from rm_assets.core.records import Prompt
 from rm_assets.storage.sources import SourceRow, read_rows
 from rm_assets.storage.tables import Table
-from rm_assets.tasks.prompt_rows import prompt_rows
+from rm_assets.tasks.prompt_rows import prompt_rows, rows_as_ingested
 from rm_assets.tasks.session import Task
 
 
@@ -19,11 +19,16 @@ def prompts_of_responses(task: Task) -> list[Prompt]:
 
 
 def rows_of_prompts(section: PromptsSection, prompts: Iterable[Prompt]) -> Iterator[tuple[SourceRow, str | None]]:
-    """Each row of the prompts' own sources with its prompt_id, None where the graph has no such prompt."""
-    known = {prompt.prompt_id for prompt in prompts}
-    for source in section.sources:
-        for row, prompt in prompt_rows(section, source):
-            yield row, prompt.prompt_id if prompt is not None and prompt.prompt_id in known else None
+    """Each row of the prompts' own sources with its prompt_id, None where the graph has no such prompt of that source.
+
+    Test prompts that have a source of their own take no row of the other one, nor the other way round.
+    """
+    splits = {prompt.prompt_id: prompt.split for prompt in prompts}
+    for place, source in enumerate(section.sources):
+        for row, prompt in rows_as_ingested(section, source):
+            split = splits.get(prompt.prompt_id) if prompt is not None else None
+            is_its_source = section.test is None or (split == "test") == (place == 1)
+            yield row, prompt.prompt_id if prompt is not None and split is not None and is_its_source else None
 
 
 def align_rows(

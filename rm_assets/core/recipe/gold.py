@@ -84,6 +84,11 @@ class RecordedGold(Section):
     )
     ranks: bool = Field(False, description="The numbers are ranks (1 is best): the gold reward is minus the rank.")
 
+    @property
+    def reads_prompt_rows(self) -> bool:
+        """Whether there is no other source."""
+        return self.source is None
+
     @model_validator(mode="after")
     def _one_reward_a_response(self) -> "RecordedGold":
         if self.response_field is not None and len(self.reward_fields) > 1:
@@ -109,6 +114,11 @@ class PreferenceGold(Section):
     margin_field: str | None = Field(
         None, description="Column that says by how much, at least 0 (0 is a tie); 1 when not given."
     )
+
+    @property
+    def reads_prompt_rows(self) -> bool:
+        """Always."""
+        return True
 
     @model_validator(mode="after")
     def _distinct_labels(self) -> "PreferenceGold":
@@ -197,6 +207,11 @@ class CombinedGold(Section):
         True,
         description="First bring each scorer's rewards to mean 0 and standard deviation 1 over all responses. Without it, scorers count by their scales, and the lowest score is that of the scorer with the lowest scale.",
     )
+
+    @property
+    def reads_prompt_rows(self) -> bool:
+        """Whether one of the scorers does."""
+        return any(scorer.gold.reads_prompt_rows for scorer in self.scorers)
 
     @model_validator(mode="after")
     def _distinct_scorers(self) -> "CombinedGold":

@@ -62,5 +62,10 @@ class RecordedResponses(Section):
     )
     missing: Literal["error", "drop"] = Field("error", description="What to do with prompts that have no response.")
 
+    @property
+    def reads_prompt_rows(self) -> bool:
+        """Whether there is no other source."""
+        return self.source is None
+
 
 SamplingSection = Annotated[PolicySampling | ServerSampling | RecordedResponses, Field(discriminator="kind")]

@@ -15,6 +15,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @property
+    def reads_prompt_rows(self) -> bool:
+        """Whether what this section describes is read from the rows of the prompts' sources."""
+        return False
+
     @model_validator(mode="before")
     @classmethod
     def _no_truth_value_as_number(cls, values: Any) -> Any:
