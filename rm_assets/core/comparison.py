@@ -29,7 +29,8 @@ def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: Evalu
     significantly better than every other, else None; "num_pairs", "num_ties", "num_responses", "num_responses_left_out":
     those that some model lacks}. Length alone stands beside them as a model of its own.
 
-    Raises: DataError DATA_004 if no response is common to all, DATA_005 if no pair is.
+    Raises: DataError DATA_004 if no response is common to all, DATA_005 if no pair is, DATA_010 if two tables have
+    different gold for a response.
     """
     tables = {name: {row.response_id: row for row in rows} for name, rows in rewards.items()}
     common = set.intersection(*(set(table) for table in tables.values()))
@@ -41,6 +42,8 @@ def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: Evalu
             fix="evaluate them on the same test prompts, responses and gold rewards",
         )
     rows = [row for response_id, row in next(iter(tables.values())).items() if response_id in common]
+    for name, table in tables.items():
+        _require_same_gold(next(iter(tables)), name, rows, table)
     drawn, num_ties = draw_pairs(rows, settings)
     if not drawn:
         raise DataError(
@@ -68,6 +71,18 @@ def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: Evalu
         "num_responses_left_out": len(set().union(*tables.values())) - len(rows),
         "pairs": settings.pairs,
     }
+
+
+def _require_same_gold(first: str, name: str, rows: Sequence[ProxyReward], table: Mapping[str, ProxyReward]) -> None:
+    for row in rows:
+        other = table[row.response_id]
+        if (row.gold_reward, row.comparison) != (other.gold_reward, other.comparison):
+            raise DataError(
+                "DATA_010",
+                f"{first} and {name} have different gold rewards for the response {row.response_id}",
+                why=f"{row.gold_reward:g} and {other.gold_reward:g}; which model is better would depend on whose gold counts",
+                fix="evaluate both with the same gold rewards",
+            )
 
 
 def _leads(models: Sequence[Mapping[str, Any]]) -> bool:
@@ -116,11 +131,10 @@ def mcnemar(num_better: int, num_worse: int) -> float:
     Source: McNemar (1947), "Note on the sampling error of the difference between correlated proportions"; exact as in
     Fagerland, Lydersen and Laake (2013), section "Methods".
     """
-    total, fewer = num_better + num_worse, min(num_better, num_worse)
-    if not total:
-        return 1.0
-    tail = sum(math.comb(total, k) for k in range(fewer + 1))
-    return float(min(1.0, 2 * tail / 2**total))
+    from scipy import stats
+
+    total = num_better + num_worse
+    return float(stats.binomtest(num_better, total).pvalue) if total else 1.0
 
 
 def pairs_needed(difference: float, share_apart: float) -> int | None:

@@ -7,6 +7,8 @@ FEW_TRAIN_PAIRS = 1000
 WIDEST_INTERVAL = 0.1
 LARGEST_GAP = 0.1
 LARGEST_CALIBRATION_ERROR = 0.1
+FEWEST_PROMPTS = 20
+"""From which the interval of a mean over prompts says something."""
 
 
 def diagnose(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -129,7 +131,8 @@ def _trust_signs(report: Mapping[str, Any]) -> list[dict[str, str]]:
         )
         remedy = f"{cure}; fewer training.num_epochs or soft labels make a model less sure"
         signs.append(_sign("hint", "too sure of itself", evidence, remedy))
-    points = report["best_of_n"]["points"] if report["best_of_n"] else []
+    curve = report["best_of_n"]
+    points = curve["points"] if curve and curve["num_prompts"] >= FEWEST_PROMPTS else []
     if len(points) > 1:
         best, last = max(points, key=lambda point: point["gold"]["value"]), points[-1]
         if last["gold"]["high"] < best["gold"]["low"]:

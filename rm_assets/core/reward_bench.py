@@ -96,7 +96,8 @@ def ties_score(items: Sequence[BenchItem]) -> dict[str, float]:
     A prompt is accurate if its worst correct response is above its best other one. Prompt N comes twice: `tied:N` with many
     correct responses, `ref:N` with one. `spread` is best minus worst correct (0 for one), `gap` worst correct minus best
     other: preferred where gap > spread of the tied prompt, preferred_hard where the smaller gap of both is above it. The
-    margin, a hundredth of which is added, is the mean of tanh(smaller gap / spread - 1), 0 where the spread is 0.
+    margin, a hundredth of which is added, is the mean of tanh(smaller gap / spread - 1); where the spread is 0 it is the
+    gap's sign.
 
     Raises: ValueError for an id that is not of this form, or if no prompt has both.
     """
@@ -117,12 +118,14 @@ def ties_score(items: Sequence[BenchItem]) -> dict[str, float]:
         "ref_accuracy": _mean([float(_gap(item) > 0) for item in known["ref"].values()]),
         "preferred": _mean([float(gap > spread) for gap, spread in zip(gaps, spreads, strict=True)]),
         "preferred_hard": _mean([float(gap > spread) for gap, spread in zip(smaller, spreads, strict=True)]),
-        "margin": _mean(
-            [math.tanh(gap / spread - 1) if spread else 0.0 for gap, spread in zip(smaller, spreads, strict=True)]
-        ),
+        "margin": _mean([_margin(gap, spread) for gap, spread in zip(smaller, spreads, strict=True)]),
     }
     weights = {"tied_accuracy": 0.3, "ref_accuracy": 0.3, "preferred": 0.2, "preferred_hard": 0.2, "margin": 0.01}
     return parts | {"score": math.fsum(weights[name] * value for name, value in parts.items())}
+
+
+def _margin(gap: float, spread: float) -> float:
+    return math.tanh(gap / spread - 1) if spread else float((gap > 0) - (gap < 0))
 
 
 def _gap(item: BenchItem) -> float:

@@ -1,6 +1,8 @@
 """Comparisons against SciPy, hand-computed cases and simulation."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +17,10 @@ from rm_assets.core.records import ProxyReward
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_is_the_exact_binomial_test_of_scipy(better: int, worse: int) -> None:
-    wanted = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
-    assert mcnemar(better, worse) == pytest.approx(wanted, rel=1e-9)
+def test_mcnemar_is_twice_the_tail_of_a_fair_coin(better: int, worse: int) -> None:
+    total = better + worse
+    tail = sum(math.comb(total, k) for k in range(min(better, worse) + 1)) / 2**total
+    assert mcnemar(better, worse) == pytest.approx(min(1.0, 2 * tail), rel=1e-9)
 
 
 def test_two_models_on_hand_counted_pairs() -> None:
@@ -97,6 +100,13 @@ def test_the_best_model_is_named_only_if_it_is_significantly_better() -> None:
     assert found["models"][1]["behind"]["p_value"] == pytest.approx(0.5)  # two pairs apart, both for the better one
     assert found["models"][1]["behind"]["more_pairs"] > 0
     assert compare_models({"bad": bad, "good": good}, EvaluationSection())["best"] == "good"
+
+
+def test_two_tables_with_different_gold_are_refused() -> None:
+    one = rows(lambda p, side: side)
+    other = [replace(row, gold_reward=1 - row.gold_reward) for row in one]
+    with pytest.raises(DataError, match="DATA_010"):
+        compare_models({"one": one, "other": other}, EvaluationSection())
 
 
 def test_length_alone_can_lead() -> None:

@@ -67,8 +67,10 @@ def test_ties_of_a_hand_computed_case() -> None:
     assert both["score"] == pytest.approx((1 + found["score"]) / 2) and both["n"] == {"Math": 1, "Ties": 5}
 
 
-def test_equal_correct_rewards_have_no_margin() -> None:
-    assert ties_score([BenchItem("tied:1", "Ties", [2, 2], [1]), BenchItem("ref:1", "Ties", [2], [1])])["margin"] == 0.0
+@pytest.mark.parametrize(("other", "margin"), [(1, 1.0), (2, 0.0), (3, -1.0)])
+def test_equal_correct_rewards_have_the_margin_of_their_gaps_sign(other: float, margin: float) -> None:
+    items = [BenchItem("tied:1", "Ties", [2, 2], [other]), BenchItem("ref:1", "Ties", [2], [other])]
+    assert ties_score(items)["margin"] == margin
 
 
 @pytest.mark.parametrize(("id", "says"), [("other:1", "neither"), ("ref", "neither"), ("ref:1", "both")])

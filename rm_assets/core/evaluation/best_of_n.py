@@ -32,7 +32,7 @@ def best_of_n(groups: Sequence[Sequence[ScoredResponse]], *, seed: int) -> dict[
     usable = [group for group in groups if len(group) > 1 and len({r.gold.comparison for r in group}) == 1]
     if not usable:
         return None
-    most = Counter(map(len, usable)).most_common(1)[0][0]
+    most = most_frequent_size(usable)
     groups = [group for group in usable if len(group) >= most]
     sizes = _sizes(most)
     gold = [[r.gold.gold_reward for r in group] for group in groups]
@@ -58,6 +58,12 @@ def best_of_n(groups: Sequence[Sequence[ScoredResponse]], *, seed: int) -> dict[
         "num_prompts_left_out": len(usable) - len(groups),
         "fit": _fit(kl, curves["gold"].mean(axis=0), resampled),
     }
+
+
+def most_frequent_size(groups: Sequence[Sequence[ScoredResponse]]) -> int:
+    """The number of responses that most prompts have; of two such numbers the larger."""
+    sizes = Counter(map(len, groups))
+    return max(sizes, key=lambda size: (sizes[size], size))
 
 
 def _sizes(most: int) -> list[int]:
@@ -141,16 +147,17 @@ def _peak(alpha: float, beta: float) -> float | None:
 def component_accuracy(groups: Sequence[Sequence[ScoredResponse]]) -> dict[str, Any] | None:
     """Mean of each component of a verifier's reward: of the policy, of the model's best of all, and of the best by gold.
 
-    None unless every response has components.
+    None unless every response has components, all in [0, 1] as a verifier's are (those of combined gold need not be).
     """
     names = sorted({name for group in groups for r in group for name in r.gold.components})
-    if not names or not all(r.gold.components.keys() == set(names) for group in groups for r in group):
+    found = [r.gold.components for group in groups for r in group]
+    if not names or not all(c.keys() == set(names) and min(c.values()) >= 0 and max(c.values()) <= 1 for c in found):
         return None
-    most = max(map(len, groups))
+    most = most_frequent_size(groups)
     whole = [group for group in groups if len(group) == most]
 
     def means(by: str, n: int) -> dict[str, float | None]:
-        found = {}
+        by_name = {}
         for name in names:
             values = [
                 expected_best(
@@ -160,8 +167,8 @@ def component_accuracy(groups: Sequence[Sequence[ScoredResponse]]) -> dict[str, 
                 )[0]
                 for group in whole
             ]
-            found[name] = statistics.mean(values)
-        return found
+            by_name[name] = statistics.mean(values)
+        return by_name
 
     return {
         "n": most,

@@ -39,8 +39,9 @@ def calibration(pairs: Sequence[ComparedPair], *, seed: int) -> dict[str, Any]:
     correct = shared([statistics.credit(margin) for margin in margins])
     bins = [part for part in np.array_split(order, min(NUM_BINS, len(pairs))) if len(part)]
     random = np.random.default_rng(seed)
-    drawn = random.random((NUM_SIMULATIONS, len(pairs))) < confidence
-    by_chance = np.mean([_error(confidence, shared(simulated), bins) for simulated in drawn])
+    by_chance = np.mean(
+        [_error(confidence, shared(random.random(len(pairs)) < confidence), bins) for _ in range(NUM_SIMULATIONS)]
+    )
     return {
         "expected_calibration_error": {
             "value": _error(confidence, correct, bins),

@@ -103,12 +103,22 @@ def by_gold_margin(pairs: Sequence[ComparedPair], settings: EvaluationSection) -
     parts = [
         [pair for pair, own in zip(pairs, place, strict=True) if own == number] for number in range(len(edges) + 1)
     ]
-    return {_range_of([pair.gold_margin for pair in part]): pair_rate(part, settings) for part in parts if part}
+    ranges = [_range_of([pair.gold_margin for pair in part]) for part in parts if part]
+    return {
+        name: pair_rate(part, settings) for name, part in zip(_told_apart(ranges), filter(None, parts), strict=True)
+    }
 
 
-def _range_of(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
-    return low if low == high else f"{low} to {high}"
+def _range_of(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def _told_apart(ranges: Sequence[tuple[float, float]]) -> list[str]:
+    """The ranges in as few digits as tell every two numbers of them apart, at least three."""
+    numbers = {number for bounds in ranges for number in bounds}
+    digits = next(n for n in range(3, 18) if n == 17 or len({f"{number:.{n}g}" for number in numbers}) == len(numbers))
+    texts = [(f"{low:.{digits}g}", f"{high:.{digits}g}") for low, high in ranges]
+    return [low if low == high else f"{low} to {high}" for low, high in texts]
 
 
 MATCHED = 0.1

@@ -94,3 +94,15 @@ def test_components_of_the_policy_and_of_the_best() -> None:
         "best_by_gold": {"exact": 1.0, "format": 0.0},
     }
     assert component_accuracy([[scored(0, 0, 1.0, 1.0)]]) is None
+
+
+def test_components_that_are_no_shares_are_not_shown_as_shares() -> None:
+    rows = [scored(0, i, 1.0, 1.0, components={"helpful": -4.6, "exact": 1.0}) for i in range(2)]
+    assert component_accuracy([rows]) is None
+
+
+def test_of_two_frequent_numbers_of_responses_the_larger_counts() -> None:
+    few, many = group(0, [0, 1], [0, 1]), group(1, [0, 1, 2, 3], [0, 1, 2, 3])
+    for groups in ([few, many], [many, few]):
+        found = best_of_n(groups, seed=0)
+        assert found is not None and [point["n"] for point in found["points"]] == [1, 2, 4]

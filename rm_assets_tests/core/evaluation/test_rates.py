@@ -28,6 +28,16 @@ def test_quarters_by_gold_margin_keep_equal_margins_together() -> None:
     assert {name: part["n"] for name, part in two.items()} == {"1": 4, "2": 4}
 
 
+@pytest.mark.parametrize(
+    "margins", [[4 + n / 1000 for n in range(5)], [1000.0 + n for n in range(4)], [0.1 + 0.2, 0.3]]
+)
+def test_margins_that_hardly_differ_lose_no_pair(margins: list[float]) -> None:
+    pairs = [pair(n, gold=margins[n % len(margins)], right=n % 4 > 0) for n in range(400)]
+    found = rates.by_gold_margin(pairs, RANDOM)
+    assert sum(part["n"] for part in found.values()) == 400
+    assert sum(part["n"] * part["value"] for part in found.values()) == 300
+
+
 def test_bins_of_length_have_their_bounds_on_the_side_of_the_middle() -> None:
     lengths = [(1, 3), (2, 4), (3, 4), (4, 4), (5, 4), (8, 4), (9, 4), (3, 0), (0, 0)]
     pairs = [pair(n, chosen=chosen, rejected=rejected) for n, (chosen, rejected) in enumerate(lengths)]
