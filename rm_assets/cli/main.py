@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from rm_assets import __version__
-from rm_assets.cli import recipes, results
+from rm_assets.cli import recipes, results, score, serve
 from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.guidance import SERVICE_GUIDANCE
 
@@ -20,6 +20,10 @@ app = typer.Typer(
     help="Reward-model development as a graph of versioned assets.",
 )
 app.add_typer(recipes.app, name="recipes")
+app.command()(score.score)
+app.command()(score.compare_responses)
+app.command()(score.interactive)
+app.command()(serve.serve)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
