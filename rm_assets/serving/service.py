@@ -59,7 +59,7 @@ def create_app(
         yield
         await asyncio.to_thread(batcher.close)
 
-    app = FastAPI(title="rm_assets", version=__version__, lifespan=lifespan, summary=f"Rewards of {model.location}")
+    app = FastAPI(title="rm_assets", version=__version__, lifespan=lifespan)
     app.add_middleware(Gate, limits=limits, token=token, metrics=metrics)
     app.add_exception_handler(RmAssetsError, _on_fault)
     app.add_exception_handler(RequestValidationError, _on_malformed)
@@ -119,7 +119,7 @@ def _add_state(app: FastAPI, model: RewardModel, batcher: Batcher, metrics: Metr
         """The model is loaded and another request would be taken."""
         if not batcher.has_room:
             raise ServiceError("SERVICE_005", "no request is taken now", fix="ask again later")
-        return {"status": "ready", "model": model.location, "max_length": model.max_length}
+        return {"status": "ready", "max_length": model.max_length}
 
     @app.get("/metrics", response_class=Response)
     async def counted() -> Response:
