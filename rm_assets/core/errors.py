@@ -52,6 +52,7 @@ ERROR_CODES: dict[str, str] = {
     "SERVICE_004": "The request's token is missing or wrong.",
     "SERVICE_005": "The service has no room for another request now.",
     "SERVICE_006": "The request was not answered within the time limit.",
+    "SERVICE_007": "The model failed at the request.",
     "STORE_001": "The disk is full or the store is not writable.",
     "STORE_002": "A result that is needed has not been made yet.",
     "STORE_003": "A stored result is damaged.",

@@ -173,6 +173,7 @@ class Batcher:
 
 def _fail(job: _Job, error: Exception) -> None:
     if not isinstance(error, RmAssetsError):
-        logger.error("a request failed: %s", type(error).__name__, exc_info=error)
+        logger.error("the model failed at a request", exc_info=error)
+        error = ServiceError("SERVICE_007", "the model failed at this request", fix="the service's log has the cause")
     with suppress(InvalidStateError):
         job.future.set_exception(error)
