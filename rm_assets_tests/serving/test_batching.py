@@ -22,7 +22,7 @@ class Line:
 
     def __init__(self, scorer: HeldScorer, **options: Any) -> None:
         self.scorer = scorer
-        self.batcher = Batcher(scorer, **options)  # type: ignore[arg-type]
+        self.batcher = Batcher(scorer, **options)
         self.first = self.ask("first", ["first"])
         assert scorer.begun.acquire(timeout=60)
 
@@ -124,7 +124,7 @@ def test_closing_answers_what_was_taken_and_takes_no_more(line: Line) -> None:
 
 def test_an_idle_model_waits_for_a_second_request_when_told_to(held: HeldScorer) -> None:
     held.free.set()
-    batcher = Batcher(held, wait_seconds=0.5)  # type: ignore[arg-type]
+    batcher = Batcher(held, wait_seconds=0.5)
     asked = [batcher.submit(conversations("a", [text])) for text in TEXTS[:3]]
     assert [len(rewards(future)) for future in asked] == [1, 1, 1]
     batcher.close()

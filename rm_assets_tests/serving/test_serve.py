@@ -117,7 +117,7 @@ def test_sigterm_answers_all_that_was_accepted_and_exits_0(tmp_path: Path) -> No
             httpx2.get(f"{address}/health")
     assert [answer.status_code for answer in found] == [200] * 50
     for body, answer in zip(bodies, found, strict=True):
-        expected = alone.score(body["prompt"], body["responses"])  # type: ignore[arg-type]
+        expected = alone.score(body["prompt"], body["responses"])
         assert answer.json()["rewards"] == pytest.approx(expected, abs=1e-5)
 
 
