@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from rm_assets.core.errors import ServiceError
+from rm_assets.serving.gate import DISCARD_SECONDS
 
 
 def token_from(variable: str | None, host: str, *, without_token: bool) -> str | None:
@@ -63,14 +64,14 @@ def bound(host: str, port: int) -> socket.socket:
 def run(app: FastAPI, listener: socket.socket, *, timeout_seconds: float) -> None:
     """Serves until SIGTERM or SIGINT; then takes nothing more and returns once all that was accepted is answered.
 
-    That takes no longer than `timeout_seconds`, the time limit of each request, and a second.
+    That takes a few seconds more than `timeout_seconds`, the time limit of each request, at the longest.
     """
     # Uvicorn raises the signal again when it is done, which would make the exit status that of a killed process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     config = uvicorn.Config(
         app, http="h11", loop="asyncio", lifespan="on", log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=math.ceil(timeout_seconds) + 1,
+        timeout_graceful_shutdown=math.ceil(timeout_seconds + DISCARD_SECONDS) + 1,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener])
 
