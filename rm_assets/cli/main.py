@@ -20,10 +20,6 @@ app = typer.Typer(
     help="Reward-model development as a graph of versioned assets.",
 )
 app.add_typer(recipes.app, name="recipes")
-app.command()(score.score)
-app.command()(score.compare_responses)
-app.command()(score.interactive)
-app.command()(serve.serve)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -151,6 +147,12 @@ def plan(
     else:
         given = planner.probe_of(seconds_per_step, device)
         planner.print_recipe_plan(recipe, model_config=model_config, probe=given, as_json=as_json)
+
+
+app.command()(score.score)
+app.command()(score.compare_responses)
+app.command()(score.interactive)
+app.command()(serve.serve)
 
 
 @app.command()
