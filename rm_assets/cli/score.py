@@ -52,8 +52,8 @@ def score(
     if (file is None) == (prompt is None) or (prompt is None) != (not response):
         raise typer.BadParameter("give --prompt and one or more --response, or --file")
     loaded = load(model, revision=revision, device=device, dtype=dtype, max_length=max_length)
-    asked = _of_rows(_rows(file)) if file else (Asked(0, i, prompt or "", r) for i, r in enumerate(response or []))
-    scored = _scored(loaded, asked)
+    given = (Asked(0, index, prompt or "", text) for index, text in enumerate(response or []))
+    scored = _scored(loaded, given if file is None else _of_rows(_rows(file)))
     if output is not None:
         with whole_file(output) as temporary, open(temporary, "w", encoding="utf-8") as written:
             written.writelines(_as_json(*each) + "\n" for each in scored)
