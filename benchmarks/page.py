@@ -122,12 +122,43 @@ process of its own; memory is its peak beyond its imports. {first["machine"]}; p
     )
 
 
+def serving_section(lines: list[dict[str, Any]]) -> str:
+    """The table of `python -m benchmarks.serving`."""
+    first = lines[0]
+    rows = [
+        f"| {line['load']} | **{line['ratio']:.2f}x** | {line['lowest_ratio']:.2f} to {line['highest_ratio']:.2f} | {line['n']} | {line['requests_in_a_pass']:.1f} | "
+        f"{line['on_requests_per_second']:.1f} / {line['off_requests_per_second']:.1f} | "
+        + " | ".join(f"{line[f'on_p{p}_ms']:,.0f} / {line[f'off_p{p}_ms']:,.0f} ms" for p in (50, 95, 99))
+        + f" | {line['largest_difference']:.1e} |"
+        for line in lines
+    ]
+    return "\n".join(
+        [
+            f"""## Serving
+`rm-assets serve` under the same concurrent load with batching across requests on and off: `python -m benchmarks.serving`.
+{first["num_clients"]} clients, {first["num_requests"]} requests of one to four responses a round, each client asking its next when it has its answer. The two
+services take turns in one run, so the ratio of their throughput is the figure; other work ran on the machine, and the
+seconds are of that day. Own prompts: every request has its own of 30 to 120 tokens, responses have 30 to 400. Shared prompts: four of
+200 to 500 tokens, responses of 20 to 100. Short texts: own prompts of 5 to 30 tokens, responses of 3 to 30. On a CPU a long text
+keeps the cores busy by itself, so batching pays where texts are short or prompts shared. Model {_model("small")}, float32,
+{first["threads"]} thread; {first["machine"]}; torch {first["versions"]["torch"]}; {first["date"]}.
+
+| load | throughput, on over off | lowest and highest round | n | requests in a forward pass | requests a second, on / off | median latency | 95th percentile | 99th percentile | largest difference from RewardModel |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|""",
+            *rows,
+            "",
+        ]
+    )
+
+
 def current() -> str:
     """The page for the results that are there."""
     others = sorted(results.FOLDER.glob("results-*.jsonl"))
     page = render([(file.name, results.read(file)) for file in (results.CPU_FILE, *others)])
     records = results.read(results.FOLDER / "records-results.jsonl")
-    return page + ("\n" + records_section(records) if records else "")
+    served = results.read(results.FOLDER / "serving-results.jsonl")
+    page += "\n" + records_section(records) if records else ""
+    return page + ("\n" + serving_section(served) if served else "")
 
 
 def write() -> None:

@@ -13,6 +13,7 @@ BREACHES = {
     "core/pairing.py": "from rm_assets.storage.store import Store\n",
     "executors/local.py": "import dagster\n",
     "core/digests.py": "import torch\n",
+    "serving/batching.py": "from rm_assets.tasks.session import Task\n",
     "storage/store.py": "from rm_assets.embedded.task import generate_prompts\n",
 }
 

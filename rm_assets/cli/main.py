@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from rm_assets import __version__
-from rm_assets.cli import recipes, results
+from rm_assets.cli import recipes, results, score, serve
 from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.guidance import SERVICE_GUIDANCE
 from rm_assets.core.records import SPLITS
@@ -221,6 +221,12 @@ def plan(
     else:
         given = planner.probe_of(seconds_per_step, device)
         planner.print_recipe_plan(recipe, model_config=model_config, probe=given, as_json=as_json)
+
+
+app.command()(score.score)
+app.command()(score.compare_responses)
+app.command()(score.interactive)
+app.command()(serve.serve)
 
 
 @app.command()

@@ -5,6 +5,7 @@ RmAssetsError
 ├── DataError      DATA_*     rows that nothing sound can be built on
 ├── ModelError     MODEL_*    a checkpoint that cannot do what the recipe asks of it
 ├── ServerError    SERVER_*   a model server that cannot be used as the recipe asks
+├── ServiceError   SERVICE_*  a scoring service that cannot start as asked, or a request that it does not take
 ├── StoreError     STORE_*    results that cannot be found, written or read
 ├── TaskError      TASK_*     a task process that ended without its manifest
 ├── ReleaseError   RELEASE_*  a release folder that must not leave the house
@@ -50,6 +51,13 @@ ERROR_CODES: dict[str, str] = {
     "SERVER_003": "The server does not offer the model, or its address is not that of the API.",
     "SERVER_004": "The server refused a request.",
     "SERVER_005": "The server's answer is not what the API promises.",
+    "SERVICE_001": "The scoring service cannot start as asked.",
+    "SERVICE_002": "The request is not one that the service knows.",
+    "SERVICE_003": "The request's body is too large.",
+    "SERVICE_004": "The request's token is missing or wrong.",
+    "SERVICE_005": "The service has no room for another request now.",
+    "SERVICE_006": "The request was not answered within the time limit.",
+    "SERVICE_007": "The model failed at the request.",
     "STORE_001": "The disk is full or the store is not writable.",
     "STORE_002": "A result that is needed has not been made yet.",
     "STORE_003": "A stored result is damaged.",
@@ -121,6 +129,12 @@ class ServerError(RmAssetsError):
     """A model server that cannot be used as the recipe asks."""
 
     family = "SERVER_"
+
+
+class ServiceError(RmAssetsError):
+    """A scoring service that cannot start as asked, or a request that it does not take."""
+
+    family = "SERVICE_"
 
 
 class StoreError(RmAssetsError):

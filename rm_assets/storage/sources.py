@@ -144,7 +144,7 @@ def _file_rows(file: SourceFile) -> Iterator[SourceRow]:
                 yield from _parquet_rows(file.name, raw)
                 return
             with _unpacked(raw, packing) as text:
-                yield from {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}[suffix](file.name, text)
+                yield from {".jsonl": read_json_lines, ".json": _json_rows, ".csv": _csv_rows}[suffix](file.name, text)
     except UnicodeDecodeError as error:
         raise DataError(
             "DATA_002", f"{file.name} is not UTF-8 text", why=str(error), fix="convert it to UTF-8"
@@ -189,7 +189,8 @@ def _parse(text: str, where: str) -> Any:
         ) from None
 
 
-def _jsonl_rows(file: str, text: TextIO) -> Iterator[SourceRow]:
+def read_json_lines(file: str, text: TextIO) -> Iterator[SourceRow]:
+    """The row of each line that is not blank. Raises: DataError DATA_002."""
     for number, line in enumerate(text, 1):
         if line.strip():
             yield _row(f"{file}, line {number}", _parse(line, f"{file}, line {number}"))

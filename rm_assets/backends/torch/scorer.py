@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -10,8 +11,7 @@ import torch
 from rm_assets.backends.torch.checkpoints import identity, load_classifier
 from rm_assets.backends.torch.rendering import Encoded, excerpt, require_real_end
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
-from rm_assets.backends.torch.tokenization import check_context, load_renderer
-from rm_assets.core.errors import ModelError
+rfrom rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import Reporter, Score
 from rm_assets.core.recipe import Dtype, ModelRef
 from rm_assets.core.records import Messages
@@ -20,6 +20,16 @@ FORWARD_VERSION = "2"
 """To be raised when rewards of the same weights change by more than rounding."""
 WINDOW = 2_048
 """Conversations that are tokenized, grouped and computed before the first of them is handed out."""
+
+
+@dataclass(frozen=True)
+class ReadConversation:
+    """One conversation as the model reads it, cut where `truncated`. `name` is for messages; conversations of one `prompt` share it."""
+
+    name: str
+    prompt: str
+    row: Encoded
+    truncated: bool
 
 
 class TorchScorer:
@@ -40,8 +50,8 @@ class TorchScorer:
         check_context(model, self._model.config, self._renderer, max_length)
         check_rope(self._model.config, max_length)
         self._forward = RewardForward(self._model, int(self._renderer.tokenizer.pad_token_id))
-        self._max_length, self._dtype, self._device = max_length, dtype, device
-        self._token_budget, self._reporter = token_budget, reporter
+        self.max_length, self.token_budget = max_length, token_budget
+        self._dtype, self._device, self._reporter = dtype, device, reporter
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -59,7 +69,7 @@ class TorchScorer:
 
     def has_room(self, prompt: Messages) -> bool:
         """Whether the prompt leaves room for a response within `max_length`."""
-        return len(self._renderer.encode_prompts([prompt])[0]) < self._max_length
+        return len(self._renderer.encode_prompts([prompt])[0]) < self.max_length
 
     def num_tokens(self, messages: Messages) -> int:
         """Tokens of the whole conversation, however long."""
@@ -74,23 +84,45 @@ class TorchScorer:
         """
         stream, num_done = iter(conversations), 0
         while window := list(islice(stream, WINDOW)):
-            encoded = self._renderer.encode(window)
-            was_cut = [len(row.ids) > self._max_length for row in encoded]
-            for index, messages in enumerate(window):
-                if was_cut[index]:
-                    encoded[index] = self._renderer.truncate(messages, encoded[index], self._max_length)
-                require_real_end(self._renderer, encoded[index], _name(num_done + index, messages))
-            rewards = self._rewards([json.dumps(messages[:-1]) for messages in window], encoded, num_done)
-            for index, (row, reward) in enumerate(zip(encoded, rewards, strict=True)):
-                if not math.isfinite(reward):
-                    raise ModelError(
-                        "MODEL_006",
-                        f"The reward of {_name(num_done + index, window[index])} is {reward}",
-                        why="weights or activations are not finite, often because float16 overflows",
-                        fix="use dtype bfloat16 or float32; if it is float32 already, the checkpoint is damaged",
-                    )
-                yield Score(reward=reward, num_tokens=len(row.ids), truncated=was_cut[index])
+            yield from self.score_read(self.read(window, num_before=num_done), num_before=num_done)
             num_done += len(window)
+
+    def read(self, conversations: Sequence[Messages], *, num_before: int = 0) -> list[ReadConversation]:
+        """The conversations as the model reads them; `num_before` were read before and count in an error's text.
+
+        Raises: ModelError MODEL_005 if a prompt leaves no room for its response, MODEL_004 if a text ends in padding.
+        """
+        encoded = self._renderer.encode(conversations)
+        read: list[ReadConversation] = []
+        for index, (messages, row) in enumerate(zip(conversations, encoded, strict=True)):
+            name = f"conversation {num_before + index} ({excerpt(messages)})"
+            is_cut = len(row.ids) > self.max_length
+            kept = self._renderer.truncate(messages, row, self.max_length) if is_cut else row
+            require_real_end(self._renderer, kept, name)
+            read.append(ReadConversation(name, json.dumps(messages[:-1]), kept, is_cut))
+        return read
+
+    def score_read(self, read: Sequence[ReadConversation], *, num_before: int = 0) -> list[Score]:
+        """The scores of conversations that were read. Raises: ModelError MODEL_006 if a reward is not finite."""
+        rewards = self._rewards([each.prompt for each in read], [each.row for each in read], num_before)
+        for each, reward in zip(read, rewards, strict=True):
+            if not math.isfinite(reward):
+                raise ModelError(
+                    "MODEL_006",
+                    f"The reward of {each.name} is {reward}",
+                    why="weights or activations are not finite, often because float16 overflows",
+                    fix="use dtype bfloat16 or float32; if it is float32 already, the checkpoint is damaged",
+                )
+        return [
+            Score(reward=reward, num_tokens=len(each.row.ids), truncated=each.truncated)
+            for each, reward in zip(read, rewards, strict=True)
+        ]
+
+    def num_added_tokens(self, read: ReadConversation, beside: ReadConversation | None) -> int:
+        """Tokens that a forward pass computes more with `read` in it; `beside` has the same prompt and is in it already."""
+        if beside is None or not self._forward.shares_prefix:
+            return len(read.row.ids)
+        return len(read.row.ids) - common_prefix([beside.row.ids, read.row.ids])
 
     def _rewards(self, prompts: list[str], rows: list[Encoded], num_before: int) -> list[float]:
         """The reward of each row of a window, in its order."""
@@ -103,7 +135,7 @@ class TorchScorer:
         num_done = num_before
         # Called here and not around `score`: a generator must not keep the mode while its caller computes.
         with torch.inference_mode():
-            for batch in self._forward.micro_batches([[rows[i] for i in part] for part in parts], self._token_budget):
+            for batch in self._forward.micro_batches([[rows[i] for i in part] for part in parts], self.token_budget):
                 computed = self._forward.rewards([[rows[i] for i in parts[place]] for place in batch]).tolist()
                 members = [index for place in batch for index in parts[place]]
                 for index, reward in zip(members, computed, strict=True):
@@ -114,17 +146,13 @@ class TorchScorer:
 
     def _within_budget(self, members: list[int], rows: list[Encoded]) -> Iterator[list[int]]:
         """The rows of one prompt, in as many parts as the token budget asks for."""
-        if self._forward.num_tokens([rows[i] for i in members]) <= self._token_budget:
+        if self._forward.num_tokens([rows[i] for i in members]) <= self.token_budget:
             yield members
             return
         part: list[int] = []
         for index in members:
-            if part and self._forward.num_tokens([rows[i] for i in [*part, index]]) > self._token_budget:
+            if part and self._forward.num_tokens([rows[i] for i in [*part, index]]) > self.token_budget:
                 yield part
                 part = []
             part.append(index)
         yield part
-
-
-def _name(index: int, messages: Messages) -> str:
-    return f"conversation {index} ({excerpt(messages)})"
