@@ -166,9 +166,10 @@ def _print_verdict(folder: Path, console: Console) -> None:
             f"  differ in {name}", f"{rate['value']:.3f}", f"{rate['low']:.3f} to {rate['high']:.3f}", str(rate["n"])
         )
     train = report["train_accuracy"]
-    table.add_row(
-        "training pairs", f"{train['value']:.3f}", f"{train['low']:.3f} to {train['high']:.3f}", str(train["n"])
-    )
+    if train["n"]:
+        table.add_row(
+            "training pairs", f"{train['value']:.3f}", f"{train['low']:.3f} to {train['high']:.3f}", str(train["n"])
+        )
     console.print(table)
     console.print(f"tie rate {match['tie_rate']:.3f} ({match['num_ties']} pairs with equal gold left out)")
     console.print(report["verdict"])

@@ -13,6 +13,7 @@ from rm_assets.core.report import render_markdown
 from rm_assets.core.report_html import render_html
 from rm_assets.storage.files import write_json, write_text
 from rm_assets.storage.tables import read_table, write_table
+from rm_assets.tasks.benchmarks import read_benchmark, run_benchmark
 from rm_assets.tasks.preview import excerpt
 from rm_assets.tasks.session import Product, Task, run_task
 from rm_assets.tasks.train import TRAINED_PAIRS_FILE, TRAINING_FILE
@@ -33,11 +34,15 @@ def evaluate(task: Task) -> Product:
     training: dict[str, Any] = json.loads((checkpoint / TRAINING_FILE).read_text("utf-8"))
     trained = set(task.input("reward_model", TRAINED_PAIRS_FILE).read_text("utf-8").split())
     pairs_table = read_table(task.input("implicit_pairs", "pairs.parquet"), Pair)
-    train_pairs = [p for p in pairs_table if p.pair_id in trained]
-    in_order = sorted(train_pairs, key=lambda p: unit_interval("train pair", settings.seed, p.pair_id))
+    # An existing model's training is not known; the recipe's training pairs then only say which length they favour.
+    is_existing = training.get("kind") == "existing"
+    train_pairs = [p for p in pairs_table if (p.split == "train" if is_existing else p.pair_id in trained)]
+    in_order = sorted([] if is_existing else train_pairs, key=lambda p: unit_interval("train pair", settings.seed, p.pair_id))
     drawn = in_order[: settings.max_train_pairs]
     rows = [r for r in read_table(task.input("gold_rewards", "gold_rewards.parquet"), GoldReward) if r.split == "test"]
 
+    for section in settings.benchmarks:  # a fault in their rows is found before anything is scored
+        read_benchmark(section)
     with task.store.device(task.reporter.log):
         scorer = _scorer(task, checkpoint, training["max_length"])
         fits = {r.prompt_id: scorer.has_room(prompt_messages(r)) for r in rows}
@@ -45,6 +50,7 @@ def evaluate(task: Task) -> Product:
         scores = list(scorer.score([response_messages(r) for r in gold]))
         pair_rewards = [s.reward for s in scorer.score([side for p in drawn for side in (p.chosen, p.rejected)])]
         canaries = [_canary(scorer, messages) for messages in _canary_conversations(gold, settings.num_canaries)]
+        benchmarks = [run_benchmark(section, scorer) for section in settings.benchmarks]
     test = [ScoredResponse(gold=r, reward=s.reward, num_tokens=s.num_tokens) for r, s in zip(gold, scores, strict=True)]
     scored_pairs: list[ScoredPair] = list(zip(drawn, pair_rewards[::2], pair_rewards[1::2], strict=True))
     report = build_report(
@@ -54,6 +60,7 @@ def evaluate(task: Task) -> Product:
         settings=settings,
         canaries=canaries,
         training=training,
+        benchmarks=benchmarks,
     )
     write_table(task.folder / REWARDS_FILE, ProxyReward, (_proxy_reward(response) for response in test))
     report["num_test_prompts_over_length"] = list(fits.values()).count(False)
@@ -64,9 +71,10 @@ def evaluate(task: Task) -> Product:
         "gold_scatter": gold_scatter(test),
         "reliability": reliability(report["calibration"]),
         **({"best_of_n": best_of_n_curve(report["best_of_n"])} if report["best_of_n"] else {}),
-        "training_curve": training_curve(training["history"]),
+        **({} if is_existing else {"training_curve": training_curve(training["history"])}),
     }
-    return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn))
+    num_of_benchmarks = sum(found["num_responses"] for found in benchmarks)
+    return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn) + num_of_benchmarks)
 
 
 def _proxy_reward(response: ScoredResponse) -> ProxyReward:
@@ -137,6 +145,7 @@ def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_s
             "temperature": report["calibration"]["temperature"],
             "train_accuracy": report["train_accuracy"]["value"],
             "spearman": report["rank_correlation"]["spearman"]["value"],
+            **{found["kind"]: found["score"] for found in report["benchmarks"]},
             "match_rate_by_difference": {
                 k: f"{v['value']:.3f} (n = {v['n']})" for k, v in report["by_difference"].items()
             },

@@ -46,7 +46,7 @@ class TorchScorer:
     @property
     def identity(self) -> Mapping[str, str]:
         """What decides a reward besides conversation and weights."""
-        return {**identity(self._model, self._renderer, self._dtype, self._device), "forward": FORWARD_VERSION}
+        return {**identity(self._model.config, self._renderer, self._dtype, self._device), "forward": FORWARD_VERSION}
 
     @property
     def num_tokens_forwarded(self) -> int:

@@ -31,11 +31,12 @@ def build_report(
     settings: EvaluationSection,
     canaries: Sequence[Mapping[str, Any]],
     training: Mapping[str, Any],
+    benchmarks: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The evaluation report; its keys are the contract of report.json.
 
     `train_pairs` are all training pairs, for the direction of the length baseline; `training` is the summary that the
-    reward model's metadata holds. Raises: as `compare_pairs`.
+    reward model's metadata holds, whose kind is "existing" where these pairs trained another model or none. Raises: as `compare_pairs`.
     """
     pairs, num_ties = compare_pairs(test, settings)
     groups = group_by_prompt(test)
@@ -66,7 +67,8 @@ def build_report(
         "num_test_prompts": len(groups),
         "num_test_responses": len(test),
         "num_single_response_prompts": sum(len(group) == 1 for group in groups),
-        "num_train_pairs": len(train_pairs),
+        "num_train_pairs": 0 if training.get("kind") == "existing" else len(train_pairs),
+        "benchmarks": list(benchmarks),
         "training": _json_ready(training),
     }
     report["generalization_gap"] = _generalization_gap(report["train_accuracy"], report["match_rate"])
