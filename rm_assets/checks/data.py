@@ -36,7 +36,11 @@ def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:
         if settings.severity == "off":
             return check_result(Finding(True, "turned off by the recipe"))
         if recipe.training.kind == "existing" and name in CHECKS_OF_TRAINING:
-            return check_result(Finding(True, "not known: the recipe takes an existing model, and what it was trained on is not known here"))
+            return check_result(
+                Finding(
+                    True, "not known: the recipe takes an existing model, and what it was trained on is not known here"
+                )
+            )
         want = wanted(store, recipe, check.asset)
         limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
         finding = check.find(*(check_input(store, recipe, want, source) for source in check.reads), *limit)

@@ -25,8 +25,8 @@ LENGTH = "longer is better"
 def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: EvaluationSection) -> dict[str, Any]:
     """Several models, each with its rewards for labelled responses, judged on the pairs of the responses that all have.
 
-    {"models": best first, each with its match rate and how far it is behind the leader; "best": the leader if it is
-    significantly better than every other, else None; "num_pairs", "num_ties", "num_responses", "num_responses_left_out":
+    {"models": best first, each with its match rate and how far it is `behind` the leader; "best": the leader if it is
+    significantly better than every other (each `told_apart`), else None; "num_pairs", "num_ties", "num_responses", "num_responses_left_out":
     those that some model lacks}. Length alone stands beside them as a model of its own.
 
     Raises: DataError DATA_004 if no response is common to all, DATA_005 if no pair is.
@@ -54,14 +54,15 @@ def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: Evalu
     values[LENGTH] = [float(row.num_characters) for row in rows]
     credits = {name: [statistics.credit(of[a] - of[b]) for a, b in drawn] for name, of in values.items()}
     order = sorted(credits, key=lambda name: -math.fsum(credits[name]))
-    models = [
+    models: list[dict[str, Any]] = [
         {"model": name, "match_rate": rate(credits[name], prompts, settings, clustered=settings.pairs == "all")}
         | ({"behind": compare(credits[name], credits[order[0]], prompts, seed=settings.seed)} if place else {})
         for place, name in enumerate(order)
     ]
+    _tell_apart([model["behind"] for model in models[1:]])
     return {
         "models": models,
-        "best": order[0] if _leads(models) else None,
+        "best": order[0] if all(model["behind"]["told_apart"] for model in models[1:]) else None,
         "num_pairs": len(drawn),
         "num_ties": num_ties,
         "num_responses": len(rows),
@@ -70,13 +71,14 @@ def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: Evalu
     }
 
 
-def _leads(models: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the first model is significantly better than each other one; with p-values, by Holm's procedure."""
-    behind = {model["model"]: model["behind"] for model in models[1:]}
-    p_values = {name: found["p_value"] for name, found in behind.items() if found["p_value"] is not None}
-    if len(p_values) == len(behind):
-        return all(value < SIGNIFICANT for value in holm(p_values).values())
-    return all(found["significant"] for found in behind.values())
+def _tell_apart(behind: Sequence[dict[str, Any]]) -> None:
+    """Adds to each comparison with the leader whether it shows a difference: with p-values, by Holm's procedure over all."""
+    p_values = {str(place): found["p_value"] for place, found in enumerate(behind) if found["p_value"] is not None}
+    adjusted = holm(p_values)
+    for place, found in enumerate(behind):
+        value = adjusted.get(str(place))
+        found["adjusted_p_value"] = value
+        found["told_apart"] = found["significant"] if value is None else value < SIGNIFICANT
 
 
 def compare(first: Sequence[float], second: Sequence[float], prompts: Sequence[str], *, seed: int) -> dict[str, Any]:

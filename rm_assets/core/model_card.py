@@ -76,7 +76,9 @@ def _training(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
     section = recipe.training
     if isinstance(section, ExistingModel):
         where = f"{section.model.hub_id}, commit {training['commit']}" if section.model.hub_id else "a local checkpoint"
-        return [f"- Not trained by this recipe: the weights are those of {where}; what they were trained on is not known here"]
+        return [
+            f"- Not trained by this recipe: the weights are those of {where}; what they were trained on is not known here"
+        ]
     return [
         f"- Pairs: {training['num_pairs']['trained']} trained on of {training['num_pairs']['in']}, policy `{recipe.pairs.policy}`, ties dropped, duplicates {'kept' if recipe.pairs.duplicates == 'keep' else 'dropped'}, least margin {recipe.pairs.min_margin}",
         f"- {training['num_optimizer_steps']} optimizer steps of {section.pairs_per_step} pairs, learning rate {section.learning_rate}, {section.schedule}, {_objective(section)}",

@@ -183,13 +183,18 @@ def _component_table(found: Mapping[str, Any]) -> Table:
 def _benchmark_table(found: Mapping[str, Any]) -> Table:
     """The score, then its parts; in RewardBench each section before its subsets."""
     intervals = found["intervals"]
-    rows = [(name, percent(value), interval_text(intervals["sections"][name]), "") for name, value in found["sections"].items()]
+    rows = [
+        (name, percent(value), interval_text(intervals["sections"][name]), "")
+        for name, value in found["sections"].items()
+    ]
     rows += [
         (name, percent(value), interval_text(intervals["subsets"][name]), count_text(found["n"][name]))
         for name, value in found["subsets"].items()
     ]
     score = ("score", percent(found["score"]), interval_text(intervals["score"]), count_text(sum(found["n"].values())))
-    cut = f" {count_text(found['num_truncated'])} of {count_text(found['num_responses'])} answers were cut at max_length."
+    cut = (
+        f" {count_text(found['num_truncated'])} of {count_text(found['num_responses'])} answers were cut at max_length."
+    )
     return Table(found["title"], ("part", "score", "95 % interval", "n"), [score, *rows], found["rule"] + cut)
 
 

@@ -116,7 +116,10 @@ def ties_score(items: Sequence[BenchItem]) -> dict[str, float]:
     parts = {
         "tied_accuracy": _mean([float(_gap(item) > 0) for item in known["tied"].values()]),
         "ref_accuracy": _mean([float(_gap(item) > 0) for item in known["ref"].values()]),
-        **{part: _mean([of_prompt[part] for of_prompt in margins]) for part in ("preferred", "preferred_hard", "margin")},
+        **{
+            part: _mean([of_prompt[part] for of_prompt in margins])
+            for part in ("preferred", "preferred_hard", "margin")
+        },
     }
     return parts | {"score": _weighted(parts)}
 

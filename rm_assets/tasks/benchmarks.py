@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rm_assets.core.dialogues import read_dialogue
 from rm_assets.core.errors import DataError
+from rm_assets.core.protocols import ResponseScorer
 from rm_assets.core.recipe import RewardBench
 from rm_assets.core.records import Messages
 from rm_assets.core.reward_bench import NUM_ANSWERS, TIES, BenchItem, reward_bench, reward_bench_2
 from rm_assets.storage.sources import SourceRow, read_rows
-
-if TYPE_CHECKING:
-    from rm_assets.backends.torch.scorer import TorchScorer
 
 TITLES = {"reward_bench": "RewardBench", "reward_bench_2": "RewardBench 2"}
 RULES = {
@@ -44,7 +42,7 @@ class BenchRow:
         return BenchItem(self.id, self.subset, rewards[: len(self.correct)], rewards[len(self.correct) :])
 
 
-def run_benchmark(section: RewardBench, scorer: "TorchScorer") -> dict[str, Any]:
+def run_benchmark(section: RewardBench, scorer: ResponseScorer) -> dict[str, Any]:
     """The benchmark as the report holds it.
 
     A prompt that leaves no room for an answer within the model's length has equal rewards, as if all answers were cut off.
@@ -97,7 +95,9 @@ def _choice(row: SourceRow, number: int) -> BenchRow:
     for field, counted in (("num_correct", len(correct)), ("total_completions", len(correct) + len(incorrect))):
         if field in row.columns and row.number(field) != counted:
             raise DataError(
-                "DATA_010", f"{row.where}: {field} is {row.columns[field]}, and there are {counted}", fix="correct the row"
+                "DATA_010",
+                f"{row.where}: {field} is {row.columns[field]}, and there are {counted}",
+                fix="correct the row",
             )
     subset = row.text("subset")
     if subset != TIES and (len(correct), len(correct) + len(incorrect)) != (1, NUM_ANSWERS):

@@ -126,7 +126,9 @@ class EvaluationSection(Section):
     )
     num_worst_mistakes: int = Field(20, ge=0, description="Confident mistakes shown as text.")
     num_canaries: int = Field(8, gt=0, description="Conversations whose rewards a release must reproduce.")
-    benchmarks: list[RewardBench] = Field(default=[], description="RewardBench or RewardBench 2, scored for the report.")
+    benchmarks: list[RewardBench] = Field(
+        default=[], description="RewardBench or RewardBench 2, scored for the report."
+    )
 
 
 class ReleaseSection(Section):
