@@ -32,7 +32,7 @@ def evaluate(
     models: Sequence[str], on: str, *, benchmarks: dict[str, str], max_length: int | None, as_json: bool
 ) -> None:
     """Scores the models and prints how each does; `benchmarks` are files of rows, or `hub`, by kind."""
-    recipe = _with_benchmarks(recipe_book().load(on), benchmarks)
+    recipe = _with_benchmarks(_recipe(on), benchmarks)
     store = Store(find_home())
     found = judge(
         store, recipe, find_models(store, recipe, models, max_length=max_length), needs_reports=True, say=_say
@@ -43,6 +43,12 @@ def evaluate(
         print()
     else:
         _print_evaluation(found, Console(highlight=False))
+
+
+def _recipe(name: str) -> Recipe:
+    """The recipe, or its first seed: test responses and gold rewards are the same for all."""
+    book = recipe_book()
+    return book.load(next((key for key in book.partition_keys() if key.partition("@")[0] == name), name))
 
 
 def _with_benchmarks(recipe: Recipe, benchmarks: dict[str, str]) -> Recipe:
@@ -111,7 +117,7 @@ def compare(
     models: Sequence[str], on: str, *, max_length: int | None, as_json: bool, csv_file: Path | None, plot: Path | None
 ) -> None:
     """Compares the models on the same pairs and prints, best first, how far each is behind."""
-    recipe, store = recipe_book().load(on), Store(find_home())
+    recipe, store = _recipe(on), Store(find_home())
     judged = judge(
         store, recipe, find_models(store, recipe, models, max_length=max_length), needs_reports=False, say=_say
     )

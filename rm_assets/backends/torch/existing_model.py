@@ -7,6 +7,7 @@ import torch
 
 from rm_assets.backends.torch.batch_comparison import NUM_PAIRS, compare_rows
 from rm_assets.backends.torch.checkpoints import load_classifier, pick_device
+from rm_assets.backends.torch.loading_errors import quiet_transformers
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
 from rm_assets.backends.torch.tokenization import check_context, load_renderer
 from rm_assets.backends.torch.trainer import write_model
@@ -30,7 +31,8 @@ def take_model(
     commit = getattr(model.config, "_commit_hash", None)
     # Anything but "regression" makes transformers' pipelines put a sigmoid on the reward.
     model.config.problem_type = "regression"
-    write_model(model, renderer, checkpoint, work / "writing")
+    with quiet_transformers():
+        write_model(model, renderer, checkpoint, work / "writing")
     sides = [renderer.encode([pair.chosen, pair.rejected]) for pair in pairs[:NUM_PAIRS]]
     rows = [row for both in sides if max(len(row.ids) for row in both) <= max_length for row in both]
     if not rows:
