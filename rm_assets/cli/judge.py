@@ -1,7 +1,5 @@
 """`rm-assets evaluate` and `rm-assets compare`: any reward models on the test responses of a recipe."""
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -12,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from rm_assets.core.comparison import LENGTH
-from rm_assets.core.comparison_table import HEADER, compare_all, conclusion, disagreement_texts, flat_rows, text_rows
+from rm_assets.core.comparison_table import HEADER, as_csv, conclusion, disagreement_texts, text_rows
 from rm_assets.core.plots import forest
 from rm_assets.core.recipe import DatasetSource, FileSource, Recipe, RewardBench
 from rm_assets.core.report import count_text, interval_text, percent
-from rm_assets.resources.judgement import Judged, find_models, judge, seeds_together
-from rm_assets.resources.recipes import recipe_book
+from rm_assets.resources.comparison import compare_models_on
+from rm_assets.resources.judgement import Judged, find_models, judge, load_first
 from rm_assets.storage.files import whole_file, write_text
 from rm_assets.storage.home import find_home
 from rm_assets.storage.store import Store
@@ -32,7 +30,7 @@ def evaluate(
     models: Sequence[str], on: str, *, benchmarks: dict[str, str], max_length: int | None, as_json: bool
 ) -> None:
     """Scores the models and prints how each does; `benchmarks` are files of rows, or `hub`, by kind."""
-    recipe = _with_benchmarks(_recipe(on), benchmarks)
+    recipe = _with_benchmarks(load_first(on), benchmarks)
     store = Store(find_home())
     found = judge(
         store, recipe, find_models(store, recipe, models, max_length=max_length), needs_reports=True, say=_say
@@ -43,12 +41,6 @@ def evaluate(
         print()
     else:
         _print_evaluation(found, Console(highlight=False))
-
-
-def _recipe(name: str) -> Recipe:
-    """The recipe, or its first seed: test responses and gold rewards are the same for all."""
-    book = recipe_book()
-    return book.load(next((key for key in book.partition_keys() if key.partition("@")[0] == name), name))
 
 
 def _with_benchmarks(recipe: Recipe, benchmarks: dict[str, str]) -> Recipe:
@@ -117,12 +109,8 @@ def compare(
     models: Sequence[str], on: str, *, max_length: int | None, as_json: bool, csv_file: Path | None, plot: Path | None
 ) -> None:
     """Compares the models on the same pairs and prints, best first, how far each is behind."""
-    recipe, store = _recipe(on), Store(find_home())
-    judged = judge(
-        store, recipe, find_models(store, recipe, models, max_length=max_length), needs_reports=False, say=_say
-    )
-    rewards = {each.candidate.name: each.rewards for each in judged}
-    found = compare_all(rewards, seeds_together(judged), recipe.evaluation)
+    recipe, store = load_first(on), Store(find_home())
+    found, _ = compare_models_on(store, recipe, models, max_length=max_length, say=_say)
     if csv_file is not None:
         write_text(csv_file, as_csv(found))
     if plot is not None:
@@ -133,16 +121,6 @@ def compare(
         print()
     else:
         _print_comparison(found, Console(highlight=False))
-
-
-def as_csv(found: dict[str, Any]) -> str:
-    """The rows of the table as CSV."""
-    text = io.StringIO()
-    rows = flat_rows(found)
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _print_comparison(found: dict[str, Any], console: Console) -> None:

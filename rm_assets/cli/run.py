@@ -64,7 +64,7 @@ def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: 
         _point_dagster_home(console)
         instance = dg.DagsterInstance.get()
     try:
-        selection = dg.AssetSelection.all() if select == "*" else dg.AssetSelection.from_string(select)
+        selection = dg.AssetSelection.assets(*STAGES) if select == "*" else dg.AssetSelection.from_string(select)
         keys = selection.resolve(defs.resolve_asset_graph())
     except dg.DagsterError as error:
         raise RecipeError(

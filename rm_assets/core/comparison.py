@@ -25,9 +25,10 @@ LENGTH = "longer is better"
 def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: EvaluationSection) -> dict[str, Any]:
     """Several models, each with its rewards for labelled responses, judged on the pairs of the responses that all have.
 
-    {"models": best first, each with its match rate and how far it is `behind` the leader; "best": the leader if it is
-    significantly better than every other (each `told_apart`), else None; "num_pairs", "num_ties", "num_responses", "num_responses_left_out":
-    those that some model lacks}. Length alone stands beside them as a model of its own.
+    {"models": best first, each but the leader with how far it is `behind` the leader; "leader": the model with the highest
+    match rate; "best": the leader if it is significantly better than every other (each `told_apart`), else None;
+    "num_pairs", "num_ties", "num_responses", "num_responses_left_out": those that some model lacks}. Length alone stands
+    beside them as a model of its own, which can be ahead of the leader but is never one.
 
     Raises: DataError DATA_004 if no response is common to all, DATA_005 if no pair is.
     """
@@ -54,15 +55,19 @@ def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: Evalu
     values[LENGTH] = [float(row.num_characters) for row in rows]
     credits = {name: [statistics.credit(of[a] - of[b]) for a, b in drawn] for name, of in values.items()}
     order = sorted(credits, key=lambda name: -math.fsum(credits[name]))
+    leader = next(name for name in order if name != LENGTH)
     models: list[dict[str, Any]] = [
         {"model": name, "match_rate": rate(credits[name], prompts, settings, clustered=settings.pairs == "all")}
-        | ({"behind": compare(credits[name], credits[order[0]], prompts, seed=settings.seed)} if place else {})
-        for place, name in enumerate(order)
+        | ({} if name == leader else {"behind": compare(credits[name], credits[leader], prompts, seed=settings.seed)})
+        for name in order
     ]
-    _tell_apart([model["behind"] for model in models[1:]])
+    behind = [model["behind"] for model in models if model["model"] != leader]
+    _tell_apart(behind)
+    is_best = all(found["told_apart"] and found["difference"]["value"] > 0 for found in behind)
     return {
         "models": models,
-        "best": order[0] if all(model["behind"]["told_apart"] for model in models[1:]) else None,
+        "leader": leader,
+        "best": leader if is_best else None,
         "num_pairs": len(drawn),
         "num_ties": num_ties,
         "num_responses": len(rows),

@@ -1,11 +1,13 @@
 """A comparison of models as people read it: ensembles beside their members, rows of a table, one sentence."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from rm_assets.core import statistics
-from rm_assets.core.comparison import compare_models, ensemble
+from rm_assets.core.comparison import LENGTH, compare_models, ensemble
 from rm_assets.core.evaluation.pairs import draw_pairs
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import ProxyReward
@@ -53,18 +55,25 @@ def _ensemble(
 
 
 def conclusion(found: Mapping[str, Any]) -> str:
-    """One sentence: the best model, or from which others the leader is not told apart and what would tell."""
-    leader, *others = found["models"]
+    """The best model, or from which others the leader is not told apart and what would tell; and whether length is ahead."""
+    leader, behind = (
+        found["leader"],
+        {m["model"]: m["behind"] for m in found["models"] if m["model"] != found["leader"]},
+    )
     if found["best"]:
-        return f"{leader['model']} is the best: significantly better than each other on the same {leader['match_rate']['n']:,} pairs."
-    near = [model for model in others if not model["behind"]["told_apart"]]
-    more = [model["behind"]["more_pairs"] for model in near]
-    names = ", ".join(model["model"] for model in near)
-    if None in more:
-        remedy = "on these pairs they are equally good"
-    else:
-        remedy = f"about {max(more):,} more test pairs would, if the differences are what they seem"
-    return f"{leader['model']} leads, but is not told apart from {names}: {remedy}."
+        return f"{leader} is the best: significantly better than each other on the same {found['num_pairs']:,} pairs."
+    near = {name: each["more_pairs"] for name, each in behind.items() if not each["told_apart"]}
+    said = []
+    if near:
+        more = [number for number in near.values() if number is not None]
+        remedy = f"about {max(more):,} more test pairs would" if more else "they are equally often right"
+        said.append(f"{leader} leads, but is not told apart from {', '.join(near)}: {remedy}.")
+    elif len(behind) > 1:
+        said.append(f"{leader} is significantly better than each other model.")
+    length = behind[LENGTH]
+    if length["told_apart"] and length["difference"]["value"] < 0:
+        said.append(f"Length alone ({LENGTH}) is significantly better than {leader}.")
+    return " ".join(said)
 
 
 def disagreement_texts(found: Mapping[str, Any]) -> list[str]:
@@ -120,3 +129,13 @@ def flat_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         for model in found["models"]
         for match, behind in [(model["match_rate"], model.get("behind"))]
     ]
+
+
+def as_csv(found: Mapping[str, Any]) -> str:
+    """The rows of the table as CSV."""
+    text = io.StringIO()
+    rows = flat_rows(found)
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

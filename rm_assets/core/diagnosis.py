@@ -116,7 +116,9 @@ def _baseline_signs(report: Mapping[str, Any]) -> list[dict[str, str]]:
             f"(n = {match['n']}), is not above 50 %"
         )
         remedy = (
-            "look at the accuracy on training pairs: if it is high the model does not generalize, else it did not learn"
+            "see in its model card what it was made for, and which chat template it was trained with"
+            if is_existing(report)
+            else "look at the accuracy on training pairs: if it is high the model does not generalize, else it did not learn"
         )
         signs.append(_sign("problem", "not shown to be better than chance", evidence, remedy))
     for feature in ("length", "format"):

@@ -51,6 +51,12 @@ class Judged:
     report: dict[str, Any]
 
 
+def load_first(name: str) -> Recipe:
+    """The recipe, or its first seed: test responses and gold rewards are the same for all. Raises: RecipeError."""
+    book = recipe_book()
+    return book.load(next((key for key in book.partition_keys() if key.partition("@")[0] == name), name))
+
+
 def gold_of(store: Store, on: Recipe) -> Manifest:
     """The gold rewards that models are judged by. Raises: StoreError STORE_002 if they are not made."""
     fix = f"run `rm-assets run {on.name} --select '*gold_rewards'`"

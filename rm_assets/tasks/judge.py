@@ -30,7 +30,6 @@ def judge(request: dict[str, Any], reporter: LineReporter) -> None:
         read_benchmark(section)
     with store.device(reporter.log):
         for place, model in enumerate(request["models"]):
-            reporter.log(f"judging {model['name']}")
             scorer = KeptScorer(
                 store.home, ModelRef.model_validate(model["model"]), model["weights"],
                 max_length=model["max_length"], execution=recipe.execution, reporter=reporter,
@@ -43,6 +42,7 @@ def judge(request: dict[str, Any], reporter: LineReporter) -> None:
                 canaries=[], training=training, benchmarks=benchmarks,
             )  # fmt: skip
             report |= tested.counts | {"max_length": scorer.max_length, "num_scored": scorer.num_scored}
+            reporter.log(f"{model['name']}: {scorer.num_scored:,} rewards computed, the others were kept from before")
             folder = Path(request["folder"])
             write_table(folder / f"{place}.parquet", ProxyReward, map(proxy_reward, tested.responses))
             write_json(folder / f"{place}.json", report)

@@ -99,9 +99,16 @@ def test_the_best_model_is_named_only_if_it_is_significantly_better() -> None:
     assert compare_models({"bad": bad, "good": good}, EvaluationSection())["best"] == "good"
 
 
-def test_length_alone_can_lead() -> None:
-    found = compare_models({"bad": rows(lambda p, side: side if p < 30 else -side, longer=True)}, EvaluationSection())
-    assert found["best"] == LENGTH
+def test_length_alone_can_be_ahead_of_the_leader_and_is_never_the_best() -> None:
+    fair = rows(lambda p, side: side if p < 40 else -side, longer=True)
+    bad = rows(lambda p, side: side if p < 30 else -side, longer=True)
+    found = compare_models({"bad": bad, "fair": fair}, EvaluationSection())
+    assert [model["model"] for model in found["models"]] == [LENGTH, "fair", "bad"]
+    assert (found["leader"], found["best"]) == ("fair", None)
+    ahead, behind = found["models"][0]["behind"], found["models"][2]["behind"]
+    assert ahead["difference"]["value"] == pytest.approx(-1 / 3) and ahead["told_apart"]
+    # Ten pairs apart, all for the better one: 2 / 2**10, the larger of two p-values and so as it is by Holm.
+    assert behind["p_value"] == behind["adjusted_p_value"] == 2 / 2**10 and behind["told_apart"]
 
 
 def test_models_are_compared_on_the_responses_that_all_have() -> None:
