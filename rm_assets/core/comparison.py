@@ -89,7 +89,8 @@ def _tell_apart(behind: Sequence[dict[str, Any]]) -> None:
 def compare(first: Sequence[float], second: Sequence[float], prompts: Sequence[str], *, seed: int) -> dict[str, Any]:
     """The second model beside the first: credits in {0, 0.5, 1} for the same pairs, in one order.
 
-    `difference` is the second's match rate minus the first's with its 95 % interval (bootstrap over prompts). `p_value` is
+    `difference` is the second's match rate minus the first's with its 95 % interval (bootstrap over prompts; where no pair
+    tells the two apart, Wilson's bound on the share of prompts that could). `p_value` is
     that of McNemar's exact test, None where a prompt has several pairs. `significant` follows the p-value where there is
     one, else the interval. `pairs_needed` is how many pairs would show a difference of this size with 80 % probability
     (None without a difference), `more_pairs` how many are missing.
@@ -102,6 +103,9 @@ def compare(first: Sequence[float], second: Sequence[float], prompts: Sequence[s
         )
     gains = [after - before for before, after in zip(first, second, strict=True)]
     low, high = statistics.bootstrap_interval(gains, prompts, seed=seed, bounds=(-1.0, 1.0))
+    if not any(gains):  # nothing to resample: no larger share of prompts than this tells the two apart
+        high = statistics.wilson_interval(0, len(set(prompts)))[1]
+        low = -high
     num_better, num_worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     p_value = mcnemar(num_better, num_worse) if len(set(prompts)) == len(prompts) else None
     value = math.fsum(gains) / len(gains)

@@ -41,7 +41,9 @@ def _ensemble(
     values = [[table[row.response_id].reward for row in common] for table in tables]
     found = ensemble(values)
     made = {
-        f"{name}, {kind} of {len(members)}": [replace(row, reward=r) for row, r in zip(common, found[key], strict=True)]
+        f"{name} ({kind} of {len(members)})": [
+            replace(row, reward=r) for row, r in zip(common, found[key], strict=True)
+        ]
         for key, kind in KINDS.items()
     }
     pairs, _ = draw_pairs(common, settings)

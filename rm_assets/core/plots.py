@@ -166,7 +166,7 @@ def best_of_n_curve(found: Mapping[str, Any]) -> bytes:
 def forest(found: Mapping[str, Any], *, length: str) -> bytes:
     """Match rates of compared models with their intervals, best on top; the model named `length` is a line through all."""
     models = [model for model in found["models"] if model["model"] != length]
-    figure = _figure(7.6, 1.5 + 0.34 * max(2, len(models)))
+    figure = _figure(7.6, 1.6 + 0.34 * max(2, len(models)))
     axes = figure.subplots()
     rates = [model["match_rate"] for model in models]
     values = [rate["value"] for rate in rates]
@@ -174,7 +174,7 @@ def forest(found: Mapping[str, Any], *, length: str) -> bytes:
     places = range(len(models))
     told = ["behind" in model and model["behind"]["told_apart"] for model in models]
     axes.errorbar(values, places, xerr=spans, fmt="none", ecolor=CHOSEN, elinewidth=1.6, capsize=2.5)
-    for kind, name in ((False, "leads, or is not told apart from what leads"), (True, "behind the leader")):
+    for kind, name in ((False, "leads, or not told apart from what leads"), (True, "behind the leader")):
         shown = [(value, place) for value, place, is_told in zip(values, places, told, strict=True) if is_told == kind]
         if shown:
             face = "white" if kind else CHOSEN
@@ -189,13 +189,13 @@ def forest(found: Mapping[str, Any], *, length: str) -> bytes:
             )
     alone = next((model["match_rate"]["value"] for model in found["models"] if model["model"] == length), None)
     if alone is not None:
-        axes.axvline(alone, color=REJECTED, linewidth=1.4, linestyle="--", label=f"length alone ({length})")
+        axes.axvline(alone, color=REJECTED, linewidth=1.4, linestyle="--", label="length alone")
     axes.set_yticks(places, [_label(model["model"], 44) for model in models], parse_math=False)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    _title(axes, f"Match rate with gold on the same {found['num_pairs']:,} test pairs", "95 % interval", "", pad=24)
+    _title(axes, f"Match rate with gold on the same {found['num_pairs']:,} test pairs", "95 % interval", "")
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=8)
     return _png(figure)
 
 

@@ -41,6 +41,8 @@ def test_equal_models_need_no_number_of_pairs() -> None:
         None,
         None,
     )
+    # Wilson's bound for none of two prompts: z² / (n + z²).
+    assert found["difference"]["high"] == -found["difference"]["low"] == pytest.approx(3.8415 / 5.8415, abs=1e-4)
 
 
 def test_pairs_of_one_prompt_are_no_independent_evidence() -> None:
