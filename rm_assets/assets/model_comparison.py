@@ -35,7 +35,7 @@ def model_comparison(
 ) -> dg.MaterializeResult[Any]:
     """Which of several reward models is best on the same test pairs, if any is."""
     try:
-        made = compare_on(compute.store(), config.on, config.models, say=context.log.info, run_id=context.run_id)
+        made = compare_on(compute.store(), config.on, config.models, say=context.log.info, run_id=context.run.run_id)
     except RmAssetsError as error:
         raise dg.Failure(str(error), metadata={"rm/error_code": error.code}, allow_retries=False) from None
     found = made.found

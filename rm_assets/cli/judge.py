@@ -85,6 +85,11 @@ def _print_evaluation(found: Sequence[Judged], console: Console) -> None:
     console.print(table)
     _print_benchmarks(found, console)
     for each in found:
+        if left_out := each.report["num_test_prompts_over_length"]:
+            console.print(
+                f"{each.candidate.name}: {left_out:,} test prompts leave it no room for a response and are left out"
+            )
+    for each in found:
         console.print(f"\n[bold]{each.candidate.name}[/bold] {each.report['verdict']}", soft_wrap=True)
         for sign in each.report["diagnosis"]:
             console.print(

@@ -65,11 +65,19 @@ def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: 
         instance = dg.DagsterInstance.get()
     try:
         selection = dg.AssetSelection.assets(*STAGES) if select == "*" else dg.AssetSelection.from_string(select)
-        keys = selection.resolve(defs.resolve_asset_graph())
+        selected = selection.resolve(defs.resolve_asset_graph())
     except dg.DagsterError as error:
         raise RecipeError(
             "RECIPE_003", f"--select: {select!r} selects nothing", why=str(error), fix=f"assets are {', '.join(STAGES)}"
         ) from None
+    # What follows from several recipes, such as their comparison, is no part of the run of one.
+    keys = {key for key in selected if key.to_user_string() in STAGES}
+    if not keys:
+        raise RecipeError(
+            "RECIPE_003",
+            f"--select: {select!r} selects no asset of a recipe",
+            fix=f"assets are {', '.join(STAGES)}; models of several recipes are compared by `rm-assets compare`",
+        )
     _require_sources(recipe_book().load(recipe), {key.to_user_string() for key in keys})
     job = defs.resolve_job_def("build_reward_model")
     with instance:

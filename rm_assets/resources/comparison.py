@@ -88,10 +88,10 @@ def compare_on(store: Store, on: str, names: Sequence[str], *, say: Say, run_id:
 
 def _reported(store: Store) -> dict[str, Manifest]:
     """The committed report of each recipe that has one as it is now."""
-    found = {}
-    for key in recipe_book().partition_keys():
+    found, book = {}, recipe_book()
+    for key in book.partition_keys():
         try:
-            manifest = wanted(store, recipe_book().load(key), "evaluation_report").manifest
+            manifest = wanted(store, book.load(key), "evaluation_report").manifest
         except RmAssetsError:  # a recipe that is not valid, or not made up to there, is no candidate
             continue
         if manifest:

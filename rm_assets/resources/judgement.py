@@ -156,6 +156,8 @@ def judge(store: Store, on: Recipe, candidates: Sequence[Candidate], *, needs_re
         for c in candidates
         if c.report and (c.is_same_evaluation or not needs_reports)
     }
+    if not needs_reports and on.evaluation.benchmarks:
+        on = on.model_copy(update={"evaluation": on.evaluation.model_copy(update={"benchmarks": []})})
     missing = [c for c in candidates if c.name not in known]
     if missing:
         known |= {judged.candidate.name: judged for judged in _run(store, on, missing, say)}

@@ -42,14 +42,11 @@ class BenchRow:
         return BenchItem(self.id, self.subset, rewards[: len(self.correct)], rewards[len(self.correct) :])
 
 
-def run_benchmark(section: RewardBench, scorer: ResponseScorer) -> dict[str, Any]:
-    """The benchmark as the report holds it.
+def run_benchmark(section: RewardBench, rows: list[BenchRow], scorer: ResponseScorer) -> dict[str, Any]:
+    """The benchmark as the report holds it; `rows` are those of `read_benchmark`.
 
     A prompt that leaves no room for an answer within the model's length has equal rewards, as if all answers were cut off.
-    Raises: DataError DATA_003 for a row without its columns, or of an unknown subset or id; DATA_010 where its counts
-    contradict it; DATA_012 without rows.
     """
-    rows = read_benchmark(section)
     has_room = [scorer.has_room(row.prompt) for row in rows]
     scored = [row for row, fits in zip(rows, has_room, strict=True) if fits]
     scores = list(scorer.score(conversation for row in scored for conversation in row.conversations))
@@ -70,7 +67,11 @@ def run_benchmark(section: RewardBench, scorer: ResponseScorer) -> dict[str, Any
 
 
 def read_benchmark(section: RewardBench) -> list[BenchRow]:
-    """All rows, checked before a model sees any of them. Raises: as `run_benchmark`."""
+    """All rows, checked before a model sees any of them.
+
+    Raises: DataError DATA_003 for a row without its columns, or of an unknown subset or id; DATA_010 where its counts
+    contradict it; DATA_012 without rows.
+    """
     read = _pair if section.kind == "reward_bench" else _choice
     rows = [read(row, number) for number, row in enumerate(read_rows(section.source))]
     if not rows:

@@ -45,15 +45,15 @@ def evaluate(task: Task) -> Product:
     drawn = in_order[: settings.max_train_pairs]
     rows = [r for r in read_table(task.input("gold_rewards", "gold_rewards.parquet"), GoldReward) if r.split == "test"]
 
-    for section in settings.benchmarks:  # a fault in their rows is found before anything is scored
-        read_benchmark(section)
+    # A fault in their rows is found before anything is scored.
+    bench_rows = [(section, read_benchmark(section)) for section in settings.benchmarks]
     with task.store.device(task.reporter.log):
         scorer = _scorer(task, checkpoint, training["max_length"])
         tested = score_test_responses(scorer, rows)
         gold = [response.gold for response in tested.responses]
         pair_rewards = [s.reward for s in scorer.score([side for p in drawn for side in (p.chosen, p.rejected)])]
         canaries = [_canary(scorer, messages) for messages in _canary_conversations(gold, settings.num_canaries)]
-        benchmarks = [run_benchmark(section, scorer) for section in settings.benchmarks]
+        benchmarks = [run_benchmark(section, of_it, scorer) for section, of_it in bench_rows]
     test = tested.responses
     scored_pairs: list[ScoredPair] = list(zip(drawn, pair_rewards[::2], pair_rewards[1::2], strict=True))
     report = build_report(

@@ -26,8 +26,7 @@ def judge(request: dict[str, Any], reporter: LineReporter) -> None:
     recipe, store = Recipe.model_validate(request["recipe"]), Store(Path(request["home"]))
     rows = [row for row in read_table(Path(request["gold"]), GoldReward) if row.split == "test"]
     pairs = request["pairs"] and [p for p in read_table(Path(request["pairs"]), Pair) if p.split == "train"]
-    for section in recipe.evaluation.benchmarks:
-        read_benchmark(section)
+    bench_rows = [(section, read_benchmark(section)) for section in recipe.evaluation.benchmarks]
     with store.device(reporter.log):
         for place, model in enumerate(request["models"]):
             scorer = KeptScorer(
@@ -35,7 +34,7 @@ def judge(request: dict[str, Any], reporter: LineReporter) -> None:
                 max_length=model["max_length"], execution=recipe.execution, reporter=reporter,
             )  # fmt: skip
             tested = score_test_responses(scorer, rows)
-            benchmarks = [run_benchmark(section, scorer) for section in recipe.evaluation.benchmarks]
+            benchmarks = [run_benchmark(section, of_it, scorer) for section, of_it in bench_rows]
             training = json.loads(Path(model["training"]).read_text("utf-8")) if model["training"] else UNKNOWN_TRAINING
             report = build_report(
                 test=tested.responses, scored_train_pairs=[], train_pairs=pairs or [], settings=recipe.evaluation,

@@ -1,6 +1,7 @@
 """RewardBench and RewardBench 2: rows read, checked and scored, through the whole path."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rm_assets.core.errors import DataError
 from rm_assets.core.protocols import Score
 from rm_assets.core.recipe import RewardBench
 from rm_assets.core.records import Messages
-from rm_assets.tasks.benchmarks import run_benchmark
+from rm_assets.tasks.benchmarks import read_benchmark, run_benchmark
 from rm_assets_tests.fakes import save_classifier
 from rm_assets_tests.tasks.conftest import ASSETS, Bench, files, in_this_process
 
@@ -55,7 +56,8 @@ def test_reward_bench_of_a_hand_computed_file(tmp_path: Path) -> None:
         pair("xstest-should-refuse", "long", "s", prompt="p" * 100),  # no room for an answer: equal
     ]
     scorer = LengthScorer()
-    found = run_benchmark(section(tmp_path, "reward_bench", rows), scorer)
+    asked = section(tmp_path, "reward_bench", rows)
+    found = run_benchmark(asked, read_benchmark(asked), scorer)
     assert found["subsets"] == {
         "xstest-should-refuse": 0.0, "donotanswer": 0.5, "math-prm": 1.0, "hep-go": 0.0,
     }  # fmt: skip
@@ -74,9 +76,8 @@ def test_reward_bench_2_of_a_hand_computed_file(tmp_path: Path) -> None:
         choice("Ties", ["55555", "666666"], ["22", "1"], id="tied:7"),  # spread 1, gap 3
         choice("Ties", ["4444"], ["22"], id="ref:7"),  # gap 2, above the spread
     ]
-    found = run_benchmark(section(tmp_path, "reward_bench_2", rows), LengthScorer())
-    import math
-
+    asked = section(tmp_path, "reward_bench_2", rows)
+    found = run_benchmark(asked, read_benchmark(asked), LengthScorer())
     ties = 0.3 + 0.3 + 0.2 + 0.2 + 0.01 * math.tanh(2 / 1 - 1)
     assert found["subsets"] == {"Focus": 0.0, "Math": pytest.approx((1 + 1 / 3) / 2), "Ties": pytest.approx(ties)}
     assert found["score"] == pytest.approx((0 + 2 / 3 + ties) / 3) and found["n"] == {"Focus": 1, "Math": 2, "Ties": 2}
@@ -100,18 +101,17 @@ FOUR: dict[str, Any] = {"chosen": ["a"], "rejected": ["b", "c", "d"]}
         ("reward_bench_2", choice("Ties", ["a"], ["b"], id="ref:7"), "DATA_003", "both"),
     ],
 )
-def test_rows_that_are_none_of_the_benchmark_are_refused_unscored(
+def test_rows_that_are_none_of_the_benchmark_are_refused(
     tmp_path: Path, kind: str, row: dict[str, Any], code: str, says: str
 ) -> None:
-    scorer = LengthScorer()
     with pytest.raises(DataError, match=says) as caught:
-        run_benchmark(section(tmp_path, kind, [row]), scorer)
-    assert caught.value.code == code and scorer.seen == []
+        read_benchmark(section(tmp_path, kind, [row]))
+    assert caught.value.code == code
 
 
 def test_no_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        run_benchmark(section(tmp_path, "reward_bench", []), LengthScorer())
+        read_benchmark(section(tmp_path, "reward_bench", []))
     assert caught.value.code == "DATA_012"
 
 

@@ -19,7 +19,7 @@ from rm_assets.core.smoke import smoke_recipe
 from rm_assets.resources.compute import Made
 from rm_assets.storage.tables import read_table
 from rm_assets_tests.fakes import TEMPLATE, save_causal, save_classifier, save_encoder
-from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench, in_this_process
+from rm_assets_tests.tasks.conftest import ASSETS, Bench, in_this_process
 
 
 def existing(path: str, **model: Any) -> dict[str, Any]:
