@@ -16,6 +16,7 @@ from rm_assets.assets.model_comparison import ComparisonConfig, model_comparison
 from rm_assets.cli.main import app
 from rm_assets.core.comparison import LENGTH
 from rm_assets.core.errors import ModelError, RmAssetsError, StoreError
+from rm_assets.core.recipe import ModelRef
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.executors.local import TaskEnd
 from rm_assets.resources import judgement
@@ -154,6 +155,29 @@ def test_what_cannot_be_judged_is_one_sentence_with_its_cure(
     assert isinstance(result.exception, error)
     with pytest.raises(error, match=says):
         raise result.exception
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("someone/model", {"hub_id": "someone/model"}),
+        ("someone/model@v1.0", {"hub_id": "someone/model", "revision": "v1.0"}),
+        ("someone/model@refs/pr/3", {"hub_id": "someone/model", "revision": "refs/pr/3"}),
+    ],
+)
+def test_a_model_on_the_hub_is_named_with_its_revision(
+    computed: list[str], bench: Bench, name: str, wanted: dict[str, str]
+) -> None:
+    recipe = RecipeBook(bench.folder / "recipes").load("other")
+    (candidate,) = judgement.find_models(Store(bench.home), recipe, [name], max_length=77)
+    assert candidate.model == ModelRef(**wanted) and candidate.max_length == 77
+
+
+@pytest.mark.parametrize("name", ["./someone/model", "/someone/model", "~/model", "a/b/c", "model"])
+def test_a_folder_that_is_not_there_is_no_model_on_the_hub(computed: list[str], bench: Bench, name: str) -> None:
+    recipe = RecipeBook(bench.folder / "recipes").load("other")
+    with pytest.raises(ModelError, match="no recipe, no folder"):
+        judgement.find_models(Store(bench.home), recipe, [name])
 
 
 def test_the_asset_compares_all_recipes_of_the_newest_report_and_commits_once(
