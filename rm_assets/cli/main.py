@@ -225,10 +225,10 @@ def plan(
 
 ON = typer.Option("--on", metavar="RECIPE", help="The recipe whose test responses and gold rewards decide.")
 MODELS = typer.Argument(
-    metavar="MODEL...", help="Recipes, checkpoint or release folders, OWNER/NAME[@REVISION] on the Hub."
+    metavar="MODEL...", help="Recipes, checkpoint or release folders, OWNER/NAME or OWNER/NAME@REVISION on the Hub."
 )
 MAX_LENGTH = typer.Option(
-    min=2, help="Tokens that a model reads which does not say so itself; as the recipe if not given."
+    min=2, help="Longest text in tokens for a model that does not say so itself; without it the recipe's."
 )
 
 

@@ -35,11 +35,8 @@ def is_existing(report: Mapping[str, Any]) -> bool:
 def _of_existing(sign: dict[str, str]) -> dict[str, str]:
     """Settings of a training are no remedy for a model that was not trained here, unless somebody goes on from it."""
     speaks_of_training = "training." in sign["remedy"] or "train on" in sign["remedy"]
-    return (
-        sign | {"remedy": f"in a training that starts from this model: {sign['remedy']}"}
-        if speaks_of_training
-        else sign
-    )
+    where = " (in a training that starts from this model)" if speaks_of_training else ""
+    return sign | {"remedy": sign["remedy"] + where}
 
 
 def _unknown_training() -> list[dict[str, str]]:

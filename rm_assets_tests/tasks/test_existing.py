@@ -13,6 +13,7 @@ from rm_assets.checks.data import CHECKS_OF_TRAINING, TABLE_CHECKS
 from rm_assets.core.errors import ModelError, PlanError, RecipeError
 from rm_assets.core.protocols import QuietReporter
 from rm_assets.core.recipe import ModelRef
+from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.recipe_plan import training_of
 from rm_assets.core.records import ProxyReward, response_messages
 from rm_assets.core.smoke import smoke_recipe
@@ -69,7 +70,7 @@ def test_the_report_says_that_the_training_is_not_known(bench: Bench) -> None:
     signs = {sign["sign"]: sign for sign in report["diagnosis"]}
     assert "what it was trained on is not known" in signs and "few training pairs" not in signs
     remedies = [sign["remedy"] for sign in report["diagnosis"] if "training." in sign["remedy"]]
-    assert all(remedy.startswith("in a training that starts from this model: ") for remedy in remedies)
+    assert all(remedy.endswith(" (in a training that starts from this model)") for remedy in remedies)
     markdown, html = ((made.folder / f"report.{kind}").read_text("utf-8") for kind in ("md", "html"))
     assert "## Training" not in markdown and "on training pairs" not in html
     assert "training_curve.png" not in made.manifest.plots
@@ -126,8 +127,6 @@ def test_an_existing_model_takes_the_place_of_all_training_keys_of_an_extended_r
     bench.recipe()
     extending = bench.folder / "recipes" / "extending.yaml"
     extending.write_text("extends: toy\ntraining: {kind: existing, model: {path: rm}}\n")
-    from rm_assets.core.recipe_files import RecipeBook
-
     assert RecipeBook(bench.folder / "recipes", {}).load("extending").training.kind == "existing"
 
 
