@@ -105,6 +105,29 @@ def test_a_copy_of_an_evaluated_model_gets_the_report_of_its_recipe(computed: li
         assert json.dumps(by_name["rm1"][key]) == json.dumps(by_name["other"][key]), key
 
 
+def test_accuracy_on_training_pairs_is_known_of_models_with_an_earlier_report(
+    computed: list[str], bench: Bench, tmp_path: Path
+) -> None:
+    # A release as our own training leaves one: its summary of the training and its report lie beside the weights.
+    release = save_classifier(tmp_path / "release", seed=7)
+    accuracy = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
+    summary = {
+        "max_length": 60,
+        "final_loss": 0.9,
+        "history": [],
+        "validation_accuracy": 0.25,
+        "num_pairs": {"trained": 5000},
+    }
+    (release / "rm_assets.json").write_text(json.dumps(summary))
+    (release / "report.json").write_text(json.dumps({"train_accuracy": accuracy}))
+    (model,) = found("evaluate", str(release), "--on", "other")["models"]
+    report = model["report"]
+    assert (report["train_accuracy"], report["validation_accuracy"]["value"]) == (accuracy, 0.25)
+    signs = [sign["sign"] for sign in report["diagnosis"]]
+    assert "training failed" in signs and "the loss has hardly fallen" in signs
+    assert "what it was trained on is not known" not in signs and "few training pairs" not in signs
+
+
 def test_evaluate_prints_a_row_and_a_diagnosis_for_each_model(computed: list[str], bench: Bench) -> None:
     (bench.folder / "recipes" / "bench.jsonl").write_text(
         json.dumps({"prompt": "p", "chosen": "a", "rejected": "a", "subset": "donotanswer"}) + "\n"

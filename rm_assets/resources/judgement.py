@@ -30,7 +30,8 @@ Say = Callable[[str], None]
 class Candidate:
     """A model as it was named. `recipe` is the name without a seed where it comes from a recipe, else None.
 
-    `report` is the folder of a committed report on the very test responses, where there is one.
+    `report` is the folder of a committed report on the very test responses, `earlier_report` the report.json of whatever it
+    was evaluated on, where there is one.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Candidate:
     training: Path | None = None
     recipe: str | None = None
     report: Path | None = None
+    earlier_report: Path | None = None
     is_same_evaluation: bool = False
 
 
@@ -103,11 +105,13 @@ def _of_recipe(store: Store, recipe: Recipe, gold: Manifest, settings: dict[str,
         raise _no_model(recipe)
     checkpoint = store.folder("reward_model", model.digest) / "checkpoint"
     report = wanted(store, recipe, "evaluation_report")
+    folder = store.folder("evaluation_report", report.digest)
     is_same = report.manifest is not None and report.inputs["gold_rewards"].data_version == gold.data_version
     return Candidate(
         recipe.name, ModelRef(path=str(checkpoint)), _max_length(checkpoint) or recipe.training.max_length,
         training=checkpoint / TRAINING_FILE, recipe=recipe.name.partition("@")[0],
-        report=store.folder("evaluation_report", report.digest) if is_same else None,
+        report=folder if is_same else None,
+        earlier_report=folder / "report.json" if report.manifest else None,
         is_same_evaluation=is_same and report.settings == settings,
     )  # fmt: skip
 
@@ -123,13 +127,12 @@ def _of_checkpoint(name: str, max_length: int) -> Candidate:
     folder, hub = Path(name).expanduser(), HUB_NAME.match(name)
     if (folder / "config.json").is_file():
         path = folder.resolve()
-        training = path / TRAINING_FILE
+        training, report = (path / TRAINING_FILE, path / "report.json")
+        is_ours = training.is_file()
         return Candidate(
-            name,
-            ModelRef(path=str(path)),
-            _max_length(path) or max_length,
-            training=training if training.is_file() else None,
-        )
+            name, ModelRef(path=str(path)), _max_length(path) or max_length, training=training if is_ours else None,
+            earlier_report=report if is_ours and report.is_file() else None,
+        )  # fmt: skip
     if hub and not folder.exists():
         return Candidate(name, ModelRef(hub_id=hub["hub_id"], revision=hub["revision"]), max_length)
     raise ModelError(
@@ -186,6 +189,7 @@ def _run(store: Store, on: Recipe, candidates: Sequence[Candidate], say: Say) ->
                 "name": c.name, "model": c.model.model_dump(mode="json"), "max_length": c.max_length,
                 "weights": fingerprints.of(c.model.path) if c.model.path else None,
                 "training": str(c.training) if c.training else None,
+                "train_accuracy": _read(c.earlier_report)["train_accuracy"] if c.earlier_report else None,
             }
             for c in candidates
         ]  # fmt: skip

@@ -21,7 +21,7 @@ UNKNOWN_TRAINING = {"kind": "existing", "history": []}
 def judge(request: dict[str, Any], reporter: LineReporter) -> None:
     """Writes a table of rewards and a report for each model into the request's folder, named by its place.
 
-    The report is that of an evaluation without training pairs and canaries.
+    The report is that of an evaluation without canaries; accuracy on training pairs is that of an earlier report, if any.
     """
     recipe, store = Recipe.model_validate(request["recipe"]), Store(Path(request["home"]))
     rows = [row for row in read_table(Path(request["gold"]), GoldReward) if row.split == "test"]
@@ -38,7 +38,7 @@ def judge(request: dict[str, Any], reporter: LineReporter) -> None:
             training = json.loads(Path(model["training"]).read_text("utf-8")) if model["training"] else UNKNOWN_TRAINING
             report = build_report(
                 test=tested.responses, scored_train_pairs=[], train_pairs=pairs or [], settings=recipe.evaluation,
-                canaries=[], training=training, benchmarks=benchmarks,
+                canaries=[], training=training, benchmarks=benchmarks, train_accuracy=model["train_accuracy"],
             )  # fmt: skip
             report |= tested.counts | {"max_length": scorer.max_length, "num_scored": scorer.num_scored}
             reporter.log(f"{model['name']}: {scorer.num_scored:,} rewards computed, the others were kept from before")
