@@ -6,6 +6,7 @@ from rm_assets.assets.evaluation_report import evaluation_report
 from rm_assets.assets.gold_rewards import gold_rewards
 from rm_assets.assets.hub_release import hub_release
 from rm_assets.assets.implicit_pairs import implicit_pairs
+from rm_assets.assets.model_comparison import model_comparison
 from rm_assets.assets.prompts import prompts
 from rm_assets.assets.reward_model import reward_model
 from rm_assets.assets.sampled_responses import sampled_responses
@@ -17,7 +18,16 @@ from rm_assets.resources.compute import Compute
 from rm_assets.resources.console import plain
 
 defs = dg.Definitions(
-    assets=[prompts, sampled_responses, gold_rewards, implicit_pairs, reward_model, evaluation_report, hub_release],
+    assets=[
+        prompts,
+        sampled_responses,
+        gold_rewards,
+        implicit_pairs,
+        reward_model,
+        evaluation_report,
+        hub_release,
+        model_comparison,
+    ],
     asset_checks=[
         *table_checks,
         input_checks,

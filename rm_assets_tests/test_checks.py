@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rm_assets_tests.fakes import BOS_TEMPLATE, save_causal
+from rm_assets_tests.fakes import BOS_TEMPLATE, save_causal, save_classifier
 from rm_assets_tests.tasks.conftest import TOY, Bench
 
 
@@ -67,6 +67,18 @@ def test_a_base_that_would_read_the_start_token_twice_is_named_before_anything_i
     assert said in done.stdout
     assert done.stdout.count("error: implicit_pairs") == 1
     assert made(bench) == {"prompts", "sampled_responses", "gold_rewards", "implicit_pairs"}
+
+
+@pytest.mark.slow
+def test_checks_of_a_training_that_is_not_known_pass_and_say_so(bench: Bench) -> None:
+    save_classifier(bench.folder / "recipes" / "rm")
+    training = {"kind": "existing", "model": {"path": "rm"}, "max_length": 60}
+    done = run(bench, {"responses_are_not_empty": {"severity": "off"}}, select="*reward_model", training=training)
+    assert done.returncode == 0, done.stderr
+    # Eight pairs in which the longer is better would be two warnings of a training.
+    assert "enough_pairs" not in done.stdout and "length_does_not_decide" not in done.stdout
+    assert "training_pairs_add_up" not in done.stdout and "evaluation_is_not_trained_on" not in done.stdout
+    assert "reward_model" in made(bench)
 
 
 def test_prompts_that_grew_since_the_version_before_are_a_warning(bench: Bench) -> None:

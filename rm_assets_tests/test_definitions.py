@@ -7,6 +7,7 @@ import dagster as dg
 
 from rm_assets.core.stages import STAGES
 from rm_assets.definitions import defs
+from rm_assets.resources.comparison import VERSION
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "jax", "wandb", "ray", "pandas", "scipy", "matplotlib")
 
@@ -21,6 +22,7 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
         "reward_model",
         "evaluation_report",
         "hub_release",
+        "model_comparison",
     ]
     assert sorted((key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys) == [
         ("evaluation_report", "better_than_length"),
@@ -74,15 +76,24 @@ def test_dagsters_edges_are_the_inputs_of_the_stages() -> None:
         key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys}
         for key in graph.get_all_asset_keys()
     }
-    assert edges == {asset: set(stage.inputs) for asset, stage in STAGES.items()}
+    comparison = {"model_comparison": {"evaluation_report"}}
+    assert edges == {asset: set(stage.inputs) for asset, stage in STAGES.items()} | comparison
 
 
 def test_every_asset_has_an_owner_a_kind_a_group_and_a_description() -> None:
     for spec in defs.resolve_all_asset_specs():
         assert spec.owners and spec.kinds and spec.description, spec.key
         assert spec.group_name == "reward_modeling"  # one group, so that the UI shows the whole lineage at once
+        if spec.key.to_user_string() == "model_comparison":  # of several recipes, so of none
+            assert spec.partitions_def is None and spec.code_version == str(VERSION)
+            continue
         assert spec.code_version == str(STAGES[spec.key.to_user_string()].version)
         assert isinstance(spec.partitions_def, dg.StaticPartitionsDefinition)
+
+
+def test_the_job_of_one_recipe_leaves_the_comparison_of_several_alone() -> None:
+    job = defs.resolve_job_def("build_reward_model")
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == set(STAGES)
 
 
 def test_loading_the_definitions_imports_nothing_heavy_and_takes_at_most_two_seconds() -> None:

@@ -25,6 +25,8 @@ ASSETS = {
 }
 """By what a check calls its table."""
 TABLE_CHECKS = {**SPLIT_CHECKS, **DATA_CHECKS, **DRIFT_CHECKS, **TRAINING_CHECKS}
+CHECKS_OF_TRAINING = ("enough_pairs", "length_does_not_decide", "training_pairs_add_up", "evaluation_is_not_trained_on")
+"""What they look at is known only of a model that the recipe trains."""
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
 
@@ -34,6 +36,12 @@ def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:
         settings = getattr(recipe.checks, name)
         if settings.severity == "off":
             return check_result(Finding(True, "turned off by the recipe"))
+        if recipe.training.kind == "existing" and name in CHECKS_OF_TRAINING:
+            return check_result(
+                Finding(
+                    True, "not known: the recipe takes an existing model, and what it was trained on is not known here"
+                )
+            )
         want = wanted(store, recipe, check.asset)
         limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
         finding = check.find(*(check_input(store, recipe, want, source) for source in check.reads), *limit)

@@ -223,6 +223,47 @@ def plan(
         planner.print_recipe_plan(recipe, model_config=model_config, probe=given, as_json=as_json)
 
 
+ON = typer.Option("--on", metavar="RECIPE", help="The recipe whose test responses and gold rewards decide.")
+MODELS = typer.Argument(
+    metavar="MODEL...", help="Recipes, checkpoint or release folders, OWNER/NAME or OWNER/NAME@REVISION on the Hub."
+)
+MAX_LENGTH = typer.Option(
+    min=2, help="Longest text in tokens for a model that does not say so itself; without it the recipe's."
+)
+
+
+@app.command()
+def evaluate(
+    models: Annotated[list[str], MODELS],
+    on: Annotated[str, ON],
+    reward_bench: Annotated[str | None, typer.Option(metavar="FILE|hub", help="Rows of RewardBench, too.")] = None,
+    reward_bench_2: Annotated[str | None, typer.Option(metavar="FILE|hub", help="Rows of RewardBench 2, too.")] = None,
+    max_length: Annotated[int | None, MAX_LENGTH] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each model's whole report.")] = False,
+) -> None:
+    """How far any reward models agree with a recipe's gold, each with a diagnosis in words. Makes no asset; rewards are kept."""
+    from rm_assets.cli import judge
+
+    given = {"reward_bench": reward_bench, "reward_bench_2": reward_bench_2}
+    benchmarks = {kind: where for kind, where in given.items() if where is not None}
+    judge.evaluate(models, on, benchmarks=benchmarks, max_length=max_length, as_json=as_json)
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], MODELS],
+    on: Annotated[str, ON],
+    max_length: Annotated[int | None, MAX_LENGTH] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table as CSV.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the match rates as a PNG.")] = None,
+) -> None:
+    """Which of several reward models is best on the same test pairs, if any is; of a recipe with seeds also their ensembles."""
+    from rm_assets.cli import judge
+
+    judge.compare(models, on, max_length=max_length, as_json=as_json, csv_file=csv_file, plot=plot)
+
+
 app.command()(score.score)
 app.command()(score.compare_responses)
 app.command()(score.interactive)

@@ -64,12 +64,20 @@ def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: 
         _point_dagster_home(console)
         instance = dg.DagsterInstance.get()
     try:
-        selection = dg.AssetSelection.all() if select == "*" else dg.AssetSelection.from_string(select)
-        keys = selection.resolve(defs.resolve_asset_graph())
+        selection = dg.AssetSelection.assets(*STAGES) if select == "*" else dg.AssetSelection.from_string(select)
+        selected = selection.resolve(defs.resolve_asset_graph())
     except dg.DagsterError as error:
         raise RecipeError(
             "RECIPE_003", f"--select: {select!r} selects nothing", why=str(error), fix=f"assets are {', '.join(STAGES)}"
         ) from None
+    # What follows from several recipes, such as their comparison, is no part of the run of one.
+    keys = {key for key in selected if key.to_user_string() in STAGES}
+    if not keys:
+        raise RecipeError(
+            "RECIPE_003",
+            f"--select: {select!r} selects no asset of a recipe",
+            fix=f"assets are {', '.join(STAGES)}; models of several recipes are compared by `rm-assets compare`",
+        )
     _require_sources(recipe_book().load(recipe), {key.to_user_string() for key in keys})
     job = defs.resolve_job_def("build_reward_model")
     with instance:
@@ -166,9 +174,10 @@ def _print_verdict(folder: Path, console: Console) -> None:
             f"  differ in {name}", f"{rate['value']:.3f}", f"{rate['low']:.3f} to {rate['high']:.3f}", str(rate["n"])
         )
     train = report["train_accuracy"]
-    table.add_row(
-        "training pairs", f"{train['value']:.3f}", f"{train['low']:.3f} to {train['high']:.3f}", str(train["n"])
-    )
+    if train["n"]:
+        table.add_row(
+            "training pairs", f"{train['value']:.3f}", f"{train['low']:.3f} to {train['high']:.3f}", str(train["n"])
+        )
     console.print(table)
     console.print(f"tie rate {match['tie_rate']:.3f} ({match['num_ties']} pairs with equal gold left out)")
     console.print(report["verdict"])

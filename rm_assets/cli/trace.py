@@ -50,7 +50,7 @@ class Trace:
     def print(self, console: Console) -> None:
         """For people, from what was asked for to where it came from."""
         if self.pair:
-            seen = {True: "trained on", False: "not trained on", None: "no model is made of it yet"}[
+            seen = {True: "trained on", False: "not trained on", None: "no model was trained here on such pairs yet"}[
                 self.was_trained_on
             ]
             console.print(f"[bold]pair[/bold] {self.pair.pair_id}: {self.pair.split}, {seen}", highlight=False)
@@ -98,7 +98,7 @@ def _maker(asset: str, settings: dict[str, Any]) -> str:
     if settings.get("kind") == "combined":
         return "; ".join(f"{part['name']}: {_maker(asset, part['gold'])}" for part in settings["scorers"])
     key = {"sampled_responses": "policy", "gold_rewards": "model", "reward_model": "base"}.get(asset, "")
-    found = settings.get(key)
+    found = settings.get("model" if settings.get("kind") == "existing" else key)
     if isinstance(found, dict):
         return (
             f"{found['hub_id']} at {found['revision'] or 'an unpinned revision'}"
@@ -169,7 +169,7 @@ def trace(assets: dict[str, Manifest], *, pair: str | None, response: str | None
             found = next((p for p in table("implicit_pairs", "pairs.parquet", Pair) if p.pair_id == pair), None)
         if found is None:
             raise _unknown("pair", pair)
-        if "reward_model" in assets:
+        if "reward_model" in assets and assets["reward_model"].settings.get("kind") != "existing":
             ids = store.folder("reward_model", assets["reward_model"].digest) / "trained_pair_ids.txt"
             with open(ids, encoding="utf-8") as lines:
                 trained = any(line.strip() == pair for line in lines)

@@ -25,9 +25,10 @@ LENGTH = "longer is better"
 def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: EvaluationSection) -> dict[str, Any]:
     """Several models, each with its rewards for labelled responses, judged on the pairs of the responses that all have.
 
-    {"models": best first, each with its match rate and how far it is behind the leader; "best": the leader if it is
-    significantly better than every other, else None; "num_pairs", "num_ties", "num_responses", "num_responses_left_out":
-    those that some model lacks}. Length alone stands beside them as a model of its own.
+    {"models": best first, each but the leader with how far it is `behind` the leader; "leader": the model with the highest
+    match rate; "best": the leader if it is significantly better than every other (each `told_apart`), else None;
+    "num_pairs", "num_ties", "num_responses", "num_responses_left_out": those that some model lacks}. Length alone stands
+    beside them as a model of its own, which can be ahead of the leader but is never one.
 
     Raises: DataError DATA_004 if no response is common to all, DATA_005 if no pair is, DATA_010 if two tables have
     different gold for a response.
@@ -57,14 +58,19 @@ def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: Evalu
     values[LENGTH] = [float(row.num_characters) for row in rows]
     credits = {name: [statistics.credit(of[a] - of[b]) for a, b in drawn] for name, of in values.items()}
     order = sorted(credits, key=lambda name: -math.fsum(credits[name]))
-    models = [
+    leader = next(name for name in order if name != LENGTH)
+    models: list[dict[str, Any]] = [
         {"model": name, "match_rate": rate(credits[name], prompts, settings, clustered=settings.pairs == "all")}
-        | ({"behind": compare(credits[name], credits[order[0]], prompts, seed=settings.seed)} if place else {})
-        for place, name in enumerate(order)
+        | ({} if name == leader else {"behind": compare(credits[name], credits[leader], prompts, seed=settings.seed)})
+        for name in order
     ]
+    behind = [model["behind"] for model in models if model["model"] != leader]
+    _tell_apart(behind)
+    is_best = all(found["told_apart"] and found["difference"]["value"] > 0 for found in behind)
     return {
         "models": models,
-        "best": order[0] if _leads(models) else None,
+        "leader": leader,
+        "best": leader if is_best else None,
         "num_pairs": len(drawn),
         "num_ties": num_ties,
         "num_responses": len(rows),
@@ -85,19 +91,21 @@ def _require_same_gold(first: str, name: str, rows: Sequence[ProxyReward], table
             )
 
 
-def _leads(models: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the first model is significantly better than each other one; with p-values, by Holm's procedure."""
-    behind = {model["model"]: model["behind"] for model in models[1:]}
-    p_values = {name: found["p_value"] for name, found in behind.items() if found["p_value"] is not None}
-    if len(p_values) == len(behind):
-        return all(value < SIGNIFICANT for value in holm(p_values).values())
-    return all(found["significant"] for found in behind.values())
+def _tell_apart(behind: Sequence[dict[str, Any]]) -> None:
+    """Adds to each comparison with the leader whether it shows a difference: with p-values, by Holm's procedure over all."""
+    p_values = {str(place): found["p_value"] for place, found in enumerate(behind) if found["p_value"] is not None}
+    adjusted = holm(p_values)
+    for place, found in enumerate(behind):
+        value = adjusted.get(str(place))
+        found["adjusted_p_value"] = value
+        found["told_apart"] = found["significant"] if value is None else value < SIGNIFICANT
 
 
 def compare(first: Sequence[float], second: Sequence[float], prompts: Sequence[str], *, seed: int) -> dict[str, Any]:
     """The second model beside the first: credits in {0, 0.5, 1} for the same pairs, in one order.
 
-    `difference` is the second's match rate minus the first's with its 95 % interval (bootstrap over prompts). `p_value` is
+    `difference` is the second's match rate minus the first's with its 95 % interval (bootstrap over prompts; where no pair
+    tells the two apart, Wilson's bound on the share of prompts that could). `p_value` is
     that of McNemar's exact test, None where a prompt has several pairs. `significant` follows the p-value where there is
     one, else the interval. `pairs_needed` is how many pairs would show a difference of this size with 80 % probability
     (None without a difference), `more_pairs` how many are missing.
@@ -110,6 +118,9 @@ def compare(first: Sequence[float], second: Sequence[float], prompts: Sequence[s
         )
     gains = [after - before for before, after in zip(first, second, strict=True)]
     low, high = statistics.bootstrap_interval(gains, prompts, seed=seed, bounds=(-1.0, 1.0))
+    if not any(gains):  # nothing to resample: no larger share of prompts than this tells the two apart
+        high = statistics.wilson_interval(0, len(set(prompts)))[1]
+        low = -high
     num_better, num_worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     p_value = mcnemar(num_better, num_worse) if len(set(prompts)) == len(prompts) else None
     value = math.fsum(gains) / len(gains)

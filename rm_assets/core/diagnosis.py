@@ -23,8 +23,28 @@ def diagnose(report: Mapping[str, Any]) -> list[dict[str, str]]:
         *_trust_signs(report),
         *_sample_signs(report),
     ]
+    if is_existing(report):
+        found = [*map(_of_existing, found), *_unknown_training()]
     order = {"problem": 0, "hint": 1}
     return sorted(found, key=lambda sign: order[sign["severity"]])
+
+
+def is_existing(report: Mapping[str, Any]) -> bool:
+    """Whether the model was there already, so that nothing is known of its training."""
+    return bool(report["training"].get("kind") == "existing")
+
+
+def _of_existing(sign: dict[str, str]) -> dict[str, str]:
+    """Settings of a training are no remedy for a model that was not trained here, unless somebody goes on from it."""
+    speaks_of_training = "training." in sign["remedy"] or "train on" in sign["remedy"]
+    where = " (in a training that starts from this model)" if speaks_of_training else ""
+    return sign | {"remedy": sign["remedy"] + where}
+
+
+def _unknown_training() -> list[dict[str, str]]:
+    evidence = "the checkpoint was not trained here, so these test prompts may have been among what it was trained on"
+    remedy = "read its model card, or judge it on prompts that are newer than it is"
+    return [_sign("hint", "what it was trained on is not known", evidence, remedy)]
 
 
 def _sign(severity: str, sign: str, evidence: str, remedy: str) -> dict[str, str]:
@@ -95,7 +115,9 @@ def _baseline_signs(report: Mapping[str, Any]) -> list[dict[str, str]]:
             f"(n = {match['n']}), is not above 50 %"
         )
         remedy = (
-            "look at the accuracy on training pairs: if it is high the model does not generalize, else it did not learn"
+            "see in its model card what it was made for, and which chat template it was trained with"
+            if is_existing(report)
+            else "look at the accuracy on training pairs: if it is high the model does not generalize, else it did not learn"
         )
         signs.append(_sign("problem", "not shown to be better than chance", evidence, remedy))
     for feature in ("length", "format"):
@@ -149,7 +171,7 @@ def _sample_signs(report: Mapping[str, Any]) -> list[dict[str, str]]:
     """Too few pairs, to learn from or to tell."""
     signs = []
     trained = (report["training"].get("num_pairs") or {}).get("trained", report["num_train_pairs"])
-    if trained < FEW_TRAIN_PAIRS:
+    if trained < FEW_TRAIN_PAIRS and not is_existing(report):
         remedy = "use more training prompts, or more responses per prompt with pairs.policy 'all'"
         evidence = f"the model was trained on {trained} pairs, fewer than {FEW_TRAIN_PAIRS}"
         signs.append(_sign("hint", "few training pairs", evidence, remedy))

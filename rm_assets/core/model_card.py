@@ -8,11 +8,13 @@ import yaml
 from rm_assets.core.recipe import (
     ClassifierGold,
     CombinedGold,
+    ExistingModel,
     GoldSection,
     JudgeGold,
     Recipe,
     Regression,
     SoftBradleyTerry,
+    TrainingSection,
 )
 from rm_assets.core.report import render_markdown
 
@@ -62,8 +64,7 @@ def model_card(recipe: Recipe, report: Mapping[str, Any], lineage: Mapping[str, 
             "## Data and training\n",
             f"- Base: {recipe.training.base.hub_id or 'a local checkpoint, fingerprint in rm_assets.json'}",
             f"- Gold: {describe_gold(recipe.gold)}",
-            f"- Pairs: {training['num_pairs']['trained']} trained on of {training['num_pairs']['in']}, policy `{recipe.pairs.policy}`, ties dropped, duplicates {'kept' if recipe.pairs.duplicates == 'keep' else 'dropped'}, least margin {recipe.pairs.min_margin}",
-            f"- {training['num_optimizer_steps']} optimizer steps of {recipe.training.pairs_per_step} pairs, learning rate {recipe.training.learning_rate}, {recipe.training.schedule}, {_objective(recipe)}",
+            *_training(recipe, training),
             "",
             "## Limits\n",
             "It imitates its gold labels, with their faults and biases, on prompts like those it was trained on. It was not tested as the target of optimisation: a policy trained against it may find responses that it rates too high.\n",
@@ -71,15 +72,31 @@ def model_card(recipe: Recipe, report: Mapping[str, Any], lineage: Mapping[str, 
             *[f"- {asset}: `{data_version}`" for asset, data_version in lineage.items()],
             "\n## Citation\n",
             "```bibtex\n@misc{reward_model,\n  title = {" + title + "},\n  note = {Built with rm_assets}\n}\n```\n",
-            "Training objective: Bradley and Terry (1952), Rank analysis of incomplete block designs.\n",
+            ""
+            if isinstance(recipe.training, ExistingModel)
+            else "Training objective: Bradley and Terry (1952), Rank analysis of incomplete block designs.\n",
             "## Evaluation report\n",
             render_markdown(report, recipe_name=recipe.name, lineage=lineage).replace("\n#", "\n##"),
         ]
     )
 
 
-def _objective(recipe: Recipe) -> str:
-    match recipe.training.objective:
+def _training(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
+    """What it was trained on and how, as far as that is known."""
+    section = recipe.training
+    if isinstance(section, ExistingModel):
+        where = f"{section.model.hub_id}, commit {training['commit']}" if section.model.hub_id else "a local checkpoint"
+        return [
+            f"- Not trained by this recipe: the weights are those of {where}; what they were trained on is not known here"
+        ]
+    return [
+        f"- Pairs: {training['num_pairs']['trained']} trained on of {training['num_pairs']['in']}, policy `{recipe.pairs.policy}`, ties dropped, duplicates {'kept' if recipe.pairs.duplicates == 'keep' else 'dropped'}, least margin {recipe.pairs.min_margin}",
+        f"- {training['num_optimizer_steps']} optimizer steps of {section.pairs_per_step} pairs, learning rate {section.learning_rate}, {section.schedule}, {_objective(section)}",
+    ]
+
+
+def _objective(section: TrainingSection) -> str:
+    match section.objective:
         case SoftBradleyTerry() as soft:
             return f"Bradley-Terry loss with soft labels, sigmoid(gold margin / {soft.temperature:g})"
         case Regression():

@@ -163,6 +163,42 @@ def best_of_n_curve(found: Mapping[str, Any]) -> bytes:
     return _png(figure)
 
 
+def forest(found: Mapping[str, Any], *, length: str) -> bytes:
+    """Match rates of compared models with their intervals, best on top; the model named `length` is a line through all."""
+    models = [model for model in found["models"] if model["model"] != length]
+    figure = _figure(7.6, 1.6 + 0.34 * max(2, len(models)))
+    axes = figure.subplots()
+    rates = [model["match_rate"] for model in models]
+    values = [rate["value"] for rate in rates]
+    spans = [[rate["value"] - rate["low"] for rate in rates], [rate["high"] - rate["value"] for rate in rates]]
+    places = range(len(models))
+    told = ["behind" in model and model["behind"]["told_apart"] for model in models]
+    axes.errorbar(values, places, xerr=spans, fmt="none", ecolor=CHOSEN, elinewidth=1.6, capsize=2.5)
+    for kind, name in ((False, "leads, or not told apart from what leads"), (True, "behind the leader")):
+        shown = [(value, place) for value, place, is_told in zip(values, places, told, strict=True) if is_told == kind]
+        if shown:
+            face = "white" if kind else CHOSEN
+            axes.scatter(
+                [v for v, _ in shown],
+                [p for _, p in shown],
+                s=34,
+                facecolor=face,
+                edgecolor=CHOSEN,
+                zorder=3,
+                label=name,
+            )
+    alone = next((model["match_rate"]["value"] for model in found["models"] if model["model"] == length), None)
+    if alone is not None:
+        axes.axvline(alone, color=REJECTED, linewidth=1.4, linestyle="--", label="length alone")
+    axes.set_yticks(places, [_label(model["model"], 44) for model in models], parse_math=False)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    _title(axes, f"Match rate with gold on the same {found['num_pairs']:,} test pairs", "95 % interval", "")
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=8)
+    return _png(figure)
+
+
 def training_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss (left) and accuracy (right) against optimizer steps; an empty history says so."""
     figure = _figure(12, 3.8)

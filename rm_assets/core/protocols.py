@@ -89,6 +89,16 @@ class Scorer(Protocol):
         """
 
 
+class ResponseScorer(Protocol):
+    """What judging a model asks of a scorer."""
+
+    def has_room(self, prompt: Messages) -> bool:
+        """Whether the prompt leaves room for a response."""
+
+    def score(self, conversations: Iterable[Messages]) -> Iterator[Score]:
+        """As `Scorer.score`."""
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """What training did. Pairs in = trained + over_length + identical + set_aside, counted by `num_pairs`.

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rm_assets.core import guidance
+from rm_assets.core.errors import PlanError
 from rm_assets.core.model_shape import num_adapted_parameters
 from rm_assets.core.plan import (
     Probe,
@@ -17,7 +18,7 @@ from rm_assets.core.plan import (
     training_memory,
 )
 from rm_assets.core.prices import DevicePrice
-from rm_assets.core.recipe import Recipe, SamplingSettings
+from rm_assets.core.recipe import Recipe, SamplingSettings, TrainingSection
 from rm_assets.core.recipe_counts import UNKNOWN, Count, Known, pairs_by_split
 from rm_assets.core.stage_plans import BYTES, StagePlan, plan_stages
 
@@ -125,7 +126,7 @@ def plan_recipe(
 
 def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> TrainingPlan:
     """Steps, tokens, work, memory and, with a probe, seconds."""
-    settings = recipe.training
+    settings = training_of(recipe)
     made = known.made.get("reward_model")
     pairs = pairs_by_split(recipe, known)["train"].capped(settings.max_train_pairs).at_most()
     pairs = Count(made.counts["pairs_trained"], "made") if made else pairs
@@ -164,20 +165,30 @@ def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> Training
     )  # fmt: skip
 
 
+def training_of(recipe: Recipe) -> TrainingSection:
+    """How the recipe trains. Raises: PlanError PLAN_001 if it takes an existing reward model."""
+    if isinstance(recipe.training, TrainingSection):
+        return recipe.training
+    raise PlanError(
+        "PLAN_001", f"'{recipe.name}' takes an existing reward model, so there is no training to plan",
+        fix="run it: its responses and gold rewards cost what those of any recipe do, and training nothing",
+    )  # fmt: skip
+
+
 def num_processes(recipe: Recipe) -> int:
     """Processes of the training; engine trl has one, whatever the recipe says."""
-    return 1 if recipe.training.engine == "trl" else recipe.execution.num_processes
+    return 1 if training_of(recipe).engine == "trl" else recipe.execution.num_processes
 
 
 def _gradient_checkpointing(recipe: Recipe) -> str:
     """Engine trl recomputes by the recipe's word alone."""
     setting = recipe.execution.gradient_checkpointing
-    return "never" if recipe.training.engine == "trl" and setting == "auto" else setting
+    return "never" if training_of(recipe).engine == "trl" and setting == "auto" else setting
 
 
 def _tokens_per_forward(recipe: Recipe) -> int:
     """At most: a pair is never cut, and engine trl pads all sides of its pairs to the longest."""
-    settings, execution = recipe.training, recipe.execution
+    settings, execution = training_of(recipe), recipe.execution
     if settings.engine == "trl":
         return 2 * num_pairs_per_forward(settings.pairs_per_step, execution.pairs_per_forward) * settings.max_length
     return max(execution.forward_tokens("training", on_cpu=execution.device == "cpu"), 2 * settings.max_length)
@@ -185,7 +196,7 @@ def _tokens_per_forward(recipe: Recipe) -> int:
 
 def _steps(recipe: Recipe, pairs: Count) -> tuple[Count, Count]:
     """Optimizer steps of an epoch and in all."""
-    settings = recipe.training
+    settings = training_of(recipe)
     if pairs.value is None:
         most = settings.max_optimizer_steps
         return UNKNOWN, UNKNOWN if most is None else Count(most, "at_most")
@@ -198,7 +209,7 @@ def _steps(recipe: Recipe, pairs: Count) -> tuple[Count, Count]:
 
 def _most_tokens(recipe: Recipe, pairs: Count, steps: Count) -> Count:
     """Two sides of `max_length` for every pair that is seen."""
-    settings = recipe.training
+    settings = training_of(recipe)
     if steps.value is None:
         return UNKNOWN
     seen = steps.value * settings.pairs_per_step
@@ -222,7 +233,7 @@ def _on_device(training: TrainingPlan, price: DevicePrice, probe: Probe | None) 
 
 def recipe_warnings(recipe: Recipe, known: Known, training: TrainingPlan) -> list[guidance.PlanWarning]:
     """What is known to go wrong with these numbers."""
-    settings, sampling = recipe.training, recipe.sampling
+    settings, sampling = training_of(recipe), recipe.sampling
     facts = known.made["sampled_responses"].facts if "sampled_responses" in known.made else {}
     counts = known.made["reward_model"].counts if "reward_model" in known.made else {}
     over = counts["pairs_over_length"] / counts["pairs_in"] if counts.get("pairs_in") else None

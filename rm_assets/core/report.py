@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rm_assets.core.diagnosis import is_existing
+
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -66,7 +68,8 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
         _calibration_table(report["calibration"]),
         *([_best_of_n_table(report["best_of_n"])] if report["best_of_n"] else []),
         *([_component_table(report["component_accuracy"])] if report["component_accuracy"] else []),
-        _training_table(report),
+        *([] if is_existing(report) else [_training_table(report)]),
+        *(_benchmark_table(found) for found in report["benchmarks"]),
         _distribution_table(report["distributions"]),
         Table(
             "Rank correlation of reward and gold reward",
@@ -175,6 +178,24 @@ def _component_table(found: Mapping[str, Any]) -> Table:
     ]
     header = ("component", "policy", f"best of {found['n']} by the model", f"best of {found['n']} by gold")
     return Table("Verified answers", header, rows, f"Means over {count_text(found['num_prompts'])} test prompts.")
+
+
+def _benchmark_table(found: Mapping[str, Any]) -> Table:
+    """The score, then its parts; in RewardBench each section before its subsets."""
+    intervals = found["intervals"]
+    rows = [
+        (name, percent(value), interval_text(intervals["sections"][name]), "")
+        for name, value in found["sections"].items()
+    ]
+    rows += [
+        (name, percent(value), interval_text(intervals["subsets"][name]), count_text(found["n"][name]))
+        for name, value in found["subsets"].items()
+    ]
+    score = ("score", percent(found["score"]), interval_text(intervals["score"]), count_text(sum(found["n"].values())))
+    cut = (
+        f" {count_text(found['num_truncated'])} of {count_text(found['num_responses'])} answers were cut at max_length."
+    )
+    return Table(found["title"], ("part", "score", "95 % interval", "n"), [score, *rows], found["rule"] + cut)
 
 
 def _training_table(report: Mapping[str, Any]) -> Table:

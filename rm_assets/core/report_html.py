@@ -72,7 +72,7 @@ def _html_key_figures(match: Mapping[str, Any], length: Mapping[str, Any], train
             "points ahead of length",
             f"{points(gain['low'])} to {points(gain['high'])}, n = {count_text(gain['n'])}",
         ),
-        (percent(train["value"]), "on training pairs", f"n = {count_text(train['n'])}"),
+        *([(percent(train["value"]), "on training pairs", f"n = {count_text(train['n'])}")] if train["n"] else []),
         (
             percent(match["tie_rate"]),
             "ties in gold",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rm_assets.core.recipe import Recipe, SamplingSettings, SplitFractions
+from rm_assets.core.recipe import Recipe, SamplingSettings, SplitFractions, TrainingSection
 
 NUM_PROMPTS = 64
 NUM_STEPS = 10
@@ -26,13 +26,16 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
                 "max_new_tokens": min(sampling.max_new_tokens, 64),
             }
         )
-    training = {"max_optimizer_steps": NUM_STEPS, "pairs_per_step": min(recipe.training.pairs_per_step, 4)}
+    training = recipe.training
+    if isinstance(training, TrainingSection):
+        few = {"max_optimizer_steps": NUM_STEPS, "pairs_per_step": min(training.pairs_per_step, 4)}
+        training = training.model_copy(update=few)
     return recipe.model_copy(
         update={
             "name": f"{recipe.name} (smoke)",
             "prompts": recipe.prompts.model_copy(update=prompts),
             "sampling": sampling,
-            "training": recipe.training.model_copy(update=training),
+            "training": training,
             "release": recipe.release.model_copy(update={"validate_only": True}),
         }
     )

@@ -32,7 +32,9 @@ def examination(store: Store, recipe: Recipe) -> Examination:
     name = digest(
         {
             "version": EXAMINATION_VERSION,
-            "training": {key: settings[key] for key in ("base", "max_length", "over_length")},
+            "training": {
+                key: settings[key] for key in ("base", "model", "max_length", "over_length") if key in settings
+            },
             "pairs": want.manifest.data_version if want.manifest else None,
             "transformers": version("transformers"),
         }

@@ -7,6 +7,7 @@ HOME/<asset>/<digest>.lock              lease: one process at a time makes a dig
     HOME/device.lock                        lease: one process at a time samples, scores or trains
 HOME/examinations/<digest>.json         what a base makes of pairs, see resources/examination.py
 HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
+HOME/model_comparison/<digest>/         comparisons of several models, see resources/comparison.py
 """
 
 import fcntl

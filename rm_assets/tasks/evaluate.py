@@ -1,18 +1,21 @@
 """evaluation_report: scores the test responses with the trained model and judges it against gold."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.digests import unit_interval
 from rm_assets.core.evaluation import ScoredPair, ScoredResponse, build_report, compare_pairs
 from rm_assets.core.plots import best_of_n_curve, gold_scatter, reliability, score_plot, training_curve
+from rm_assets.core.protocols import ResponseScorer
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.records import GoldReward, Messages, Pair, ProxyReward, prompt_messages, response_messages
 from rm_assets.core.report import render_markdown
 from rm_assets.core.report_html import render_html
 from rm_assets.storage.files import write_json, write_text
 from rm_assets.storage.tables import read_table, write_table
+from rm_assets.tasks.benchmarks import read_benchmark, run_benchmark
 from rm_assets.tasks.preview import excerpt
 from rm_assets.tasks.session import Product, Task, run_task
 from rm_assets.tasks.train import TRAINED_PAIRS_FILE, TRAINING_FILE
@@ -33,19 +36,25 @@ def evaluate(task: Task) -> Product:
     training: dict[str, Any] = json.loads((checkpoint / TRAINING_FILE).read_text("utf-8"))
     trained = set(task.input("reward_model", TRAINED_PAIRS_FILE).read_text("utf-8").split())
     pairs_table = read_table(task.input("implicit_pairs", "pairs.parquet"), Pair)
-    train_pairs = [p for p in pairs_table if p.pair_id in trained]
-    in_order = sorted(train_pairs, key=lambda p: unit_interval("train pair", settings.seed, p.pair_id))
+    # An existing model's training is not known; the recipe's training pairs then only say which length they favour.
+    is_existing = training.get("kind") == "existing"
+    train_pairs = [p for p in pairs_table if (p.split == "train" if is_existing else p.pair_id in trained)]
+    in_order = sorted(
+        [] if is_existing else train_pairs, key=lambda p: unit_interval("train pair", settings.seed, p.pair_id)
+    )
     drawn = in_order[: settings.max_train_pairs]
     rows = [r for r in read_table(task.input("gold_rewards", "gold_rewards.parquet"), GoldReward) if r.split == "test"]
 
+    # A fault in their rows is found before anything is scored.
+    bench_rows = [(section, read_benchmark(section)) for section in settings.benchmarks]
     with task.store.device(task.reporter.log):
         scorer = _scorer(task, checkpoint, training["max_length"])
-        fits = {r.prompt_id: scorer.has_room(prompt_messages(r)) for r in rows}
-        gold = [r for r in rows if fits[r.prompt_id]]
-        scores = list(scorer.score([response_messages(r) for r in gold]))
+        tested = score_test_responses(scorer, rows)
+        gold = [response.gold for response in tested.responses]
         pair_rewards = [s.reward for s in scorer.score([side for p in drawn for side in (p.chosen, p.rejected)])]
         canaries = [_canary(scorer, messages) for messages in _canary_conversations(gold, settings.num_canaries)]
-    test = [ScoredResponse(gold=r, reward=s.reward, num_tokens=s.num_tokens) for r, s in zip(gold, scores, strict=True)]
+        benchmarks = [run_benchmark(section, of_it, scorer) for section, of_it in bench_rows]
+    test = tested.responses
     scored_pairs: list[ScoredPair] = list(zip(drawn, pair_rewards[::2], pair_rewards[1::2], strict=True))
     report = build_report(
         test=test,
@@ -54,10 +63,10 @@ def evaluate(task: Task) -> Product:
         settings=settings,
         canaries=canaries,
         training=training,
+        benchmarks=benchmarks,
     )
-    write_table(task.folder / REWARDS_FILE, ProxyReward, (_proxy_reward(response) for response in test))
-    report["num_test_prompts_over_length"] = list(fits.values()).count(False)
-    report["num_test_responses_truncated"] = sum(s.truncated for s in scores)
+    write_table(task.folder / REWARDS_FILE, ProxyReward, map(proxy_reward, test))
+    report |= tested.counts
     pairs, _ = compare_pairs(test, settings)
     plots = {
         "score_plot": score_plot(test, pairs),
@@ -66,12 +75,36 @@ def evaluate(task: Task) -> Product:
         **(
             {"best_of_n": best_of_n_curve(curve)} if (curve := report["best_of_n"]) and len(curve["points"]) > 2 else {}
         ),
-        "training_curve": training_curve(training["history"]),
+        **({} if is_existing else {"training_curve": training_curve(training["history"])}),
     }
-    return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn))
+    num_of_benchmarks = sum(found["num_responses"] for found in benchmarks)
+    return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn) + num_of_benchmarks)
 
 
-def _proxy_reward(response: ScoredResponse) -> ProxyReward:
+@dataclass(frozen=True)
+class Tested:
+    """Scored test responses, and by the report's keys how many prompts were left out and responses cut."""
+
+    responses: list[ScoredResponse]
+    counts: dict[str, int]
+
+
+def score_test_responses(scorer: ResponseScorer, rows: list[GoldReward]) -> Tested:
+    """All `rows` but those of prompts that leave no room for a response."""
+    fits = {r.prompt_id: scorer.has_room(prompt_messages(r)) for r in rows}
+    gold = [r for r in rows if fits[r.prompt_id]]
+    scores = list(scorer.score([response_messages(r) for r in gold]))
+    return Tested(
+        [ScoredResponse(gold=r, reward=s.reward, num_tokens=s.num_tokens) for r, s in zip(gold, scores, strict=True)],
+        {
+            "num_test_prompts_over_length": list(fits.values()).count(False),
+            "num_test_responses_truncated": sum(s.truncated for s in scores),
+        },
+    )
+
+
+def proxy_reward(response: ScoredResponse) -> ProxyReward:
+    """The row of REWARDS_FILE."""
     gold = response.gold
     return ProxyReward(
         prompt_id=gold.prompt_id, response_id=gold.response_id, source=gold.source, sample_index=gold.sample_index,
@@ -139,6 +172,7 @@ def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_s
             "temperature": report["calibration"]["temperature"],
             "train_accuracy": report["train_accuracy"]["value"],
             "spearman": report["rank_correlation"]["spearman"]["value"],
+            **{found["kind"]: found["score"] for found in report["benchmarks"]},
             "match_rate_by_difference": {
                 k: f"{v['value']:.3f} (n = {v['n']})" for k, v in report["by_difference"].items()
             },

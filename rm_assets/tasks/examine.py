@@ -7,7 +7,7 @@ from typing import Any
 
 from rm_assets.core.digests import unit_interval
 from rm_assets.core.recipe import Recipe
-from rm_assets.core.records import Pair
+from rm_assets.core.records import SPLITS, Pair
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.session import LineReporter, run_process
 
@@ -20,7 +20,9 @@ def examine_pairs(request: dict[str, Any], reporter: LineReporter) -> None:
     from rm_assets.backends.torch.examination import examine
 
     training = Recipe.model_validate(request["recipe"]).training
-    pairs = read_table(Path(request["pairs"]), Pair)
+    # An existing model was not trained on the recipe's pairs; what it is judged on is what it has to read.
+    read = SPLITS if training.kind == "train" else ("test",)
+    pairs = (pair for pair in read_table(Path(request["pairs"]), Pair) if pair.split in read)
     sample = heapq.nsmallest(NUM_PAIRS, pairs, key=lambda pair: unit_interval("examined pair", pair.pair_id))
     reporter.emit(event="examination", found=asdict(examine(training, sample)))
 

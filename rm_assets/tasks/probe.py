@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rm_assets.core.recipe import Recipe
+from rm_assets.core.recipe_plan import training_of
 from rm_assets.core.records import Pair
 from rm_assets.storage.store import Store
 from rm_assets.storage.tables import read_table
@@ -44,7 +45,7 @@ def probe(request: dict[str, Any], reporter: LineReporter) -> None:
     from rm_assets.backends.torch.trainer import TorchTrainer
 
     recipe, clock = Recipe.model_validate(request["recipe"]), _StepClock()
-    settings = recipe.training.model_copy(
+    settings = training_of(recipe).model_copy(
         update={"max_optimizer_steps": NUM_STEPS, "num_epochs": float(NUM_STEPS), "validation": None}
     )
     execution = recipe.execution.model_copy(update={"save_every_steps": NUM_STEPS + 1, "profile": False})

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rm_assets.core.errors import DataError
+from rm_assets.core.recipe import ExistingModel
 from rm_assets.core.records import Pair
 from rm_assets.storage.files import write_json, write_lines
 from rm_assets.storage.tables import read_table
@@ -20,24 +21,29 @@ TIMINGS = ("tokens_per_second", "eta_seconds")
 
 def train(task: Task) -> Product:
     """Trains in this process; the checkpoint carries what it was trained on and how in rm_assets.json."""
+    settings = task.recipe.training
+    if isinstance(settings, ExistingModel):
+        from rm_assets.tasks.existing import take
+
+        return take(task, settings)
     from rm_assets.backends.torch.trainer import TorchTrainer
 
     recipe, checkpoint = task.recipe, task.folder / "checkpoint"
     num_pairs = task.inputs["implicit_pairs"].counts
-    if recipe.training.validation is not None and not num_pairs["validation_pairs"]:
+    if settings.validation is not None and not num_pairs["validation_pairs"]:
         raise DataError(
             "DATA_005",
             "training.validation is set, but there is no validation pair",
             why="without one nothing could stop the training early or choose the best weights",
             fix="give prompts.split.validation a share, or remove training.validation",
         )
-    task.reporter.log(f"training on {num_pairs['train_pairs']:,} pairs with the {recipe.training.engine} engine")
+    task.reporter.log(f"training on {num_pairs['train_pairs']:,} pairs with the {settings.engine} engine")
     started = time.monotonic()
     with task.store.device(task.reporter.log):
         result = TorchTrainer().train(
             _pairs(task, "train"),
             _pairs(task, "validation"),
-            settings=recipe.training,
+            settings=settings,
             execution=recipe.execution,
             seed=recipe.seed,
             checkpoint=checkpoint,
@@ -47,7 +53,7 @@ def train(task: Task) -> Product:
     seconds = time.monotonic() - started
     summary = {
         "settings": task.settings,
-        "max_length": recipe.training.max_length,
+        "max_length": settings.max_length,
         "num_pairs": result.num_pairs,
         "num_validation_pairs": num_pairs["validation_pairs"],
         "num_optimizer_steps": result.num_optimizer_steps,
@@ -61,7 +67,7 @@ def train(task: Task) -> Product:
     }
     write_json(checkpoint / TRAINING_FILE, summary)
     write_lines(task.folder / TRAINED_PAIRS_FILE, result.trained_pair_ids)
-    num_seen = min(result.num_pairs["trained"], result.num_optimizer_steps * recipe.training.pairs_per_step)
+    num_seen = min(result.num_pairs["trained"], result.num_optimizer_steps * settings.pairs_per_step)
     plots = _plots(task, result.history)
     return Product(
         files=[TRAINED_PAIRS_FILE, *(f"checkpoint/{file.name}" for file in sorted(checkpoint.iterdir()))],

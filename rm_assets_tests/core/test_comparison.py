@@ -44,6 +44,8 @@ def test_equal_models_need_no_number_of_pairs() -> None:
         None,
         None,
     )
+    # Wilson's bound for none of two prompts: z² / (n + z²).
+    assert found["difference"]["high"] == -found["difference"]["low"] == pytest.approx(3.8415 / 5.8415, abs=1e-4)
 
 
 def test_pairs_of_one_prompt_are_no_independent_evidence() -> None:
@@ -109,9 +111,16 @@ def test_two_tables_with_different_gold_are_refused() -> None:
         compare_models({"one": one, "other": other}, EvaluationSection())
 
 
-def test_length_alone_can_lead() -> None:
-    found = compare_models({"bad": rows(lambda p, side: side if p < 30 else -side, longer=True)}, EvaluationSection())
-    assert found["best"] == LENGTH
+def test_length_alone_can_be_ahead_of_the_leader_and_is_never_the_best() -> None:
+    fair = rows(lambda p, side: side if p < 40 else -side, longer=True)
+    bad = rows(lambda p, side: side if p < 30 else -side, longer=True)
+    found = compare_models({"bad": bad, "fair": fair}, EvaluationSection())
+    assert [model["model"] for model in found["models"]] == [LENGTH, "fair", "bad"]
+    assert (found["leader"], found["best"]) == ("fair", None)
+    ahead, behind = found["models"][0]["behind"], found["models"][2]["behind"]
+    assert ahead["difference"]["value"] == pytest.approx(-1 / 3) and ahead["told_apart"]
+    # Ten pairs apart, all for the better one: 2 / 2**10, the larger of two p-values and so as it is by Holm.
+    assert behind["p_value"] == behind["adjusted_p_value"] == 2 / 2**10 and behind["told_apart"]
 
 
 def test_models_are_compared_on_the_responses_that_all_have() -> None:

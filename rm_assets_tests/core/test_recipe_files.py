@@ -62,7 +62,7 @@ def test_misspelt_section_suggests_the_section(tmp_path: Path) -> None:
         ("training: {learning_rate: .nan}", "training.learning_rate: nan: input should be a finite number"),
         ("training: {learning_rate: 0}", "training.learning_rate: 0: input should be greater than 0"),
         ("training: {pairs_per_step: yes}", "training: 'pairs_per_step' is a truth value (True) here"),
-        ("training: null", "training: None: write a mapping of its keys"),
+        ("training: null", "training: None: write {kind: train or existing}"),
         ("training: {objective: soft_bradley_terry}", "training.objective: 'soft_bradley_terry': write {kind: soft_bradley_terry}"),
         ("training: {objective: soft}", "training.objective: 'soft': write {kind: bradley_terry or soft_bradley_terry or regression}"),
         ("training: {objective: true}", "training: 'objective' is a truth value (True) here; write a mapping of its keys, such as 'kind'"),

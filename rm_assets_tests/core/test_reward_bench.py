@@ -67,13 +67,32 @@ def test_ties_of_a_hand_computed_case() -> None:
     assert both["score"] == pytest.approx((1 + found["score"]) / 2) and both["n"] == {"Math": 1, "Ties": 5}
 
 
-@pytest.mark.parametrize(("other", "margin"), [(1, 1.0), (2, 0.0), (3, -1.0)])
-def test_equal_correct_rewards_have_the_margin_of_their_gaps_sign(other: float, margin: float) -> None:
-    items = [BenchItem("tied:1", "Ties", [2, 2], [other]), BenchItem("ref:1", "Ties", [2], [other])]
-    assert ties_score(items)["margin"] == margin
+def test_equal_correct_rewards_have_the_margin_of_their_gaps_sign() -> None:
+    # tanh(1 / 0 - 1), tanh(-1 / 0 - 1) and 0 / 0, as NumPy and the authors' nan_to_num have them.
+    for ref, margin in ((2, 1.0), (0, -1.0), (1, 0.0)):
+        items = [BenchItem("tied:1", "Ties", [2, 2], [1]), BenchItem("ref:1", "Ties", [ref], [1])]
+        assert ties_score(items)["margin"] == margin
+
+
+def test_an_interval_of_a_mean_combines_those_of_its_subsets() -> None:
+    # Wilson's interval of 3 right of 4 is 0.3006 to 0.9544, of 4 of 4 it is 0.5101 to 1.
+    items = [pair("hep-cpp", 1, int(n == 0) * 2) for n in range(4)] + [pair("math-prm", 1, 0)] * 4
+    found = reward_bench(items)["intervals"]
+    assert (found["subsets"]["hep-cpp"]["low"], found["subsets"]["hep-cpp"]["high"]) == (
+        pytest.approx(0.3006, abs=1e-4), pytest.approx(0.9544, abs=1e-4),
+    )  # fmt: skip
+    value = (984 + 164 * 0.75) / 1148
+    low = value - math.hypot(984 * (1 - 0.5101), 164 * (0.75 - 0.3006)) / 1148
+    assert found["sections"]["Reasoning"]["low"] == pytest.approx(low, abs=1e-4) == found["score"]["low"]
+    assert found["score"]["high"] == pytest.approx(value + 164 * 0.2044 / 1148, abs=1e-4) and found["score"]["n"] == 8
 
 
 @pytest.mark.parametrize(("id", "says"), [("other:1", "neither"), ("ref", "neither"), ("ref:1", "both")])
 def test_ids_of_ties_that_make_no_sense_are_refused(id: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         ties_score([BenchItem(id, "Ties", [1], [0])])
+
+
+def test_an_id_that_comes_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="comes twice"):
+        ties_score([BenchItem("ref:1", "Ties", [1], [0])] * 2)

@@ -22,11 +22,20 @@ NUM_PAIRS = 4
 def compare_batches(
     forward: RewardForward, tokenizer: PreTrainedTokenizerBase, store: PairStore, token_budget: int
 ) -> dict[str, float]:
-    """Largest difference between the three rewards of a conversation, and the standard deviation of the rewards."""
+    """As `compare_rows`, of a few pairs of a training."""
     numbers = np.unique(np.linspace(0, len(store) - 1, NUM_PAIRS).astype(int))
     index = store.index(numbers.tolist())
     places = zip(index["starts"].ravel().tolist(), index["lengths"].ravel().tolist(), strict=True)
-    rows = list(store.rows(places))  # chosen, rejected, chosen, ...
+    return compare_rows(forward, tokenizer, list(store.rows(places)), token_budget)
+
+
+def compare_rows(
+    forward: RewardForward, tokenizer: PreTrainedTokenizerBase, rows: list[Encoded], token_budget: int
+) -> dict[str, float]:
+    """Largest difference between the three rewards of a conversation, and the standard deviation of the rewards.
+
+    `rows` are chosen, rejected, chosen, ...
+    """
     with torch.inference_mode():
         batched = _batched(forward, rows, token_budget)
         if forward.shares_prefix:

@@ -7,6 +7,7 @@ import transformers
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -68,12 +69,15 @@ def load_classifier(
     Raises: ModelError MODEL_001, MODEL_002 (more than one output, or no trained head), MODEL_004.
     """
     config = load_config(ref)
+    kind = ", ".join(config.architectures or [config.model_type])
     if config.num_labels != 1:
+        # Without a head of its own, a configuration has transformers' default of two.
+        is_headless = config.architectures and not kind.endswith("ForSequenceClassification")
+        has = f"is a {kind}, which gives no reward" if is_headless else f"({kind}) has {config.num_labels} outputs"
         raise ModelError(
             "MODEL_002",
-            f"{ref.location} has {config.num_labels} outputs; a reward model has one",
-            why="the configuration has num_labels != 1" + ("" if config.id2label else ", its default without id2label"),
-            fix="name a reward model with num_labels 1",
+            f"{ref.location} {has}; a reward model has one output",
+            fix="name a sequence classifier with num_labels 1; a language model is no reward model before it is trained as one",
         )
     require_pad_token(ref, config, tokenizer)
     model = _load(AutoModelForSequenceClassification, ref, dtype=DTYPES[dtype])
@@ -105,13 +109,13 @@ def load_base_for_reward(
     return _placed(model, device)
 
 
-def identity(model: PreTrainedModel, renderer: Renderer, dtype: Dtype, device: torch.device) -> dict[str, str]:
+def identity(config: PretrainedConfig, renderer: Renderer, dtype: Dtype, device: torch.device) -> dict[str, str]:
     """All that decides a backend's output besides its inputs and a local checkpoint's weights.
 
     Of a checkpoint from the Hub it holds the commit that a branch or tag stood for when it was loaded.
     """
     return {
-        "commit": str(getattr(model.config, "_commit_hash", None)),
+        "commit": str(getattr(config, "_commit_hash", None)),
         "backend": "torch",
         "chat_template": renderer.template_hash,
         "torch": torch.__version__,

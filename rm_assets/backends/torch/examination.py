@@ -8,7 +8,7 @@ from rm_assets.backends.torch.rendering import FIXED_DATE, Encoded, Renderer
 from rm_assets.backends.torch.tokenization import check_context, load_config, unchecked_renderer
 from rm_assets.core.checks.inputs import Examination
 from rm_assets.core.errors import ModelError
-from rm_assets.core.recipe import TrainingSection
+from rm_assets.core.recipe import RewardModelSection
 from rm_assets.core.records import Messages, Pair
 
 _MARK = "response-to-be-found-again"
@@ -16,7 +16,7 @@ TAIL_CHARS = 4
 """Characters at the end of a response, white space apart, that its text has to end with."""
 
 
-def examine(settings: TrainingSection, pairs: Sequence[Pair]) -> Examination:
+def examine(settings: RewardModelSection, pairs: Sequence[Pair]) -> Examination:
     """Renders and tokenizes the pairs as training does; what a ModelError would stop there is written down here."""
     ref, max_length = settings.base, settings.max_length
     conversations = {

@@ -83,7 +83,7 @@ class TorchSampler:
     def identity(self) -> Mapping[str, str]:
         """What decides a response besides prompt, seed, sampling parameters and weights."""
         return {
-            **identity(self._model, self._renderer, self._dtype, self._device),
+            **identity(self._model.config, self._renderer, self._dtype, self._device),
             "random_numbers": "philox-inverse-cdf-1",
         }
 

@@ -11,7 +11,9 @@ import torch
 from rm_assets.backends.torch.checkpoints import identity, load_classifier
 from rm_assets.backends.torch.rendering import Encoded, excerpt, require_real_end
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
-rfrom rm_assets.core.errors import ModelError
+from rm_assets.backends.torch.shared_prefix import common_prefix
+from rm_assets.backends.torch.tokenization import check_context, load_renderer
+from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import Reporter, Score
 from rm_assets.core.recipe import Dtype, ModelRef
 from rm_assets.core.records import Messages
@@ -56,7 +58,7 @@ class TorchScorer:
     @property
     def identity(self) -> Mapping[str, str]:
         """What decides a reward besides conversation and weights."""
-        return {**identity(self._model, self._renderer, self._dtype, self._device), "forward": FORWARD_VERSION}
+        return {**identity(self._model.config, self._renderer, self._dtype, self._device), "forward": FORWARD_VERSION}
 
     @property
     def num_tokens_forwarded(self) -> int:

@@ -90,7 +90,7 @@ class TorchTrainer:
             forward = RewardForward(fitted.model, int(renderer.tokenizer.pad_token_id))
             accuracy = pair_figures(job, forward)["accuracy"] if len(validation) else None
             comparison = compare_batches(forward, renderer.tokenizer, store, job.token_budget)
-            _write(fitted.model, renderer, checkpoint, work / training_state.WRITING)
+            write_model(fitted.model, renderer, checkpoint, work / training_state.WRITING)
         return TrainingResult(
             num_pairs=store.counts,
             trained_pair_ids=store.pair_ids(),
@@ -127,14 +127,14 @@ def _device(settings: TrainingSection, execution: ExecutionSection) -> "torch.de
     return device
 
 
-def _write(model: "PreTrainedModel", renderer: "Renderer", checkpoint: Path, temporary: Path) -> None:
-    """Model, tokenizer and configuration under a temporary name, then renamed."""
+def write_model(model: "PreTrainedModel", renderer: "Renderer", checkpoint: Path, temporary: Path) -> None:
+    """Model, tokenizer and configuration under a temporary name, then renamed. Raises: ModelError MODEL_006."""
     broken = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
     if broken:
         raise ModelError(
             "MODEL_006",
-            f"The trained weights {', '.join(broken[:3])} are not finite",
-            fix="lower learning_rate, raise warmup_ratio, or train with dtype bfloat16 or float32",
+            f"The weights {', '.join(broken[:3])} are not finite",
+            fix="lower learning_rate, raise warmup_ratio, or use dtype bfloat16 or float32",
         )
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(temporary)

@@ -31,11 +31,14 @@ def build_report(
     settings: EvaluationSection,
     canaries: Sequence[Mapping[str, Any]],
     training: Mapping[str, Any],
+    benchmarks: Sequence[Mapping[str, Any]] = (),
+    train_accuracy: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The evaluation report; its keys are the contract of report.json.
 
     `train_pairs` are all training pairs, for the direction of the length baseline; `training` is the summary that the
-    reward model's metadata holds. Raises: as `compare_pairs`.
+    reward model's metadata holds, whose kind is "existing" where these pairs trained another model or none.
+    `train_accuracy` is an earlier report's, in place of `scored_train_pairs`. Raises: as `compare_pairs`.
     """
     pairs, num_ties = compare_pairs(test, settings)
     groups = group_by_prompt(test)
@@ -52,9 +55,8 @@ def build_report(
         "by_length": rates.by_length(pairs, settings),
         "without_length": rates.without_length(pairs, settings),
         "by_source": rates.breakdown(pairs, lambda pair: pair.chosen.gold.source, settings),
-        "train_accuracy": rates.rate(
-            train_credits, [pair.prompt_id for pair, _, _ in scored], settings, clustered=True
-        ),
+        "train_accuracy": train_accuracy
+        or rates.rate(train_credits, [pair.prompt_id for pair, _, _ in scored], settings, clustered=True),
         "validation_accuracy": {"value": _number(training.get("validation_accuracy"))},
         "distributions": spread.distributions(test, groups, pairs),
         "rank_correlation": spread.rank_correlation(test, groups),
@@ -66,7 +68,8 @@ def build_report(
         "num_test_prompts": len(groups),
         "num_test_responses": len(test),
         "num_single_response_prompts": sum(len(group) == 1 for group in groups),
-        "num_train_pairs": len(train_pairs),
+        "num_train_pairs": 0 if training.get("kind") == "existing" else len(train_pairs),
+        "benchmarks": list(benchmarks),
         "training": _json_ready(training),
     }
     report["generalization_gap"] = _generalization_gap(report["train_accuracy"], report["match_rate"])

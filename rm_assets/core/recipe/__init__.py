@@ -4,9 +4,9 @@ A recipe is a YAML file and a Dagster partition. The sections `prompts` to `rele
 `checks`, `execution` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, LimitedCheck
 from rm_assets.core.recipe.gold import (
@@ -49,9 +49,11 @@ from rm_assets.core.recipe.sampling import (
 from rm_assets.core.recipe.section import Dtype, ModelRef, Section, ServedModel
 from rm_assets.core.recipe.training import (
     BradleyTerry,
+    ExistingModel,
     LoraSettings,
     Objective,
     Regression,
+    RewardModelSection,
     SoftBradleyTerry,
     TrainingSection,
     ValidationSettings,
@@ -70,6 +72,7 @@ __all__ = [
     "EvaluationSection",
     "EvaluationSet",
     "ExecutionSection",
+    "ExistingModel",
     "FileSource",
     "GeneratorSource",
     "GoldScorer",
@@ -94,6 +97,8 @@ __all__ = [
     "RecordedResponses",
     "Regression",
     "ReleaseSection",
+    "RewardBench",
+    "RewardModelSection",
     "RowSource",
     "SamplingSection",
     "SamplingSettings",
@@ -110,8 +115,17 @@ __all__ = [
 ]
 
 
+class RewardBench(Section):
+    """A benchmark with known right answers, beside the recipe's own test prompts."""
+
+    kind: Literal["reward_bench", "reward_bench_2"] = Field(
+        description="`reward_bench` has columns prompt, chosen, rejected, subset; `reward_bench_2` has id, prompt, chosen and rejected (lists), subset. Prompts and answers are texts or messages."
+    )
+    source: RowSource = Field(description="Its rows: files, or the dataset on the Hub.")
+
+
 class EvaluationSection(Section):
-    """How the trained model is judged."""
+    """How the reward model is judged."""
 
     pairs: Literal["one_random", "all"] = Field(
         "one_random",
@@ -123,6 +137,9 @@ class EvaluationSection(Section):
     )
     num_worst_mistakes: int = Field(20, ge=0, description="Confident mistakes shown as text.")
     num_canaries: int = Field(8, gt=0, description="Conversations whose rewards a release must reproduce.")
+    benchmarks: list[RewardBench] = Field(
+        default=[], description="RewardBench or RewardBench 2, scored for the report."
+    )
 
 
 class ReleaseSection(Section):
@@ -205,8 +222,10 @@ class Recipe(Section):
         description="Gold rewards: from a gold model, a judge, rules, people's rankings, several scorers, or recorded."
     )
     pairs: PairsSection = Field(default=PairsSection(), description="How gold rewards become chosen and rejected.")
-    training: TrainingSection = Field(description="Training of the reward model.")
-    evaluation: EvaluationSection = Field(default=EvaluationSection(), description="How the trained model is judged.")
+    training: RewardModelSection = Field(
+        description="The reward model: trained here, or a checkpoint that is there already."
+    )
+    evaluation: EvaluationSection = Field(default=EvaluationSection(), description="How the reward model is judged.")
     release: ReleaseSection = Field(default=ReleaseSection(), description="Where the model goes.")
     checks: ChecksSection = Field(
         default=ChecksSection(), description="Which faults of the data are tolerated; changes no result."
@@ -214,6 +233,11 @@ class Recipe(Section):
     execution: ExecutionSection = Field(
         default=ExecutionSection(), description="How work is carried out; changes no result."
     )
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _trains_if_nothing_else_is_said(cls, value: Any) -> Any:
+        return {"kind": "train", **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _labels_find_their_responses(self) -> "Recipe":

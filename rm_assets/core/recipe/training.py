@@ -1,4 +1,4 @@
-"""Training of the reward model: objective, schedule, precision."""
+"""Training of the reward model: objective, schedule, precision; or a checkpoint that takes its place."""
 
 from typing import Annotated, Literal
 
@@ -55,6 +55,7 @@ class ValidationSettings(Section):
 class TrainingSection(Section):
     """Training of the reward model."""
 
+    kind: Literal["train"] = Field("train", description="The reward model is trained here; may be left out.")
     base: ModelRef = Field(description="Checkpoint to start from: a causal LM or an encoder.")
     engine: Literal["native", "trl"] = Field(
         "native",
@@ -120,3 +121,38 @@ class TrainingSection(Section):
                 f"engine trl is kept as it comes and has less to choose; set {to_set}, or use engine native"
             )
         return self
+
+
+class ExistingModel(Section):
+    """A reward model that is there already, ours or another's; nothing is trained."""
+
+    kind: Literal["existing"] = Field(description="A checkpoint takes the place of a trained reward model.")
+    model: ModelRef = Field(description="A sequence classifier with one output, as safetensors.")
+    max_length: int = Field(
+        2048, gt=1, description="Longest prompt and response together, in tokens; a longer one is cut at its end."
+    )
+    dtype: Dtype = Field(
+        "float32", description="Precision in which its weights are kept; rewards are computed in float32."
+    )
+
+    @model_validator(mode="after")
+    def _runs_nothing_of_its_own(self) -> "ExistingModel":
+        if self.model.trust_remote_code:
+            raise ValueError(
+                "an existing reward model with Python code of its own is not taken: a release of it would not load without "
+                "that code; write it as a model that transformers knows"
+            )
+        return self
+
+    @property
+    def base(self) -> ModelRef:
+        """What pairs are read with, as a training reads them with its base."""
+        return self.model
+
+    @property
+    def over_length(self) -> Literal["drop"]:
+        """No pair stops a training that there is not."""
+        return "drop"
+
+
+RewardModelSection = Annotated[TrainingSection | ExistingModel, Field(discriminator="kind")]

@@ -1,0 +1,222 @@
+"""Any reward models on the test responses of one recipe: found by name, scored in a process of their own, rewards kept."""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rm_assets.core.errors import ModelError, RmAssetsError, StoreError, TaskError
+from rm_assets.core.recipe import ModelRef, Recipe
+from rm_assets.core.records import ProxyReward
+from rm_assets.core.stages import STAGES
+from rm_assets.executors.local import run_local
+from rm_assets.resources.recipes import recipe_book
+from rm_assets.storage.files import write_json
+from rm_assets.storage.fingerprints import Fingerprints
+from rm_assets.storage.lineage import wanted
+from rm_assets.storage.store import Manifest, Store
+from rm_assets.storage.tables import read_table
+from rm_assets.tasks.evaluate import REWARDS_FILE
+from rm_assets.tasks.train import TRAINING_FILE
+
+HUB_NAME = re.compile(r"^(?P<hub_id>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model as it was named. `recipe` is the name without a seed where it comes from a recipe, else None.
+
+    `report` is the folder of a committed report on the very test responses, `earlier_report` the report.json of whatever it
+    was evaluated on, where there is one.
+    """
+
+    name: str
+    model: ModelRef
+    max_length: int
+    training: Path | None = None
+    recipe: str | None = None
+    report: Path | None = None
+    earlier_report: Path | None = None
+    is_same_evaluation: bool = False
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model with its rewards for the test responses, and its report."""
+
+    candidate: Candidate
+    rewards: list[ProxyReward]
+    report: dict[str, Any]
+
+
+def load_first(name: str) -> Recipe:
+    """The recipe, or its first seed: test responses and gold rewards are the same for all. Raises: RecipeError."""
+    book = recipe_book()
+    return book.load(next((key for key in book.partition_keys() if key.partition("@")[0] == name), name))
+
+
+def gold_of(store: Store, on: Recipe) -> Manifest:
+    """The gold rewards that models are judged by. Raises: StoreError STORE_002 if they are not made."""
+    fix = f"run `rm-assets run {on.name} --select '*gold_rewards'`"
+    not_made = StoreError(
+        "STORE_002", f"gold_rewards of recipe '{on.name}' has not been made as the recipe wants it now", fix=fix
+    )
+    try:
+        manifest = wanted(store, on, "gold_rewards").manifest
+    except StoreError as error:
+        if error.code == "STORE_002":
+            raise not_made from None
+        raise
+    if manifest is None:
+        raise not_made
+    return manifest
+
+
+def find_models(store: Store, on: Recipe, names: Sequence[str], *, max_length: int | None = None) -> list[Candidate]:
+    """The models of these names: recipes (all seeds of one without @SEED), folders, or OWNER/NAME[@REVISION] on the Hub.
+
+    `max_length` is for models that do not say theirs; without it the recipe's own is taken.
+    Raises: StoreError STORE_002 for a recipe whose model is not made, ModelError MODEL_001 for a name that is none of these.
+    """
+    gold, book = gold_of(store, on), recipe_book()
+    settings = STAGES["evaluation_report"].settings(on, Fingerprints(store.home / "fingerprints").of)
+    found: list[Candidate] = []
+    for name in dict.fromkeys(names):
+        keys = [key for key in book.partition_keys() if name in (key, key.partition("@")[0])]
+        if keys:
+            found += [_of_recipe(store, book.load(key), gold, settings) for key in keys]
+        else:
+            found.append(_of_checkpoint(name, max_length or on.training.max_length))
+    return list({candidate.name: candidate for candidate in found}.values())
+
+
+def _of_recipe(store: Store, recipe: Recipe, gold: Manifest, settings: dict[str, Any]) -> Candidate:
+    try:
+        model = wanted(store, recipe, "reward_model")
+    except StoreError as error:
+        if error.code != "STORE_002":
+            raise
+        raise _no_model(recipe) from None
+    if model.manifest is None:
+        raise _no_model(recipe)
+    checkpoint = store.folder("reward_model", model.digest) / "checkpoint"
+    report = wanted(store, recipe, "evaluation_report")
+    folder = store.folder("evaluation_report", report.digest)
+    is_same = report.manifest is not None and report.inputs["gold_rewards"].data_version == gold.data_version
+    return Candidate(
+        recipe.name, ModelRef(path=str(checkpoint)), _max_length(checkpoint) or recipe.training.max_length,
+        training=checkpoint / TRAINING_FILE, recipe=recipe.name.partition("@")[0],
+        report=folder if is_same else None,
+        earlier_report=folder / "report.json" if report.manifest else None,
+        is_same_evaluation=is_same and report.settings == settings,
+    )  # fmt: skip
+
+
+def _no_model(recipe: Recipe) -> StoreError:
+    return StoreError(
+        "STORE_002", f"reward_model of recipe '{recipe.name}' has not been made as the recipe wants it now",
+        fix=f"run `rm-assets run {recipe.name}`",
+    )  # fmt: skip
+
+
+def _of_checkpoint(name: str, max_length: int) -> Candidate:
+    folder, hub = Path(name).expanduser(), HUB_NAME.match(name)
+    if (folder / "config.json").is_file():
+        path = folder.resolve()
+        training, report = (path / TRAINING_FILE, path / "report.json")
+        is_ours = training.is_file()
+        return Candidate(
+            name, ModelRef(path=str(path)), _max_length(path) or max_length, training=training if is_ours else None,
+            earlier_report=report if is_ours and report.is_file() else None,
+        )  # fmt: skip
+    if hub and not folder.exists():
+        return Candidate(name, ModelRef(hub_id=hub["hub_id"], revision=hub["revision"]), max_length)
+    raise ModelError(
+        "MODEL_001", f"'{name}' is no recipe, no folder with a config.json, and no OWNER/NAME on the Hub",
+        fix="`rm-assets recipes list` names the recipes; a release lies in its folder's `release`",
+    )  # fmt: skip
+
+
+def _max_length(checkpoint: Path) -> int | None:
+    """What a checkpoint of ours says of itself."""
+    file = checkpoint / TRAINING_FILE
+    return int(json.loads(file.read_text("utf-8"))["max_length"]) if file.is_file() else None
+
+
+def judge(store: Store, on: Recipe, candidates: Sequence[Candidate], *, needs_reports: bool, say: Say) -> list[Judged]:
+    """Every candidate on the test responses of `on`, in order; what is committed is read and not scored again.
+
+    With `needs_reports`, a committed report serves only if it was made with the evaluation settings of `on`. Without, a
+    report may be another evaluation's or empty, and only the rewards are those of these responses.
+    Raises: the error of the process; TaskError TASK_002 if it fails without one.
+    """
+    known = {
+        c.name: Judged(c, list(read_table(c.report / REWARDS_FILE, ProxyReward)), _read(c.report / "report.json"))
+        for c in candidates
+        if c.report and (c.is_same_evaluation or not needs_reports)
+    }
+    if not needs_reports and on.evaluation.benchmarks:
+        on = on.model_copy(update={"evaluation": on.evaluation.model_copy(update={"benchmarks": []})})
+    missing = [c for c in candidates if c.name not in known]
+    if missing:
+        known |= {judged.candidate.name: judged for judged in _run(store, on, missing, say)}
+    return [known[c.name] for c in candidates]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return found
+
+
+def _run(store: Store, on: Recipe, candidates: Sequence[Candidate], say: Say) -> Iterator[Judged]:
+    gold, fingerprints = gold_of(store, on), Fingerprints(store.home / "fingerprints")
+    pairs = wanted(store, on, "implicit_pairs")
+    events: dict[str, Any] = {}
+
+    def listen(event: dict[str, Any]) -> None:
+        events[event["event"]] = event
+        if event["event"] == "log":
+            say(event["message"])
+
+    with tempfile.TemporaryDirectory(dir=store.home, prefix=".judge-") as name:
+        folder = Path(name)
+        models = [
+            {
+                "name": c.name, "model": c.model.model_dump(mode="json"), "max_length": c.max_length,
+                "weights": fingerprints.of(c.model.path) if c.model.path else None,
+                "training": str(c.training) if c.training else None,
+                "train_accuracy": _read(c.earlier_report)["train_accuracy"] if c.earlier_report else None,
+            }
+            for c in candidates
+        ]  # fmt: skip
+        request = {
+            "recipe": on.model_dump(mode="json"), "home": str(store.home), "folder": name, "models": models,
+            "gold": str(store.folder("gold_rewards", gold.digest) / "gold_rewards.parquet"),
+            "pairs": str(store.folder("implicit_pairs", pairs.digest) / "pairs.parquet") if pairs.manifest else None,
+        }  # fmt: skip
+        write_json(folder / "request.json", request)
+        end = run_local("judge", folder / "request.json", listen, timeout_seconds=on.execution.timeout_seconds)
+        if "error" in events:
+            raise RmAssetsError.from_dict(events["error"]["error"])
+        if end.status != 0:
+            raise TaskError(
+                "TASK_002", f"judging models on '{on.name}' ended with status {end.status}",
+                why=f"its last words were:\n{end.tail}",
+                fix="run again, what was scored is kept; if it ends again, report it with these lines",
+            )  # fmt: skip
+        for place, candidate in enumerate(candidates):
+            rewards = list(read_table(folder / f"{place}.parquet", ProxyReward))
+            yield Judged(candidate, rewards, _read(folder / f"{place}.json"))
+
+
+def seeds_together(judged: Sequence[Judged]) -> dict[str, list[str]]:
+    """The models of each recipe that are there with several seeds, by the recipe's name."""
+    groups: dict[str, list[str]] = {}
+    for each in judged:
+        if each.candidate.recipe:
+            groups.setdefault(each.candidate.recipe, []).append(each.candidate.name)
+    return {name: members for name, members in groups.items() if len(members) > 1}
