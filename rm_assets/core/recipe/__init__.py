@@ -195,7 +195,9 @@ class WandbSettings(Section):
     )
     tags: list[str] = Field(default=[], description="Tags of the runs.")
     timeout_seconds: float = Field(
-        120, gt=0, description="Longest time for one run; then it is given up with a warning, and tried again next time."
+        120,
+        gt=0,
+        description="Longest time for one run; then it is given up with a warning, and tried again next time.",
     )
 
 
