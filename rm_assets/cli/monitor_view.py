@@ -45,7 +45,7 @@ def _table(runs: Sequence[tuple[Run, str]], width: int, now: datetime) -> Table:
     table.add_row("state", *(_state(run, state, now) for run, state in runs))
     table.add_row("device", *(run.device for run, _ in runs))
     table.add_row("step", *(f"{_step(run):,} of {run.num_steps:,}" for run, _ in runs))
-    table.add_row("", *(ProgressBar(total=run.num_steps, completed=_step(run), width=width) for run, _ in runs))
+    table.add_row("", *(_bar(run, STYLES[state], width) for run, state in runs))
     table.add_row("loss", *(_last(run, "loss", "{:.4f}") for run, _ in runs))
     table.add_row("", *(Text(sparkline([step["loss"] for step in run.steps], width), "cyan") for run, _ in runs))
     for name, (label, form) in FIGURES.items():
@@ -71,6 +71,12 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 def _step(run: Run) -> int:
     return int(run.steps[-1]["step"]) if run.steps else 0
+
+
+def _bar(run: Run, style: str, width: int) -> ProgressBar:
+    return ProgressBar(
+        total=run.num_steps, completed=_step(run), width=width, complete_style=style, finished_style=style
+    )
 
 
 def _last(run: Run, name: str, form: str) -> str:
