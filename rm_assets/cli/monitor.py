@@ -21,7 +21,6 @@ from rm_assets.storage.store import Store
 
 NUM_ENDED = 3
 """Trainings that are over and shown beside those that are alive."""
-SECONDS_BETWEEN_LOOKS = 1.0
 Watched = list[tuple[Run, str]]
 
 
@@ -63,7 +62,7 @@ def _state(store: Store, run: Run) -> str:
         return "finished"
     if store.is_leased(run.asset, run.digest):
         return "running"
-    return "failed" if run.end else "interrupted"
+    return run.end["status"] if run.end else "interrupted"
 
 
 def _named(store: Store, runs: Watched, name: str) -> Watched:
@@ -80,7 +79,9 @@ def _named(store: Store, runs: Watched, name: str) -> Watched:
     return found
 
 
-def watch(look: Callable[[], Watched], *, follow: bool | None, console: Console) -> None:
+def watch(
+    look: Callable[[], Watched], *, follow: bool | None, console: Console, seconds_between_looks: float = 1.0
+) -> None:
     """Shows what `look` finds, and keeps showing it: with `follow` until Ctrl-C, without until nothing runs any more.
 
     `follow` False, or a console that is no terminal, shows it once.
@@ -95,7 +96,7 @@ def watch(look: Callable[[], Watched], *, follow: bool | None, console: Console)
                 live.update(view(runs, console.width), refresh=True)
                 if not follow and not any(state == "running" for _, state in runs):
                     return
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                time.sleep(seconds_between_looks)
     except KeyboardInterrupt:
         pass
 

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from rm_assets.core.errors import RmAssetsError, TrackingError
 from rm_assets.core.recipe import Recipe, WandbSettings
@@ -30,6 +31,10 @@ JOB_TYPES = {"reward_model": "train", "evaluation_report": "evaluate"}
 class Tracker(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Tracks what a recipe's `tracking` asks for."""
 
+    timeout_seconds: float = Field(
+        default=120.0, description="Longest time that W&B may take for one run; then it is a warning."
+    )
+
     def links(self, context: dg.AssetExecutionContext, compute: Compute, made: Made) -> dict[str, Any]:
         """Logs the asset of `context` to W&B where that is asked for and not done; metadata that lead to its figures."""
         return self.track(
@@ -46,7 +51,7 @@ class Tracker(dg.ConfigurableResource):  # type: ignore[type-arg]
             found["tracking/tensorboard"] = dg.MetadataValue.path(events)
         if recipe.tracking.wandb is not None:
             try:
-                run = _wandb_run(recipe, recipe.tracking.wandb, made, store.home, say)
+                run = _wandb_run(recipe, recipe.tracking.wandb, made, store.home, say, self.timeout_seconds)
             except RmAssetsError as error:
                 warn(f"{made.manifest.asset}: {error}")
             else:
@@ -55,14 +60,16 @@ class Tracker(dg.ConfigurableResource):  # type: ignore[type-arg]
         return found
 
 
-def _wandb_run(recipe: Recipe, settings: WandbSettings, made: Made, home: Path, say: Say) -> dict[str, Any]:
+def _wandb_run(
+    recipe: Recipe, settings: WandbSettings, made: Made, home: Path, say: Say, timeout_seconds: float
+) -> dict[str, Any]:
     """The run of an asset: the one that is there, or a new one. Raises: TrackingError TRACKING_001."""
     place = settings.model_dump(include={"project", "entity", "mode"})
     file = made.folder / WANDB_FILE
     if file.is_file() and (known := json.loads(file.read_text("utf-8")))["place"] == place:
         run: dict[str, Any] = known["run"]
         return run
-    run = _log(_request(recipe, settings, made, home) | place, settings.timeout_seconds)
+    run = _log(_request(recipe, settings, made, home) | place, timeout_seconds)
     write_json(file, {"place": place, "run": run})
     where = run["url"] or f"{run['folder']}; send it with `wandb sync {run['folder']}`"
     say(f"{made.manifest.asset}: W&B run in {where}")

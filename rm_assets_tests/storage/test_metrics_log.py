@@ -69,8 +69,8 @@ def test_a_torn_line_costs_itself_alone(tmp_path: Path, num_bytes: int) -> None:
 def test_a_failure_is_the_last_line_until_the_training_is_taken_up_again(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     writer = log(file)
+    writer.training_begins(3, "cpu")
     with pytest.raises(ValueError, match="too much"), writer.ending():
-        writer.training_begins(3, "cpu")
         raise ValueError("too much\nof it")
     assert (read(file).end or {})["error"] == "too much"
     log(file).training_begins(3, "cpu")

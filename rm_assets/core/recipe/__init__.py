@@ -194,11 +194,6 @@ class WandbSettings(Section):
         description="`offline` writes files below the store, to be sent with `wandb sync`; `online` sends at once.",
     )
     tags: list[str] = Field(default=[], description="Tags of the runs.")
-    timeout_seconds: float = Field(
-        120,
-        gt=0,
-        description="Longest time for one run; then it is given up with a warning, and tried again next time.",
-    )
 
 
 class TrackingSection(Section):
