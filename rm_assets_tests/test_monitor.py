@@ -81,7 +81,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_run_is_lost(tmp_path: Path, w
     for name in ("alpha", "beta", "gamma", "delta"):
         trained(store, name, name * 8, [0.5] * 100, num_steps=100, is_made=False)
     text = shown(select(store, [], all_runs=True), width)
-    assert max(len(line) for line in text.splitlines()) <= max(width, 34)
+    assert max(len(line) for line in text.splitlines()) <= max(width, 27)
     assert all(name in text for name in ("alpha", "beta", "gamma", "delta"))
 
 

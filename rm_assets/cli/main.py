@@ -239,6 +239,10 @@ def monitor(
     as_csv: Annotated[Path | None, typer.Option("--csv", help="Write one row for each step to this file.")] = None,
 ) -> None:
     """Trainings side by side, while they run and after: loss, accuracy, margin, speed, memory, time left."""
+    if runs and all_runs:
+        raise typer.BadParameter("names no run, and runs are named", param_hint="--all")
+    if as_json and as_csv is not None:
+        raise typer.BadParameter("give one of --json and --csv")
     from rm_assets.cli import monitor as monitoring
     from rm_assets.storage.store import Store
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from rm_assets.storage.metrics_log import Run
 
-LABEL_WIDTH, RUN_WIDTH = 15, 26
+LABEL_WIDTH, RUN_WIDTH = 14, 26
 STYLES = {"running": "bold cyan", "finished": "green", "failed": "bold red", "interrupted": "yellow"}
 BARS = "▁▂▃▄▅▆▇█"
 FIGURES = {
@@ -31,14 +31,14 @@ FIGURES = {
 def view(runs: Sequence[tuple[Run, str]], width: int, now: datetime | None = None) -> RenderableType:
     """The runs with their states, in tables of at most `width` characters."""
     now = now or datetime.now(UTC)
-    at_once = max(1, (width - LABEL_WIDTH - 1) // (RUN_WIDTH + 3))
-    run_width = min(RUN_WIDTH, max(12, width - LABEL_WIDTH - 7))
+    at_once = max(1, (width - LABEL_WIDTH - 4) // (RUN_WIDTH + 3))
+    run_width = min(RUN_WIDTH, max(6, width - LABEL_WIDTH - 7))
     return Group(*(_table(runs[i : i + at_once], run_width, now) for i in range(0, len(runs), at_once)))
 
 
 def _table(runs: Sequence[tuple[Run, str]], width: int, now: datetime) -> Table:
     table = Table(show_header=True, header_style="bold")
-    table.add_column("", style="dim", no_wrap=True)
+    table.add_column("", style="dim", no_wrap=True, width=LABEL_WIDTH)
     for run, _ in runs:
         table.add_column(run.recipe, width=width, overflow="fold")
     table.add_row("run", *(f"{run.asset} {run.digest[:8]}" for run, _ in runs))
