@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,16 +44,17 @@ def select(store: Store, names: Sequence[str], *, all_runs: bool = False) -> Wat
 def _runs(store: Store) -> Watched:
     found = []
     for file in store.home.glob(f"*/*/{METRICS_LOG}"):
-        size = file.stat().st_size
-        run = _read(file, size)
-        if run is not None:
-            found.append((run, _state(store, run)))
+        with suppress(FileNotFoundError):  # somebody has removed the folder in this moment
+            seen = file.stat()
+            run = _read(file, seen.st_size, seen.st_mtime_ns)
+            if run is not None:
+                found.append((run, _state(store, run)))
     return found
 
 
 @functools.lru_cache(maxsize=256)
-def _read(file: Path, size: int) -> Run | None:
-    """A log is only appended to: one of the same size says the same."""
+def _read(file: Path, size: int, changed: int) -> Run | None:
+    """The run of a log, read again only when it has changed."""
     return read_run(file)
 
 

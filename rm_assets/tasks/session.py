@@ -33,7 +33,7 @@ from rm_assets.tasks.event_files import EventFiles
 from rm_assets.tasks.statistics import write_statistics
 
 
-class Tracker(Protocol):
+class MetricsSink(Protocol):
     """What else keeps a training's figures."""
 
     def training_begins(self, num_steps: int, device: str) -> None:
@@ -44,10 +44,10 @@ class Tracker(Protocol):
 
 
 class LineReporter:
-    """The Reporter of a task: each call is one line on standard output; a training's figures go to `trackers` too."""
+    """The Reporter of a task: each call is one line on standard output; a training's figures go to `sinks` too."""
 
-    def __init__(self, *trackers: Tracker) -> None:
-        self._trackers = trackers
+    def __init__(self, *sinks: MetricsSink) -> None:
+        self._sinks = sinks
 
     def emit(self, **event: Any) -> None:
         """Writes one event at once."""
@@ -64,14 +64,14 @@ class LineReporter:
     def training_begins(self, num_steps: int, device: str) -> None:
         """A training of `num_steps` optimizer steps begins or goes on."""
         self.log(f"{num_steps:,} optimizer steps on {device}")
-        for tracker in self._trackers:
-            tracker.training_begins(num_steps, device)
+        for sink in self._sinks:
+            sink.training_begins(num_steps, device)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Figures of one optimizer step."""
         self.emit(event="metrics", step=step, values=dict(values))
-        for tracker in self._trackers:
-            tracker.metrics(step, values)
+        for sink in self._sinks:
+            sink.metrics(step, values)
 
 
 @dataclass(frozen=True)
