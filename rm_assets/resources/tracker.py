@@ -133,16 +133,16 @@ def _log(request: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
             raise _failure("its client ended without a word")
         result: dict[str, Any] = json.loads(answered.read_text("utf-8"))
     if "error" in result:
-        raise _failure(" ".join(result["error"].split())[:300])
+        raise _failure(result["error"])
     return result
 
 
 def _failure(why: str) -> TrackingError:
-    key = os.environ.get(API_KEY)
+    key, said = os.environ.get(API_KEY), " ".join(why.split())
     return TrackingError(
         "TRACKING_001",
         "W&B did not take the run; the asset is as it should be",
-        why=why.replace(key, "...") if key else why,
+        why=(said.replace(key, "...") if key else said)[:300],
         fix=f"set {API_KEY} to a valid key and check the network, or set tracking.wandb.mode to offline; the next run of the "
         "recipe tries again",
     )

@@ -24,7 +24,7 @@ def log_run(request: dict[str, Any]) -> dict[str, Any]:
     run = wandb.init(
         **{name: request[name] for name in ("project", "entity", "mode", "id", "name", "group", "job_type", "tags", "config")},
         dir=request["home"],
-        # Nothing of this machine, its checkout or its output goes with a run that somebody else did the work of.
+        # The run tells of the training, not of this process: no output, checkout, packages or machine figures.
         settings=wandb.Settings(
             silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True,
             x_disable_machine_info=True, x_save_requirements=False,

@@ -7,6 +7,7 @@ HOME/<asset>/<digest>/work/             state to resume from; removed when the m
 HOME/<asset>/<digest>.lock              lease: one process at a time makes a digest
 HOME/device.lock                        lease: one process at a time samples, scores or trains
 HOME/tensorboard/<recipe>-<digest>/     TensorBoard's event files, where a recipe asks for them
+HOME/wandb/                             runs of Weights & Biases, where a recipe asks for them
 HOME/examinations/<digest>.json         what a base makes of pairs, see resources/examination.py
 HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
 """
