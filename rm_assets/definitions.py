@@ -16,6 +16,7 @@ from rm_assets.checks.inputs import input_checks
 from rm_assets.checks.model import better_than_length, release_gives_the_reported_rewards
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.console import plain
+from rm_assets.resources.tracker import Tracker
 
 defs = dg.Definitions(
     assets=[
@@ -35,7 +36,7 @@ defs = dg.Definitions(
         release_gives_the_reported_rewards,
     ],
     jobs=[build_reward_model],
-    resources={"compute": Compute()},
+    resources={"compute": Compute(), "tracker": Tracker()},
     loggers={"plain": plain},
     # Tasks are processes of their own; a process per step on top would only cost its start.
     executor=dg.in_process_executor,

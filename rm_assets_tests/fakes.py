@@ -38,6 +38,7 @@ class ListReporter:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.begun: list[tuple[int, str]] = []
         self.steps: list[tuple[int, dict[str, float]]] = []
         self.progresses: list[tuple[int, int, str]] = []
 
@@ -46,6 +47,9 @@ class ListReporter:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         self.progresses.append((done, total, unit))
+
+    def training_begins(self, num_steps: int, device: str) -> None:
+        self.begun.append((num_steps, device))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.steps.append((step, dict(values)))

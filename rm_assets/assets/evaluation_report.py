@@ -8,6 +8,7 @@ from rm_assets.assets.materialization import OWNERS, materialize_result
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.recipes import RECIPES
+from rm_assets.resources.tracker import Tracker
 
 
 @dg.asset(
@@ -19,6 +20,9 @@ from rm_assets.resources.recipes import RECIPES
     owners=OWNERS,
     description="How far the model agrees with gold on test prompts, with intervals, baselines and its worst mistakes.",
 )
-def evaluation_report(context: dg.AssetExecutionContext, compute: Compute) -> dg.MaterializeResult[Any]:
+def evaluation_report(
+    context: dg.AssetExecutionContext, compute: Compute, tracker: Tracker
+) -> dg.MaterializeResult[Any]:
     """How far the model agrees with gold on test prompts, with intervals, baselines and its worst mistakes."""
-    return materialize_result(compute.make(context))
+    made = compute.make(context)
+    return materialize_result(made, tracker.links(context, compute, made))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from rm_assets.storage.tables import HISTOGRAMS, STATISTICS
 OWNERS = ["team:reward-models"]
 
 
-def materialize_result(made: Made) -> dg.MaterializeResult[Any]:
-    """The result of an asset, from its manifest.
+def materialize_result(made: Made, links: Mapping[str, Any] | None = None) -> dg.MaterializeResult[Any]:
+    """The result of an asset, from its manifest, with `links` to where else it is seen.
 
     `work/*` is what this run computed: all zero when the asset had been made before.
     """
@@ -29,6 +30,7 @@ def materialize_result(made: Made) -> dg.MaterializeResult[Any]:
         **_statistics(made),
         **_examples(manifest),
         **_schema(manifest),
+        **(links or {}),
         "rm/was_made_before": dg.MetadataValue.bool(made.was_there),
         "rm/seconds": manifest.made["seconds"],
         "rm/made_at": manifest.made["at"],

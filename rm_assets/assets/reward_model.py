@@ -8,6 +8,7 @@ from rm_assets.assets.materialization import OWNERS, materialize_result
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.recipes import RECIPES
+from rm_assets.resources.tracker import Tracker
 
 
 @dg.asset(
@@ -19,6 +20,7 @@ from rm_assets.resources.recipes import RECIPES
     owners=OWNERS,
     description="The trained reward model: a checkpoint that AutoModelForSequenceClassification loads.",
 )
-def reward_model(context: dg.AssetExecutionContext, compute: Compute) -> dg.MaterializeResult[Any]:
+def reward_model(context: dg.AssetExecutionContext, compute: Compute, tracker: Tracker) -> dg.MaterializeResult[Any]:
     """The trained reward model: a checkpoint that AutoModelForSequenceClassification loads."""
-    return materialize_result(compute.make(context))
+    made = compute.make(context)
+    return materialize_result(made, tracker.links(context, compute, made))

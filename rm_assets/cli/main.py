@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -268,6 +269,41 @@ app.command()(score.score)
 app.command()(score.compare_responses)
 app.command()(score.interactive)
 app.command()(serve.serve)
+
+
+@app.command()
+def monitor(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Recipes or beginnings of digests; what is alive or new without them."),
+    ] = None,
+    all_runs: Annotated[bool, typer.Option("--all", help="Every training of the store.")] = False,
+    follow: Annotated[
+        bool | None,
+        typer.Option("--follow/--once", help="Until Ctrl-C, or once; without either until no training runs any more."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the runs with all steps as JSON.")] = False,
+    as_csv: Annotated[Path | None, typer.Option("--csv", help="Write one row for each step to this file.")] = None,
+) -> None:
+    """Trainings side by side, while they run and after: loss, accuracy, margin, speed, memory, time left."""
+    if runs and all_runs:
+        raise typer.BadParameter("names no run, and runs are named", param_hint="--all")
+    if as_json and as_csv is not None:
+        raise typer.BadParameter("give one of --json and --csv")
+    from rm_assets.cli import monitor as monitoring
+    from rm_assets.storage.store import Store
+
+    store, console = Store(find_home()), Console(highlight=False)
+    found = monitoring.select(store, runs or [], all_runs=all_runs)
+    if as_csv is not None:
+        console.print(f"{monitoring.write_csv(found, as_csv)} rows written to {as_csv}", soft_wrap=True)
+    elif as_json:
+        monitoring.print_json(found)
+    elif found or follow:
+        look = partial(monitoring.select, store, runs or [], all_runs=all_runs)
+        monitoring.watch(look, follow=follow, console=console)
+    else:
+        console.print(f"no training has begun (store: {store.home})", soft_wrap=True)
 
 
 @app.command()

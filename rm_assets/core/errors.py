@@ -9,6 +9,7 @@ RmAssetsError
 ├── StoreError     STORE_*    results that cannot be found, written or read
 ├── TaskError      TASK_*     a task process that ended without its manifest
 ├── ReleaseError   RELEASE_*  a release folder that must not leave the house
+├── TrackingError  TRACKING_* figures that a tracking service did not take
 └── PlanError      PLAN_*     a plan that lacks a number, or takes one that is no number
 
 A message says what happened, why, and how to mend it. `ERROR_CODES` is the catalogue; docs/errors.md is made from it.
@@ -67,6 +68,7 @@ ERROR_CODES: dict[str, str] = {
     "RELEASE_001": "The release folder lacks a required file, or a file has no sound size.",
     "RELEASE_002": "The released model does not give the canary rewards of the report.",
     "RELEASE_003": "The release cannot be pushed to the Hub.",
+    "TRACKING_001": "Weights & Biases did not take a run.",
     "PLAN_001": "The planner lacks a number that it needs, or got two that exclude each other.",
     "PLAN_002": "The price file cannot be read or is not valid.",
 }
@@ -153,6 +155,12 @@ class ReleaseError(RmAssetsError):
     """A release folder that must not leave the house."""
 
     family = "RELEASE_"
+
+
+class TrackingError(RmAssetsError):
+    """Figures that a tracking service did not take."""
+
+    family = "TRACKING_"
 
 
 class PlanError(RmAssetsError):

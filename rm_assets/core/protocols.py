@@ -18,6 +18,9 @@ class Reporter(Protocol):
     def progress(self, done: int, total: int, unit: str) -> None:
         """`done` of `total` units are finished."""
 
+    def training_begins(self, num_steps: int, device: str) -> None:
+        """A training of `num_steps` optimizer steps begins or goes on; `device` is its name."""
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Figures of one optimizer step."""
 
@@ -30,6 +33,9 @@ class QuietReporter:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Drops the count."""
+
+    def training_begins(self, num_steps: int, device: str) -> None:
+        """Drops the count and the name."""
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Drops the figures."""

@@ -2,9 +2,12 @@
 
 HOME/<asset>/<digest>/manifest.json     written last of all; without it the folder does not count
 HOME/<asset>/<digest>/...               the files that the manifest names
+HOME/<asset>/<digest>/metrics.jsonl     figures of a training while it runs, see metrics_log.py; in no manifest
 HOME/<asset>/<digest>/work/             state to resume from; removed when the manifest is written
 HOME/<asset>/<digest>.lock              lease: one process at a time makes a digest
-    HOME/device.lock                        lease: one process at a time samples, scores or trains
+HOME/device.lock                        lease: one process at a time samples, scores or trains
+HOME/tensorboard/<recipe>-<digest>/     TensorBoard's event files, where a recipe asks for them
+HOME/wandb/                             runs of Weights & Biases, where a recipe asks for them
 HOME/examinations/<digest>.json         what a base makes of pairs, see resources/examination.py
 HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
 HOME/model_comparison/<digest>/         comparisons of several models, see resources/comparison.py
@@ -110,6 +113,24 @@ class Store:
         """Held by the one process that makes this digest; a second one waits here. A dead process holds nothing."""
         with _locked(self.home / asset / f"{of_digest}.lock"):
             yield
+
+    def is_leased(self, asset: str, of_digest: str) -> bool:
+        """Whether a process makes this digest right now."""
+        try:
+            lock = os.open(self.home / asset / f"{of_digest}.lock", os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def event_files(self, recipe: str, of_digest: str) -> Path:
+        """Where TensorBoard's files of a training go: it shows each folder below `HOME/tensorboard` as a run."""
+        return self.home / "tensorboard" / f"{recipe}-{of_digest[:12]}"
 
     @contextmanager
     def device(self, say: Callable[[str], None]) -> Iterator[None]:

@@ -29,6 +29,7 @@ class _StepClock(LineReporter):
     """Notes when each step was over, and ends the training after the last."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.times: list[float] = []
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:

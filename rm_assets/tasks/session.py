@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rm_assets.core.errors import DataError, RmAssetsError, TaskError
 from rm_assets.core.events import event_line
@@ -27,12 +27,27 @@ from rm_assets.core.stages import STAGES
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.hub_datasets import commits_read
+from rm_assets.storage.metrics_log import METRICS_LOG, MetricsLog
 from rm_assets.storage.store import Manifest, Store
+from rm_assets.tasks.event_files import EventFiles
 from rm_assets.tasks.statistics import write_statistics
 
 
+class MetricsSink(Protocol):
+    """What else keeps a training's figures."""
+
+    def training_begins(self, num_steps: int, device: str) -> None:
+        """As in Reporter."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """As in Reporter."""
+
+
 class LineReporter:
-    """The Reporter of a task: each call is one line on standard output."""
+    """The Reporter of a task: each call is one line on standard output; a training's figures go to `sinks` too."""
+
+    def __init__(self, *sinks: MetricsSink) -> None:
+        self._sinks = sinks
 
     def emit(self, **event: Any) -> None:
         """Writes one event at once."""
@@ -46,9 +61,17 @@ class LineReporter:
         """`done` of `total` units are finished."""
         self.emit(event="progress", done=done, total=total, unit=unit)
 
+    def training_begins(self, num_steps: int, device: str) -> None:
+        """A training of `num_steps` optimizer steps begins or goes on."""
+        self.log(f"{num_steps:,} optimizer steps on {device}")
+        for sink in self._sinks:
+            sink.training_begins(num_steps, device)
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Figures of one optimizer step."""
         self.emit(event="metrics", step=step, values=dict(values))
+        for sink in self._sinks:
+            sink.metrics(step, values)
 
 
 @dataclass(frozen=True)
@@ -162,23 +185,32 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
         known = {name: manifest for name, manifest in inputs.items() if manifest}
         if len(known) != len(inputs):
             raise TaskError("TASK_002", f"inputs of {asset} vanished from {store.home}", fix="run again")
-        task = Task(asset, of_digest, recipe, store, known, request["settings"], reporter)
-        started = time.monotonic()
-        task.folder.mkdir(parents=True, exist_ok=True)
-        product = work(task)
-        _require_same_sources(task)
-        extras = write_statistics(asset, task.folder)
-        record = {f.name: getattr(product, f.name) for f in fields(product) if f.name != "files"} | {
-            "asset": asset,
-            "digest": of_digest,
-            "recipe": recipe.name,
-            "facts": product.facts | ({"dataset_commits": commits_read()} if commits_read() else {}),
-            "stage_version": STAGES[asset].version,
-            "settings": request["settings"],
-            "inputs": {name: {"digest": m.digest, "data_version": m.data_version} for name, m in known.items()},
-            "made": _circumstances(time.monotonic() - started, request.get("run_id", "")),
-        }
-        store.commit(record, task.folder, product.files, extras)
+        folder, run_id = store.folder(asset, of_digest), request.get("run_id", "")
+        folder.mkdir(parents=True, exist_ok=True)
+        log = MetricsLog(folder / METRICS_LOG, recipe=recipe.name, asset=asset, digest=of_digest, run_id=run_id)
+        events = [EventFiles(store.event_files(recipe.name, of_digest))] if recipe.tracking.tensorboard else []
+        task = Task(asset, of_digest, recipe, store, known, request["settings"], LineReporter(log, *events))
+        with log.ending():
+            _make(task, work, run_id)
+
+
+def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
+    """Does the work and commits what it made."""
+    started = time.monotonic()
+    product = work(task)
+    _require_same_sources(task)
+    extras = write_statistics(task.asset, task.folder)
+    record = {f.name: getattr(product, f.name) for f in fields(product) if f.name != "files"} | {
+        "asset": task.asset,
+        "digest": task.digest,
+        "recipe": task.recipe.name,
+        "facts": product.facts | ({"dataset_commits": commits_read()} if commits_read() else {}),
+        "stage_version": STAGES[task.asset].version,
+        "settings": task.settings,
+        "inputs": {name: {"digest": m.digest, "data_version": m.data_version} for name, m in task.inputs.items()},
+        "made": _circumstances(time.monotonic() - started, run_id),
+    }
+    task.store.commit(record, task.folder, product.files, extras)
 
 
 def _require_same_sources(task: Task) -> None:

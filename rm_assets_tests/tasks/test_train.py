@@ -52,7 +52,7 @@ def test_the_weights_moved_and_have_one_output(chain: Chain) -> None:
 def test_no_state_to_resume_from_is_left(chain: Chain) -> None:
     folder = chain[1]["reward_model"].folder
     assert sorted(f.name for f in folder.iterdir()) == [
-        "checkpoint", "manifest.json", "request.json", "trained_pair_ids.txt", "training_curve.png",
+        "checkpoint", "manifest.json", "metrics.jsonl", "request.json", "trained_pair_ids.txt", "training_curve.png",
     ]  # fmt: skip
 
 

@@ -43,6 +43,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def device_name(device: torch.device, num_processes: int = 1) -> str:
+    """What a person calls the device: the GPU's product name, else PyTorch's name; with the number of processes."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return name if num_processes == 1 else f"{num_processes} x {name}"
+
+
 def load_policy(ref: ModelRef, dtype: Dtype, device: torch.device) -> PreTrainedModel:
     """A causal language model, ready to sample from.
 

@@ -27,7 +27,7 @@ from rm_assets.backends.torch.memory import recomputes_activations
 from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.optimization import LossGuard, build_optimizer, rate_factor
 from rm_assets.backends.torch.reward_forward import RewardForward
-from rm_assets.backends.torch.step_profile import FIRST_STEP, StepProfile
+from rm_assets.backends.torch.step_profile import FIRST_STEP, StepProfile, memory_figures
 from rm_assets.backends.torch.trained_weights import (
     OPTIMIZER,
     WEIGHTS,
@@ -269,7 +269,8 @@ class TrainingLoop:
         }  # fmt: skip
         progress.history.append(entry)
         progress.sums = Sums()
-        job.reporter.metrics(progress.step, {name: value for name, value in entry.items() if name != "step"})
+        told = {name: value for name, value in entry.items() if name != "step"} | memory_figures(job.device)
+        job.reporter.metrics(progress.step, told)
         job.reporter.progress(progress.step, job.plan.num_optimizer_steps, "steps")
 
     def _save(self) -> None:

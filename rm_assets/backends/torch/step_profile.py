@@ -117,6 +117,11 @@ def _kind(operator: str) -> str:
     return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "other operations")
 
 
+def memory_figures(device: torch.device) -> dict[str, float]:
+    """Megabytes in use now and at most so far, as a training reports them."""
+    return {"memory_mb": used_memory(device) / 1e6, "peak_memory_mb": peak_memory() / 1e6}
+
+
 def used_memory(device: torch.device) -> int:
     """Bytes in use: allocated on a GPU, resident on a CPU."""
     if device.type == "cuda":

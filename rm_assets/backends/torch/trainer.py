@@ -52,6 +52,7 @@ class TorchTrainer:
         """
         from rm_assets.backends.torch import loading_errors, pair_store, tokenization, training_state
         from rm_assets.backends.torch.batch_comparison import compare_batches
+        from rm_assets.backends.torch.checkpoints import device_name
         from rm_assets.backends.torch.fit import FitJob, pair_figures
         from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
         from rm_assets.core.training_order import make_plan
@@ -83,6 +84,7 @@ class TorchTrainer:
         state = training_state.prepare(work, name)
         if state is not None:
             reporter.log(f"resuming after optimizer step {state.step} of {plan.num_optimizer_steps}")
+        reporter.training_begins(plan.num_optimizer_steps, device_name(device, execution.num_processes))
         job = FitJob(store, validation, plan, settings, execution, seed, device, renderer, work, state, reporter)
         with loading_errors.quiet_transformers():
             fitted = _engine(settings.engine)(job)

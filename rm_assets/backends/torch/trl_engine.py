@@ -25,6 +25,7 @@ from rm_assets.backends.torch.fit import FitJob, Fitted, Sums
 from rm_assets.backends.torch.pair_store import PairStore
 from rm_assets.backends.torch.rendering import Encoded
 from rm_assets.backends.torch.reward_forward import right_padded
+from rm_assets.backends.torch.step_profile import memory_figures
 from rm_assets.core.errors import ModelError, RecipeError
 from rm_assets.core.plan import num_pairs_per_forward
 from rm_assets.core.protocols import Reporter
@@ -225,7 +226,8 @@ class _ReportCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Tell the reporter."""
         if logs and "loss" in logs:
-            self._reporter.metrics(state.global_step, {name: logs[name] for name in FIGURES if name in logs})
+            figures = {name: logs[name] for name in FIGURES if name in logs}
+            self._reporter.metrics(state.global_step, figures | memory_figures(args.device))
             self._reporter.progress(state.global_step, state.max_steps, "steps")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

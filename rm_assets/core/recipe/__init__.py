@@ -1,7 +1,7 @@
 """What a recipe says: one frozen model a section, every field with its meaning, unit and bound.
 
 A recipe is a YAML file and a Dagster partition. The sections `prompts` to `release` decide results and enter the digests;
-`checks`, `execution` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
+`checks`, `execution`, `tracking` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
 """
 
 from typing import Any, Literal
@@ -108,9 +108,11 @@ __all__ = [
     "SoftBradleyTerry",
     "SplitFractions",
     "TfdsSource",
+    "TrackingSection",
     "TrainingSection",
     "ValidationSettings",
     "VerifierGold",
+    "WandbSettings",
     "scorers_of",
 ]
 
@@ -210,6 +212,27 @@ class ExecutionSection(Section):
         return given or (2_048 if on_cpu and work != "sampling" else 16_384)
 
 
+class WandbSettings(Section):
+    """Weights & Biases. Its key comes from the environment variable WANDB_API_KEY alone."""
+
+    project: str = Field("rm-assets", pattern=r"^[\w .-]+$", description="Project that the runs go to.")
+    entity: str | None = Field(None, description="User or team that owns the project; the key's default without it.")
+    mode: Literal["offline", "online"] = Field(
+        "offline",
+        description="`offline` writes files below the store, to be sent with `wandb sync`; `online` sends at once.",
+    )
+    tags: list[str] = Field(default=[], description="Tags of the runs.")
+
+
+class TrackingSection(Section):
+    """Where a training's figures go besides its metrics log. Changes no result and enters no digest."""
+
+    tensorboard: bool = Field(False, description="Write TensorBoard's event files while a model trains.")
+    wandb: WandbSettings | None = Field(
+        None, description="Log finished trainings and reports to Weights & Biases; nothing without it."
+    )
+
+
 class Recipe(Section):
     """The whole recipe of one partition."""
 
@@ -232,6 +255,9 @@ class Recipe(Section):
     )
     execution: ExecutionSection = Field(
         default=ExecutionSection(), description="How work is carried out; changes no result."
+    )
+    tracking: TrackingSection = Field(
+        default=TrackingSection(), description="Where a training's figures go; changes no result."
     )
 
     @field_validator("training", mode="before")

@@ -32,6 +32,9 @@ class Counting:
     def progress(self, done: int, total: int, unit: str) -> None:
         self.seen.append((done, total, unit))
 
+    def training_begins(self, num_steps: int, device: str) -> None:
+        raise AssertionError(device)
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         raise AssertionError(values)
 

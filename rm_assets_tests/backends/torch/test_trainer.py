@@ -69,6 +69,7 @@ def test_training_learns_a_separable_toy_set_and_writes_a_loadable_checkpoint(
     assert result.num_optimizer_steps == 30 and reporter.steps[-1][0] == 30
     assert set(reporter.steps[0][1]) == {
         "loss", "accuracy", "margin", "grad_norm", "learning_rate", "tokens_per_second", "eta_seconds",
+        "memory_mb", "peak_memory_mb",
     }  # fmt: skip
     assert reporter.progresses[-1] == (30, 30, "steps")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
