@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from rm_assets.checks.recipe_check import check_result, recipe_check
+from rm_assets.checks.recipe_check import SEVERITIES, check_result, recipe_check
 from rm_assets.core.data_checks import DATA_CHECKS, DataCheck, Finding
 from rm_assets.core.drift import DRIFT_CHECKS
 from rm_assets.core.input_checks import TRAINING_CHECKS
@@ -24,7 +24,6 @@ ASSETS = {
 }
 """By what a check calls its table."""
 TABLE_CHECKS = {**SPLIT_CHECKS, **DATA_CHECKS, **DRIFT_CHECKS, **TRAINING_CHECKS}
-SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
 
 def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:

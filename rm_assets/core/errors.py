@@ -58,6 +58,12 @@ ERROR_CODES: dict[str, str] = {
     "RELEASE_001": "The release folder lacks a required file, or a file has no sound size.",
     "RELEASE_002": "The released model does not give the canary rewards of the report.",
     "RELEASE_003": "The release cannot be pushed to the Hub.",
+    "RELEASE_004": "The gate refused the model.",
+    "RELEASE_005": "A file of the release is a pickle, or may hold one.",
+    "RELEASE_006": "A file of the release holds a secret.",
+    "RELEASE_007": "No such release, or no release under this alias.",
+    "RELEASE_008": "There is no release to roll back to, or its files are gone.",
+    "RELEASE_009": "The adapter of the release cannot be used with its base.",
     "PLAN_001": "The planner lacks a number that it needs, or got two that exclude each other.",
     "PLAN_002": "The price file cannot be read or is not valid.",
 }

@@ -55,7 +55,9 @@ def evaluate(task: Task) -> Product:
         canaries=canaries,
         training=training,
     )
-    write_table(task.folder / REWARDS_FILE, ProxyReward, (_proxy_reward(response) for response in test))
+    write_table(
+        task.folder / REWARDS_FILE, ProxyReward, (proxy_reward(response.gold, response.reward) for response in test)
+    )
     report["num_test_prompts_over_length"] = list(fits.values()).count(False)
     report["num_test_responses_truncated"] = sum(s.truncated for s in scores)
     pairs, _ = compare_pairs(test, settings)
@@ -69,12 +71,12 @@ def evaluate(task: Task) -> Product:
     return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn))
 
 
-def _proxy_reward(response: ScoredResponse) -> ProxyReward:
-    gold = response.gold
+def proxy_reward(gold: GoldReward, reward: float) -> ProxyReward:
+    """A labelled response with the reward that a model gives it."""
     return ProxyReward(
         prompt_id=gold.prompt_id, response_id=gold.response_id, source=gold.source, sample_index=gold.sample_index,
         num_characters=len(gold.response), comparison=gold.comparison, gold_reward=gold.gold_reward,
-        reward=response.reward,
+        reward=reward,
     )  # fmt: skip
 
 

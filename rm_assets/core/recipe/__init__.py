@@ -1,7 +1,7 @@
 """What a recipe says: one frozen model a section, every field with its meaning, unit and bound.
 
 A recipe is a YAML file and a Dagster partition. The sections `prompts` to `release` decide results and enter the digests;
-`checks`, `execution` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
+`checks`, `gate`, `execution` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
 """
 
 from typing import Literal
@@ -33,6 +33,7 @@ from rm_assets.core.recipe.prompts import (
     SplitFractions,
     TfdsSource,
 )
+from rm_assets.core.recipe.release import GateSection, ReleaseSection
 from rm_assets.core.recipe.sampling import (
     Alignment,
     PolicySampling,
@@ -64,6 +65,7 @@ __all__ = [
     "EvaluationSet",
     "ExecutionSection",
     "FileSource",
+    "GateSection",
     "GeneratorSource",
     "GoldSection",
     "HumanGold",
@@ -112,19 +114,6 @@ class EvaluationSection(Section):
     )
     num_worst_mistakes: int = Field(20, ge=0, description="Confident mistakes shown as text.")
     num_canaries: int = Field(8, gt=0, description="Conversations whose rewards a release must reproduce.")
-
-
-class ReleaseSection(Section):
-    """Where the model goes."""
-
-    hub_id: str | None = Field(
-        None, description="Repository on the Hub to push to; without it the release stays a local folder."
-    )
-    private: bool = Field(True, description="Create the repository as private.")
-    validate_only: bool = Field(False, description="Build and validate the release folder, push nothing.")
-    license: str = Field("other", description="License identifier for the model card.")
-    language: list[str] = Field(default=["en"], description="Language codes for the model card.")
-    tags: list[str] = Field(default=[], description="Further tags for the model card.")
 
 
 class ExecutionSection(Section):
@@ -196,6 +185,9 @@ class Recipe(Section):
     pairs: PairsSection = Field(default=PairsSection(), description="How gold rewards become chosen and rejected.")
     training: TrainingSection = Field(description="Training of the reward model.")
     evaluation: EvaluationSection = Field(default=EvaluationSection(), description="How the trained model is judged.")
+    gate: GateSection = Field(
+        default=GateSection(), description="What a model must be for its release to be built; changes no result."
+    )
     release: ReleaseSection = Field(default=ReleaseSection(), description="Where the model goes.")
     checks: ChecksSection = Field(
         default=ChecksSection(), description="Which faults of the data are tolerated; changes no result."

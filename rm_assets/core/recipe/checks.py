@@ -21,6 +21,21 @@ class LimitedCheck(CheckSettings):
     limit: float = Field(ge=0, description="The value at which the check still passes.")
 
 
+class SeveritySection(Section):
+    """A section of checks: of one that is given in part, the rest stays as it is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_what_is_not_given(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        defaults = {name: field.default.model_dump() for name, field in cls.model_fields.items()}
+        return {
+            name: {**defaults[name], **given} if name in defaults and isinstance(given, dict) else given
+            for name, given in values.items()
+        }
+
+
 def _error() -> CheckSettings:
     return CheckSettings(severity="error")
 
@@ -29,7 +44,7 @@ def _warn(limit: float) -> LimitedCheck:
     return LimitedCheck(severity="warn", limit=limit)
 
 
-class ChecksSection(Section):
+class ChecksSection(SeveritySection):
     """What must hold of prompts, responses, gold rewards, pairs and the model. Changes no result and enters no digest."""
 
     splits_are_disjoint: CheckSettings = Field(
@@ -159,14 +174,3 @@ class ChecksSection(Section):
         default=_warn(0.25),
         description="implicit_pairs: largest population stability index of margins and length differences against the version before.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_what_is_not_given(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        defaults = {name: field.default.model_dump() for name, field in cls.model_fields.items()}
-        return {
-            name: {**defaults[name], **given} if name in defaults and isinstance(given, dict) else given
-            for name, given in values.items()
-        }
