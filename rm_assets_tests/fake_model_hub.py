@@ -89,7 +89,11 @@ class FakeModelHub:
             asked = json.loads(body)
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
             if name in self.repos:
-                return _fault(409, "", "You already created this model repo")
+                return (
+                    409,
+                    {},
+                    json.dumps({"error": "You already created it", "url": f"{self.endpoint}/{name}"}).encode(),
+                )
             self.repos[name] = FakeRepo(name)
             return _json({"url": f"{self.endpoint}/{name}"})
         if parts[-3:] == ["lfs", "objects", "batch"]:
@@ -105,7 +109,10 @@ class FakeModelHub:
         verb, what = (rest or ["revision"])[0], rest[1] if len(rest) > 1 else "main"
         if verb == "refs":
             heads, tags = ("heads", repo.branches), ("tags", repo.tags)
-            refs = [[{"name": n, "ref": f"refs/{k}/{n}", "targetCommit": c} for n, c in of.items()] for k, of in (heads, tags)]
+            refs = [
+                [{"name": n, "ref": f"refs/{k}/{n}", "targetCommit": c} for n, c in of.items()]
+                for k, of in (heads, tags)
+            ]
             return _json({"branches": refs[0], "tags": refs[1], "converts": [], "pullRequests": []})
         if verb in ("branch", "tag"):
             asked = json.loads(body)

@@ -59,7 +59,9 @@ def show(name: Named, as_json: AsJson = False) -> None:
     for key, value in _as_json(registry, release).items():
         table.add_row(key.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
     for event in moves:
-        table.add_row(event["at"], f"{event['alias']}: {event['before']} -> {event['now']} by {event['who']}: {event['why']}")
+        table.add_row(
+            event["at"], f"{event['alias']}: {event['before']} -> {event['now']} by {event['who']}: {event['why']}"
+        )
     Console(highlight=False).print(table)
 
 

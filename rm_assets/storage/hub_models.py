@@ -130,10 +130,10 @@ def _explained(repo: str) -> Iterator["HfApi"]:
 
     try:
         yield HfApi()
-    except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
         raise _refused(
             repo,
-            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            "; ".join(f"{type(e).__name__}: {' '.join(str(e).split())[:300]}" for e in (error, error.__cause__) if e),
             "set HF_TOKEN to a token that may write there, check the network, and run again: what is there already is not sent again",
         ) from None
 

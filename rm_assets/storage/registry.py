@@ -121,7 +121,9 @@ class Registry:
 
     def pushed(self, release: Release, hub: dict[str, str]) -> None:
         """Notes where a release lies on the Hub, once."""
-        if {"name": release.name, "hub": hub} not in [{k: e[k] for k in ("name", "hub")} for e in self.events("pushed")]:
+        if {"name": release.name, "hub": hub} not in [
+            {k: e[k] for k in ("name", "hub")} for e in self.events("pushed")
+        ]:
             self._append("pushed", {"name": release.name, "hub": hub})
 
     def move(self, release: Release, alias: str, *, why: str) -> Move | None:

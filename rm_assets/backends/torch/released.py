@@ -4,11 +4,12 @@ import json
 import tempfile
 from pathlib import Path
 
+from transformers import AutoTokenizer
+
 from rm_assets.backends.torch.checkpoints import pick_device
 from rm_assets.backends.torch.lora import ADAPTER_CONFIG, merge_adapter
 from rm_assets.backends.torch.rendering import FIXED_DATE
 from rm_assets.backends.torch.scorer import TorchScorer
-from rm_assets.backends.torch.tokenization import load_renderer
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import Dtype, ExecutionSection, ModelRef
 
@@ -41,5 +42,5 @@ def stored_dtype(folder: Path) -> Dtype:
 
 def template_options(folder: Path) -> dict[str, str]:
     """What the chat template of a release has to be given for the reported rewards."""
-    template = str(load_renderer(ModelRef(path=str(folder))).tokenizer.chat_template)
+    template = str(AutoTokenizer.from_pretrained(folder).chat_template)
     return {name: value for name, value in FIXED_DATE.items() if name in template}
