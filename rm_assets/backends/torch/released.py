@@ -4,8 +4,6 @@ import json
 import tempfile
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from rm_assets.backends.torch.checkpoints import pick_device
 from rm_assets.backends.torch.lora import ADAPTER_CONFIG, merge_adapter
 from rm_assets.backends.torch.rendering import FIXED_DATE
@@ -42,5 +40,6 @@ def stored_dtype(folder: Path) -> Dtype:
 
 def template_options(folder: Path) -> dict[str, str]:
     """What the chat template of a release has to be given for the reported rewards."""
-    template = str(AutoTokenizer.from_pretrained(folder).chat_template)
+    files = [folder / name for name in ("chat_template.jinja", "tokenizer_config.json")]
+    template = "".join(file.read_text("utf-8") for file in files if file.is_file())
     return {name: value for name, value in FIXED_DATE.items() if name in template}
