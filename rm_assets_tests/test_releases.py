@@ -18,6 +18,7 @@ from rm_assets.resources.releases import make_release
 from rm_assets.storage.registry import Registry
 from rm_assets.storage.store import Store
 from rm_assets.tasks import release as task
+from rm_assets_tests.fake_model_hub import serving_models
 from rm_assets_tests.fakes import save_causal
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench, in_this_process
 
@@ -199,3 +200,62 @@ def test_in_a_run_of_dagster_the_gate_stops_the_release_and_the_command_moves_al
     assert latest is not None and latest.partition == "toy"
     told = {key: value.value for key, value in latest.metadata.items()}
     assert (told["release/before"], told["release/now"], told["release/why"]) == (names[1], names[0], "it flatters")
+
+
+@pytest.mark.slow
+def test_to_the_hub_and_back_with_an_upload_that_is_cut_and_a_rollback(
+    tmp_path: Path, sources: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(sources.folder, home=tmp_path / "home")
+    with serving_models() as hub:
+        hub.token = "hf_never_to_be_seen"
+        for variable, value in (
+            ("HF_ENDPOINT", hub.endpoint), ("HF_HUB_DISABLE_XET", 1), ("HF_HUB_OFFLINE", 0), ("HF_TOKEN", hub.token),
+            ("HF_HOME", tmp_path / "hf"), ("RM_ASSETS_RECIPES", bench.folder / "recipes"),
+            ("RM_ASSETS_HOME", bench.home), ("DAGSTER_HOME", tmp_path), ("COLUMNS", 200),
+        ):  # fmt: skip
+            monkeypatch.setenv(variable, str(value))
+
+        def python(*arguments: str, **options: Any) -> str:
+            done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, **options)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+
+        def rm_assets(*arguments: str) -> str:
+            return python("-m", "rm_assets.cli.main", "release", *arguments)
+
+        release = {"hub_id": "me/toy", "revision": "v1"}
+        hub.cut = lambda method, path: path.startswith("/lfs/")
+        with pytest.raises(ReleaseError, match=r"cannot be pushed to me/toy") as caught:
+            make(bench, release=release)
+        assert caught.value.code == "RELEASE_003" and not list(Registry(Store(bench.home)).events("built", "refused"))
+        hub.cut = lambda method, path: False
+        first = make(bench, release=release)
+        repo, name = hub.repos["me/toy"], first.manifest.facts["release"]
+        assert repo.log("v1") == [f"Reward model {name}", "initial commit"]
+        assert first.manifest.facts["hub"] == {"repo": "me/toy", "tag": "v1", "commit": repo.tags["v1"]}
+        here = {file.name: file.read_bytes() for file in (first.folder / "release").iterdir()}
+        assert {n: c for n, c in repo.files("v1").items() if n != ".gitattributes"} == here
+
+        # Somebody who has nothing but the card gets the reported reward.
+        canary = json.loads(here["report.json"])["canaries"][0]
+        code = here["README.md"].decode().partition("```python\n")[2].partition("```")[0]
+        assert 'path = "me/toy"' in code and 'revision="v1"' in code
+        placeholder = 'messages = [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]'
+        asked = code.replace(placeholder, f"messages = {canary['messages']!r}") + "\nprint(reward)"
+        assert float(python("-c", asked, cwd=tmp_path)) == pytest.approx(canary["reward"], abs=1e-5)
+
+        second = make(bench, training={**TOY["training"], "num_epochs": 3}, release={"validate_only": True})
+        rm_assets("promote", name, "--to", "production")
+        assert len(repo.tags) == 1
+        rm_assets("publish", "toy@staging", "--to", "me/toy")
+        other = second.manifest.facts["release"]
+        assert set(repo.tags) == {"v1", other}
+        rm_assets("promote", other, "--to", "production")
+        assert repo.files("main")["model.safetensors"] == repo.files(other)["model.safetensors"]
+        said = rm_assets("rollback", "toy", "--why", "worse in use")
+        assert "me/toy: main is v1" in said and f"{other} -> {name}" in said
+        assert repo.files("main") == repo.files("v1") != repo.files(other)
+        assert repo.log("main") == ["Production is v1", f"Production is {other}", "Production is v1", "initial commit"]
+        kept = "".join(f.read_text("utf-8", errors="replace") for f in bench.home.rglob("*") if f.is_file())
+        assert hub.token not in kept + "".join(bench.said) + said
