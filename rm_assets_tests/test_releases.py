@@ -59,6 +59,13 @@ def make(bench: Bench, **changes: Any) -> Made:
     return make_release(compute, recipe, "hub_release", say=bench.said.append, debug=bench.said.append)
 
 
+def prepare(bench: Bench, **changes: Any) -> None:
+    """Everything before the release, without the seconds that task processes take to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        in_this_process(patch)
+        bench.make(bench.recipe(**changes), *ASSETS[:6])
+
+
 def refused(bench: Bench, **changes: Any) -> tuple[str, str, list[str]]:
     """Code and message of a refusal, and the checks that were noted; nothing is released, and production stays."""
     registry = Registry(Store(bench.home))
@@ -175,7 +182,8 @@ def test_in_a_run_of_dagster_the_gate_stops_the_release_and_the_command_moves_al
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    sources.recipe(training=UNTRAINED, seed=1)
+    bench = Bench(sources.folder, home=tmp_path / "home")
+    prepare(bench, training=UNTRAINED, seed=1)
     says = rm_assets("run", "toy", status=1)
     assert "error: evaluation_report, match_rate_is_high: match rate" in says
     assert not list((tmp_path / "home" / "hub_release").glob("*/manifest.json"))
@@ -185,7 +193,7 @@ def test_in_a_run_of_dagster_the_gate_stops_the_release_and_the_command_moves_al
 
     names = []
     for num_epochs in (2, 3):
-        sources.recipe(training={**TOY["training"], "num_epochs": num_epochs})
+        prepare(bench, training={**TOY["training"], "num_epochs": num_epochs})
         rm_assets("run", "toy")
         names.append(json.loads(rm_assets("release", "show", "toy", "--json"))["name"])
         rm_assets("release", "promote", "toy@staging", "--to", "production", "--why", "passed")
@@ -225,6 +233,9 @@ def test_to_the_hub_and_back_with_an_upload_that_is_cut_and_a_rollback(
             return python("-m", "rm_assets.cli.main", "release", *arguments)
 
         release = {"hub_id": "me/toy", "revision": "v1"}
+        longer = {**TOY["training"], "num_epochs": 3}
+        for changes in ({}, {"training": longer}):
+            prepare(bench, **changes)
         hub.cut = lambda method, path: path.startswith("/lfs/")
         with pytest.raises(ReleaseError, match=r"cannot be pushed to me/toy") as caught:
             make(bench, release=release)
@@ -245,7 +256,7 @@ def test_to_the_hub_and_back_with_an_upload_that_is_cut_and_a_rollback(
         asked = code.replace(placeholder, f"messages = {canary['messages']!r}") + "\nprint(reward)"
         assert float(python("-c", asked, cwd=tmp_path)) == pytest.approx(canary["reward"], abs=1e-5)
 
-        second = make(bench, training={**TOY["training"], "num_epochs": 3}, release={"validate_only": True})
+        second = make(bench, training=longer, release={"validate_only": True})
         rm_assets("promote", name, "--to", "production")
         assert len(repo.tags) == 1
         rm_assets("publish", "toy@staging", "--to", "me/toy")
