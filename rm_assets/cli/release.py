@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rm_assets.core.errors import ReleaseError
+from rm_assets.core.recipe import ReleaseSection
 from rm_assets.storage.home import find_home
 from rm_assets.storage.hub_models import publish_as_main
 from rm_assets.storage.registry import ALIASES, Move, Registry, Release
@@ -68,7 +69,9 @@ def show(name: Named, as_json: AsJson = False) -> None:
 @app.command()
 def publish(
     name: Named,
-    to: Annotated[str | None, typer.Option(help="Repository on the Hub; that of the recipe when not given.")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Repository on the Hub; when not given, the one that the recipe named.")
+    ] = None,
     validate_only: Annotated[
         bool, typer.Option("--validate-only", help="Check files and canaries as for a push, and push nothing.")
     ] = False,
@@ -77,10 +80,14 @@ def publish(
     from rm_assets.resources.recipes import recipe_book
     from rm_assets.tasks import release as releasing
 
-    registry = Registry(Store(find_home()))
+    store = Store(find_home())
+    registry = Registry(store)
     release = registry.find(name)
     folder, recipe = registry.folder(release), recipe_book().load(release.line)
-    recipe = recipe.model_copy(update={"release": recipe.release.model_copy(update={"form": release.form})})
+    manifest = store.manifest("hub_release", release.digest)
+    assert manifest is not None, "the registry has just found its files"
+    # As it was built: the recipe may name another tag by now.
+    recipe = recipe.model_copy(update={"release": ReleaseSection.model_validate(manifest.settings)})
     report = json.loads((folder / "report.json").read_text("utf-8"))
     difference = releasing.validate(folder, report, recipe)
     print(f"{release.name} is whole; largest difference of a canary's reward: {difference:.2g}")
@@ -91,7 +98,7 @@ def publish(
         raise ReleaseError(
             "RELEASE_003",
             f"{release.name} has nowhere to go",
-            why=f"recipe '{release.line}' names no release.hub_id",
+            why=f"recipe '{release.line}' named no release.hub_id when it was built",
             fix="give --to OWNER/NAME",
         )
     hub = releasing.publish(folder, repo, release.name, report, recipe)

@@ -6,6 +6,7 @@ HOME/<asset>/<digest>/work/             state to resume from; removed when the m
 HOME/<asset>/<digest>.lock              lease: one process at a time makes a digest
     HOME/device.lock                        lease: one process at a time samples, scores or trains
 HOME/examinations/<digest>.json         what a base makes of pairs, see resources/examination.py
+HOME/registry/                          releases, aliases and refusals, see registry.py; rewards of releases for newer test sets
 HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
 """
 
