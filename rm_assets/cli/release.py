@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from rm_assets.core.errors import ReleaseError
 from rm_assets.core.recipe import ReleaseSection
@@ -34,7 +34,8 @@ def list_releases(
     if as_json:
         _print_json({"releases": [_as_json(registry, r) for r in releases], "refused": refused})
         return
-    table = Table("release", "alias", "match rate", "on the Hub", "built")
+    longest = max((len(release.name) for release in releases), default=0)  # a name is there to be copied
+    table = Table(Column("release", min_width=longest), "alias", "match rate", "on the Hub", "built")
     for release in releases:
         hub = f"{release.hub['repo']}@{release.hub['tag']}" if release.hub else ""
         table.add_row(release.name, ", ".join(_aliases(registry, release)), _rate(release), hub, release.at)
