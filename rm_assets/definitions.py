@@ -13,7 +13,7 @@ from rm_assets.assets.sampled_responses import sampled_responses
 from rm_assets.automation.jobs import build_reward_model
 from rm_assets.checks.data import table_checks
 from rm_assets.checks.inputs import input_checks
-from rm_assets.checks.model import better_than_length, release_gives_the_reported_rewards
+from rm_assets.checks.model import better_than_length, gate_checks, release_gives_the_reported_rewards
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.console import plain
 from rm_assets.resources.tracker import Tracker
@@ -33,6 +33,7 @@ defs = dg.Definitions(
         *table_checks,
         input_checks,
         better_than_length,
+        *gate_checks,
         release_gives_the_reported_rewards,
     ],
     jobs=[build_reward_model],

@@ -26,6 +26,10 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
     ]
     assert sorted((key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys) == [
         ("evaluation_report", "better_than_length"),
+        ("evaluation_report", "confidence_is_calibrated"),
+        ("evaluation_report", "length_is_not_the_reason"),
+        ("evaluation_report", "match_rate_is_high"),
+        ("evaluation_report", "no_worse_than_release"),
         ("gold_rewards", "gold_saw_whole_responses"),
         ("gold_rewards", "gold_tells_responses_apart"),
         ("gold_rewards", "judge_agrees_with_itself"),

@@ -1,5 +1,6 @@
 """hub_release: the release folder, validated as its user would, and pushed to the Hub where the recipe says so."""
 
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -8,6 +9,7 @@ from rm_assets.assets.materialization import OWNERS, materialize_result
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.recipes import RECIPES
+from rm_assets.resources.releases import make_release
 
 
 @dg.asset(
@@ -20,5 +22,5 @@ from rm_assets.resources.recipes import RECIPES
     description="The release folder, validated as its user would, and pushed to the Hub where the recipe says so.",
 )
 def hub_release(context: dg.AssetExecutionContext, compute: Compute) -> dg.MaterializeResult[Any]:
-    """The release folder, validated as its user would, and pushed to the Hub where the recipe says so."""
-    return materialize_result(compute.make(context))
+    """The release folder, built only behind the gate, validated as its user would, registered, and pushed where the recipe says so."""
+    return materialize_result(compute.make(context, by=partial(make_release, compute)))

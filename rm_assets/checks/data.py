@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from rm_assets.checks.recipe_check import check_result, recipe_check
+from rm_assets.checks.recipe_check import SEVERITIES, check_result, recipe_check
 from rm_assets.core.checks.data import DATA_CHECKS
 from rm_assets.core.checks.drift import DRIFT_CHECKS
 from rm_assets.core.checks.finding import DataCheck, Finding
@@ -27,7 +27,6 @@ ASSETS = {
 TABLE_CHECKS = {**SPLIT_CHECKS, **DATA_CHECKS, **DRIFT_CHECKS, **TRAINING_CHECKS}
 CHECKS_OF_TRAINING = ("enough_pairs", "length_does_not_decide", "training_pairs_add_up", "evaluation_is_not_trained_on")
 """What they look at is known only of a model that the recipe trains."""
-SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
 
 def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from rm_assets.checks.data import SEVERITIES, description_of
-from rm_assets.checks.recipe_check import check_result
+from rm_assets.checks.data import description_of
+from rm_assets.checks.recipe_check import SEVERITIES, check_result
 from rm_assets.core.checks.finding import Finding
 from rm_assets.core.checks.inputs import INPUT_CHECKS, judge
 from rm_assets.resources.compute import Compute

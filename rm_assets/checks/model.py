@@ -1,13 +1,16 @@
-"""Checks of the trained model. Whether it may be released is a person's decision here: they warn, the release validates."""
+"""Checks of the trained model: those of the gate, behind which a release is built, and of the release itself."""
 
 import json
+from typing import Any
 
 import dagster as dg
 
-from rm_assets.checks.recipe_check import check_result, recipe_check
+from rm_assets.checks.recipe_check import SEVERITIES, check_result, recipe_check
 from rm_assets.core.checks.data import advantage_over_length
 from rm_assets.core.checks.finding import Finding
+from rm_assets.core.recipe import GateSection
 from rm_assets.resources.compute import Compute
+from rm_assets.resources.gate import judge
 from rm_assets.storage.lineage import wanted
 
 
@@ -40,3 +43,17 @@ def release_gives_the_reported_rewards(context: dg.AssetCheckExecutionContext, c
             {"rm/largest_canary_difference": difference if difference is not None else -1.0},
         )
     )
+
+
+def _declare(name: str, field: Any) -> dg.AssetChecksDefinition:
+    def run(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
+        recipe = compute.recipe(context.partition_key)
+        severity = getattr(recipe.gate, name).severity
+        return check_result(judge(compute.store(), recipe, name), SEVERITIES.get(severity, SEVERITIES["warn"]))
+
+    run.__name__ = name
+    description = str(field.description).partition(": ")[2]
+    return recipe_check("evaluation_report", blocking=True, description=description[:1].upper() + description[1:])(run)
+
+
+gate_checks = [_declare(name, field) for name, field in GateSection.model_fields.items()]

@@ -9,6 +9,8 @@ import dagster as dg
 from rm_assets.core.checks.finding import Finding
 from rm_assets.resources.recipes import RECIPES
 
+SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
+
 
 def recipe_check(
     asset: str, *, description: str, blocking: bool = False

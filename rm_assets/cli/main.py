@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from rm_assets import __version__
-from rm_assets.cli import recipes, results, score, serve
+from rm_assets.cli import recipes, release, results, score, serve
 from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.guidance import SERVICE_GUIDANCE
 from rm_assets.core.records import SPLITS
@@ -23,6 +23,7 @@ app = typer.Typer(
     help="Reward-model development as a graph of versioned assets.",
 )
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(release.app, name="release")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 

@@ -61,7 +61,7 @@ def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: 
     if smoke:
         instance = dg.DagsterInstance.ephemeral()
     else:
-        _point_dagster_home(console)
+        point_dagster_home(console)
         instance = dg.DagsterInstance.get()
     try:
         selection = dg.AssetSelection.assets(*STAGES) if select == "*" else dg.AssetSelection.from_string(select)
@@ -93,7 +93,7 @@ def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: 
         )
 
 
-def _point_dagster_home(console: Console) -> None:
+def point_dagster_home(console: Console) -> None:
     """DAGSTER_HOME where it is not set: the checkout, else `dagster` in the store."""
     if not os.environ.get("DAGSTER_HOME"):
         workspace = find_workspace()

@@ -18,48 +18,68 @@ from rm_assets.core.recipe import (
 )
 from rm_assets.core.report import render_markdown
 
-USAGE = """\
-```python
-import torch
+LOAD_WHOLE = """\
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 path = "{path}"
-tokenizer = AutoTokenizer.from_pretrained(path)
-model = AutoModelForSequenceClassification.from_pretrained(path)
+tokenizer = AutoTokenizer.from_pretrained(path{revision})
+model = AutoModelForSequenceClassification.from_pretrained(path{revision})"""
+LOAD_ADAPTER = """\
+from peft import AutoPeftModelForSequenceClassification
+from transformers import AutoTokenizer
+
+path = "{path}"
+tokenizer = AutoTokenizer.from_pretrained(path{revision})
+model = AutoPeftModelForSequenceClassification.from_pretrained(
+    path, num_labels=1, pad_token_id=tokenizer.pad_token_id, dtype=torch.float32{revision}
+).eval()"""
+USAGE = """\
+```python
+import torch
+{load}
+
 messages = [{{"role": "user", "content": "..."}}, {{"role": "assistant", "content": "..."}}]
 {encode}
 with torch.inference_mode():
     reward = model(**inputs).logits[0, 0].item()
 ```"""
 ENCODE_DECODER = """\
-text = tokenizer.apply_chat_template(messages, tokenize=False)
-inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")  # the template writes every special token"""
-ENCODE_PAIR = 'inputs = tokenizer(messages[0]["content"], messages[1]["content"], return_tensors="pt")'
+text = tokenizer.apply_chat_template(messages, tokenize=False{options})
+# the template writes every special token
+inputs = tokenizer(text, add_special_tokens=False, truncation=True, max_length={max_length}, return_tensors="pt")"""
+ENCODE_PAIR = """\
+prompt = "\\n\\n".join(message["content"] for message in messages[:-1])
+inputs = tokenizer(
+    prompt, messages[-1]["content"], truncation="only_second", max_length={max_length}, return_tensors="pt"
+)"""
 
 
-def model_card(recipe: Recipe, report: Mapping[str, Any], lineage: Mapping[str, str], *, reads_text_pairs: bool) -> str:
-    """The card as Markdown with the Hub's YAML header. `lineage` maps assets to data versions."""
-    match = report["match_rate"]
-    header: dict[str, Any] = {
-        "license": recipe.release.license,
-        "language": recipe.release.language,
-        "library_name": "transformers",
-        "pipeline_tag": "text-classification",
-        "tags": ["reward-model", "rm_assets", *recipe.release.tags],
-    }
-    if recipe.training.base.hub_id:
-        header["base_model"] = recipe.training.base.hub_id
+def model_card(
+    recipe: Recipe,
+    report: Mapping[str, Any],
+    lineage: Mapping[str, str],
+    *,
+    reads_text_pairs: bool,
+    template_options: Mapping[str, str],
+    revision: str,
+) -> str:
+    """The card as Markdown with the Hub's YAML header.
+
+    `lineage` maps assets to data versions, `template_options` are what the chat template has to be given, `revision` is the
+    tag that names these files on the Hub.
+    """
+    match, training = report["match_rate"], report["training"]
     title = recipe.release.hub_id or f"Reward model {recipe.name}"
-    training = report["training"]
+    header = yaml.safe_dump(_header(recipe, report, title), sort_keys=False, allow_unicode=True)
     return "\n".join(
         [
-            f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n",
+            f"---\n{header}---\n",
             f"# {title}\n",
             f"A reward model: it gives one number to a response, higher for better. {report['verdict']}\n",
             recipe.description + "\n" if recipe.description else "",
             f"Match rate with gold on held-out prompts: **{match['value']:.3f}** (95 % interval {match['low']:.3f} to {match['high']:.3f}, n = {match['n']}; {match['tie_rule']}).\n",
             "## Use\n",
-            USAGE.format(path=recipe.release.hub_id or ".", encode=ENCODE_PAIR if reads_text_pairs else ENCODE_DECODER),
+            _usage(recipe, training["max_length"], reads_text_pairs, template_options, revision),
             "\nOnly differences between rewards of responses to the same prompt have a meaning: P(a better than b) = sigmoid(reward(a) - reward(b)).\n",
             "## Data and training\n",
             f"- Base: {recipe.training.base.hub_id or 'a local checkpoint, fingerprint in rm_assets.json'}",
@@ -71,7 +91,7 @@ def model_card(recipe: Recipe, report: Mapping[str, Any], lineage: Mapping[str, 
             "## Lineage\n",
             *[f"- {asset}: `{data_version}`" for asset, data_version in lineage.items()],
             "\n## Citation\n",
-            "```bibtex\n@misc{reward_model,\n  title = {" + title + "},\n  note = {Built with rm_assets}\n}\n```\n",
+            f"```bibtex\n@misc{{reward_model,\n  title = {{{title}}},\n  version = {{{revision}}},\n  note = {{Built with rm_assets}}\n}}\n```\n",
             ""
             if isinstance(recipe.training, ExistingModel)
             else "Training objective: Bradley and Terry (1952), Rank analysis of incomplete block designs.\n",
@@ -93,6 +113,53 @@ def _training(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
         f"- Pairs: {training['num_pairs']['trained']} trained on of {training['num_pairs']['in']}, policy `{recipe.pairs.policy}`, ties dropped, duplicates {'kept' if recipe.pairs.duplicates == 'keep' else 'dropped'}, least margin {recipe.pairs.min_margin}",
         f"- {training['num_optimizer_steps']} optimizer steps of {section.pairs_per_step} pairs, learning rate {section.learning_rate}, {section.schedule}, {_objective(section)}",
     ]
+
+
+def _usage(
+    recipe: Recipe, max_length: int, reads_text_pairs: bool, template_options: Mapping[str, str], revision: str
+) -> str:
+    """Code that gives the reported rewards."""
+    named = f', revision="{revision}"' if recipe.release.hub_id else ""
+    load = LOAD_ADAPTER if recipe.release.form == "adapter" else LOAD_WHOLE
+    options = "".join(f', {name}="{value}"' for name, value in template_options.items())
+    encode = ENCODE_PAIR if reads_text_pairs else ENCODE_DECODER
+    return USAGE.format(
+        load=load.format(path=recipe.release.hub_id or ".", revision=named),
+        encode=encode.format(options=options, max_length=max_length),
+    )
+
+
+def _header(recipe: Recipe, report: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """What the Hub reads of a card, with the results as its `model-index`."""
+    release, base = recipe.release, recipe.training.base.hub_id
+    metrics = [
+        _metric("accuracy", "Match rate with gold", report["match_rate"]),
+        _metric("accuracy", "Length-balanced match rate", report["without_length"]["balanced"]),
+        _metric("expected_calibration_error", "Calibration error", report["calibration"]["expected_calibration_error"]),
+        _metric("spearmanr", "Spearman correlation with gold", report["rank_correlation"]["spearman"]),
+    ]
+    result = {
+        "task": {"type": "text-classification", "name": "Reward modeling"},
+        "dataset": {"type": recipe.name, "name": f"Held-out test prompts of recipe {recipe.name}", "split": "test"},
+        "metrics": [metric for metric in metrics if metric is not None],
+    }
+    return {
+        "license": release.license,
+        "language": release.language,
+        "library_name": "peft" if release.form == "adapter" else "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["reward-model", "rm_assets", *release.tags],
+        **({"base_model": base} if base else {}),
+        "model-index": [{"name": title, "results": [result]}],
+    }
+
+
+def _metric(kind: str, name: str, found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """One metric with its interval and n; None where there is no value."""
+    if found is None or found["value"] is None:
+        return None
+    beside = {key: found[key] for key in ("low", "high", "n", "tie_rule", "by_chance") if found.get(key) is not None}
+    return {"type": kind, "name": name, "value": found["value"], "args": beside}
 
 
 def _objective(section: TrainingSection) -> str:

@@ -125,6 +125,10 @@ class TrainingResult:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+ADAPTER = "adapter"
+"""The folder beside the checkpoint where a LoRA training leaves its matrices and score head, as peft stores them."""
+
+
 class Trainer(Protocol):
     """Pairs to a checkpoint folder that AutoModelForSequenceClassification loads."""
 

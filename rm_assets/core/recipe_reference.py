@@ -11,7 +11,7 @@ INTRODUCTION = """# Recipe keys
 <!-- Made by `python -m rm_assets.core.recipe_reference > docs/recipes.md`. Change the models in rm_assets/core/recipe/, not this file. -->
 
 A recipe is a YAML file; its name is the partition. `rm-assets recipes schema` prints the same as a JSON schema for editors.
-`checks`, `execution`, `tracking` and `description` change no result; every other key enters the digest of its asset.
+`checks`, `gate`, `execution`, `tracking` and `description` change no result; every other key enters the digest of its asset.
 
 With `extends: NAME` a recipe starts from another one and gives only what differs. Keys are merged one by one. A list
 is replaced whole. So is a mapping whose `kind` changes, and a model (`policy`, `model`, `base`) that gets another

@@ -81,6 +81,6 @@ STAGES: dict[str, Stage] = {
         Stage(
             "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=5
         ),
-        Stage("hub_release", "release", "release", ("reward_model", "evaluation_report"), version=2),
+        Stage("hub_release", "release", "release", ("reward_model", "evaluation_report"), version=3),
     )
 }

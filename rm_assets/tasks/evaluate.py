@@ -65,7 +65,8 @@ def evaluate(task: Task) -> Product:
         training=training,
         benchmarks=benchmarks,
     )
-    write_table(task.folder / REWARDS_FILE, ProxyReward, map(proxy_reward, test))
+    kept = (proxy_reward(response.gold, response.reward) for response in test)
+    write_table(task.folder / REWARDS_FILE, ProxyReward, kept)
     report |= tested.counts
     pairs, _ = compare_pairs(test, settings)
     plots = {
@@ -103,13 +104,12 @@ def score_test_responses(scorer: ResponseScorer, rows: list[GoldReward]) -> Test
     )
 
 
-def proxy_reward(response: ScoredResponse) -> ProxyReward:
-    """The row of REWARDS_FILE."""
-    gold = response.gold
+def proxy_reward(gold: GoldReward, reward: float) -> ProxyReward:
+    """A labelled response with the reward that a model gives it."""
     return ProxyReward(
         prompt_id=gold.prompt_id, response_id=gold.response_id, source=gold.source, sample_index=gold.sample_index,
         num_characters=len(gold.response), comparison=gold.comparison, gold_reward=gold.gold_reward,
-        reward=response.reward,
+        reward=reward,
     )  # fmt: skip
 
 

@@ -43,7 +43,9 @@ def judge(request: dict[str, Any], reporter: LineReporter) -> None:
             report |= tested.counts | {"max_length": scorer.max_length, "num_scored": scorer.num_scored}
             reporter.log(f"{model['name']}: {scorer.num_scored:,} rewards computed, the others were kept from before")
             folder = Path(request["folder"])
-            write_table(folder / f"{place}.parquet", ProxyReward, map(proxy_reward, tested.responses))
+            write_table(
+                folder / f"{place}.parquet", ProxyReward, (proxy_reward(r.gold, r.reward) for r in tested.responses)
+            )
             write_json(folder / f"{place}.json", report)
 
 

@@ -1,7 +1,6 @@
 """hub_release: a folder that can be used and checked by somebody who has nothing else, and its way to the Hub."""
 
 import json
-import math
 import os
 import shutil
 from pathlib import Path
@@ -9,48 +8,39 @@ from typing import Any
 
 from rm_assets.core.errors import ReleaseError
 from rm_assets.core.model_card import model_card
-from rm_assets.core.protocols import QuietReporter
-from rm_assets.core.recipe import ModelRef, Recipe
-from rm_assets.storage.files import file_sha256, write_json, write_text
+from rm_assets.core.protocols import ADAPTER, QuietReporter
+from rm_assets.core.recipe import Dtype, ModelRef, Recipe
+from rm_assets.storage.files import write_json, write_text
+from rm_assets.storage.hub_models import push
+from rm_assets.storage.registry import release_name
+from rm_assets.storage.release_files import check_files
 from rm_assets.tasks.session import Product, Task, run_task
+from rm_assets.tasks.train import CHECKPOINT
 
-REQUIRED = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "rm_assets.json",
-    "README.md",
-    "report.json",
-    "lineage.json",
-)
-ALLOWED_SUFFIXES = (".json", ".safetensors", ".md", ".txt", ".jinja", ".model", ".html")
-CANARY_TOLERANCE = 1e-5
+CANARY_TOLERANCE: dict[Dtype, float] = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
+"""Largest difference of a canary's reward, in standard deviations of the rewards of the test responses.
+
+In float32 batching and kernels move a reward by about 1e-5 of them. Weights in bfloat16 moved rewards by up to 0.08, and
+float16 has three bits more.
+"""
+ROUNDING = 1e-6
+"""What float32 may lose of a reward itself, where the rewards hardly differ."""
 
 
 def release(task: Task) -> Product:
     """Builds the folder, validates it as its user would, and pushes it if the recipe says where to."""
-    folder, checkpoint = task.folder / "release", task.input("reward_model", "checkpoint")
+    folder, section = task.folder / "release", task.recipe.release
     report = json.loads(task.input("evaluation_report", "report.json").read_text("utf-8"))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for file in sorted(checkpoint.iterdir()):
-        link_or_copy(file, folder / file.name)
-    for name in ("report.json", "report.html"):
-        link_or_copy(task.input("evaluation_report", name), folder / name)
-    lineage = {asset: manifest.data_version for asset, manifest in _ancestors(task).items()}
-    write_json(
-        folder / "lineage.json",
-        {
-            asset: {"digest": m.digest, "data_version": m.data_version, "settings": m.settings}
-            for asset, m in _ancestors(task).items()
-        },
-    )
-    reads_text_pairs = not any(canary["text"] for canary in report["canaries"])
-    write_text(folder / "README.md", model_card(task.recipe, report, lineage, reads_text_pairs=reads_text_pairs))
+    _fill(task, folder, report)
     task.reporter.log("validating the release folder")
     largest = validate(folder, report, task.recipe)
-    section = task.recipe.release
-    url = push(folder, task.recipe) if section.hub_id and not section.validate_only else None
+    name = release_name(task.recipe.name, task.digest)
+    hub = None
+    if section.hub_id and not section.validate_only:
+        task.reporter.log(f"pushing to {section.hub_id}, tag {section.revision or name}")
+        hub = publish(folder, section.hub_id, name, report, task.recipe)
     files = sorted(folder.iterdir())
     return Product(
         files=[f"release/{file.name}" for file in files],
@@ -61,13 +51,69 @@ def release(task: Task) -> Product:
         },
         work={"releases built": 1},
         facts={
+            "release": name,
             "path": str(folder),
-            "hub_url": url,
+            "form": section.form,
+            "hub": hub,
             "largest_canary_difference": largest,
             "match_rate": report["match_rate"]["value"],
             "verdict": report["verdict"],
         },
     )
+
+
+def _fill(task: Task, folder: Path, report: dict[str, Any]) -> None:
+    """The model, its report, where it comes from, and the card."""
+    from rm_assets.backends.torch.released import template_options
+
+    recipe, checkpoint = task.recipe, task.input("reward_model", CHECKPOINT)
+    is_adapter = recipe.release.form == "adapter"
+    left_out = _weights(checkpoint) if is_adapter else set()
+    for file in sorted(checkpoint.iterdir()):
+        if file.name not in left_out:
+            link_or_copy(file, folder / file.name)
+    if is_adapter:
+        adapter = task.input("reward_model", ADAPTER)
+        if not adapter.is_dir():
+            raise ReleaseError(
+                "RELEASE_009",
+                f"recipe '{recipe.name}' has release.form adapter, and its model has no adapter",
+                fix="set training.lora and train again, or release.form to whole",
+            )
+        for file in sorted(adapter.iterdir()):
+            shutil.copyfile(file, folder / file.name)
+        _name_base(folder, recipe.training.base)
+    for name in ("report.json", "report.html"):
+        link_or_copy(task.input("evaluation_report", name), folder / name)
+    ancestors = _ancestors(task)
+    write_json(
+        folder / "lineage.json",
+        {
+            asset: {"digest": m.digest, "data_version": m.data_version, "settings": m.settings}
+            for asset, m in ancestors.items()
+        },
+    )
+    card = model_card(
+        recipe,
+        report,
+        {asset: manifest.data_version for asset, manifest in ancestors.items()},
+        reads_text_pairs=not any(canary["text"] for canary in report["canaries"]),
+        template_options=template_options(folder),
+        revision=recipe.release.revision or release_name(recipe.name, task.digest),
+    )
+    write_text(folder / "README.md", card)
+
+
+def _weights(checkpoint: Path) -> set[str]:
+    """What an adapter stands for: the weights, their index, and the configuration that would have them loaded."""
+    return {f.name for f in checkpoint.iterdir() if "safetensors" in f.name or f.name == "config.json"}
+
+
+def _name_base(folder: Path, base: ModelRef) -> None:
+    """Writes into an adapter's configuration which base it belongs to."""
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text("utf-8"))
+    write_json(file, config | {"base_model_name_or_path": base.location, "revision": base.revision})
 
 
 def _ancestors(task: Task) -> dict[str, Any]:
@@ -97,75 +143,55 @@ def link_or_copy(source: Path, target: Path) -> None:
 def validate(folder: Path, report: dict[str, Any], recipe: Recipe) -> float:
     """Checks files, loads the model and scores the canaries; returns the largest difference of a canary's reward.
 
-    Raises: ReleaseError RELEASE_001 (files), RELEASE_002 (canaries); ModelError if it does not load.
+    Raises: ReleaseError as `check_files`, RELEASE_002 (canaries), RELEASE_009 (adapter); ModelError if it does not load.
     """
-    from rm_assets.backends.torch.checkpoints import pick_device
-    from rm_assets.backends.torch.scorer import TorchScorer
+    check_files(folder, recipe.release.form)
+    return rescore_canaries(folder, report, recipe)
 
-    names = {file.name for file in folder.iterdir()}
-    weights = sorted(name for name in names if name.endswith(".safetensors"))
-    required = [name for name in REQUIRED if name != "tokenizer.json" or "vocab.txt" not in names]
-    missing = [name for name in required if name not in names] + ([] if weights else ["*.safetensors"])
-    foreign = [name for name in sorted(names) if not name.endswith(ALLOWED_SUFFIXES)]
-    empty = [name for name in sorted(names) if not (folder / name).stat().st_size]
-    if missing or foreign or empty:
-        raise ReleaseError(
-            "RELEASE_001",
-            f"{folder} is no complete release: missing {missing or 'nothing'}, of a kind that is not released {foreign or 'none'}, empty {empty or 'none'}",
-            fix="rebuild reward_model and release again",
-        )
-    device = pick_device(recipe.execution.device)
-    scorer = TorchScorer(
-        ModelRef(path=str(folder)),
-        max_length=json.loads((folder / "rm_assets.json").read_text("utf-8"))["max_length"],
-        dtype="float32",
-        device=device,
-        token_budget=recipe.execution.forward_tokens("scoring", on_cpu=device.type == "cpu"),
-        reporter=QuietReporter(),
-    )
-    largest = 0.0
+
+def rescore_canaries(folder: Path, report: dict[str, Any], recipe: Recipe) -> float:
+    """The largest difference of a canary's reward, each scored alone by the model in the folder.
+
+    Raises: ReleaseError RELEASE_002 if one is larger than the tolerance.
+    """
+    from rm_assets.backends.torch.released import load_released, stored_dtype
+
+    scorer, dtype = load_released(folder, recipe.execution, QuietReporter()), stored_dtype(folder)
+    spread, largest = report["distributions"]["reward"]["sd"], 0.0
     for canary in report["canaries"]:
         reward = next(iter(scorer.score([canary["messages"]]))).reward
         difference = abs(reward - canary["reward"])
         largest = max(largest, difference)
-        if not math.isclose(reward, canary["reward"], rel_tol=CANARY_TOLERANCE, abs_tol=CANARY_TOLERANCE):
+        tolerance = max(CANARY_TOLERANCE[dtype] * spread, ROUNDING * max(1.0, abs(canary["reward"])))
+        if difference > tolerance:
             raise ReleaseError(
                 "RELEASE_002",
-                f"a canary scores {reward:.7f} in the release and {canary['reward']:.7f} in the report",
+                f"a canary scores {reward:.7f} in the release and {canary['reward']:.7f} in the report; in {dtype} they may differ by {tolerance:.2g}",
                 why="the released files are not the evaluated model, or tokenizer or template changed",
                 fix="rebuild evaluation_report and hub_release",
             )
     return largest
 
 
-def push(folder: Path, recipe: Recipe) -> str:
-    """One commit with the whole folder; returns its address. The token comes from the environment (HF_TOKEN).
+def publish(folder: Path, repo: str, name: str, report: dict[str, Any], recipe: Recipe) -> dict[str, str]:
+    """Pushes a validated folder; what was downloaded again gives the canary rewards before it gets its tag.
 
-    Raises: ReleaseError RELEASE_003.
+    Returns {"repo", "tag", "commit"}. Raises: ReleaseError RELEASE_003, RELEASE_002.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    repo = str(recipe.release.hub_id)
-    try:
-        api = HfApi()
-        api.create_repo(repo, private=recipe.release.private, exist_ok=True)
-        weights = file_sha256(next(folder.glob("*.safetensors")))[:12]
-        return str(
-            api.upload_folder(
-                repo_id=repo,
-                folder_path=folder,
-                commit_message=f"Reward model {recipe.name}, weights {weights}",
-                delete_patterns="*",
-            ).commit_url
-        )
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    section = recipe.release
+    if section.form == "adapter" and not recipe.training.base.hub_id:
         raise ReleaseError(
-            "RELEASE_003",
-            f"the release cannot be pushed to {repo}",
-            why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            fix="set HF_TOKEN to a token that may write there, check the network; the local folder is complete",
-        ) from None
+            "RELEASE_009",
+            f"the adapter of '{recipe.name}' cannot be pushed to {repo}",
+            why="its base is a folder of this machine, and an adapter is nothing without its base",
+            fix="set release.form to whole, or train on a base from the Hub",
+        )
+    tag = section.revision or name
+    commit = push(
+        folder, repo, name=name, tag=tag, private=section.private,
+        check=lambda downloaded: rescore_canaries(downloaded, report, recipe),
+    )  # fmt: skip
+    return {"repo": repo, "tag": tag, "commit": commit}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rm_assets.core.errors import DataError
+from rm_assets.core.protocols import ADAPTER
 from rm_assets.core.recipe import ExistingModel
 from rm_assets.core.records import Pair
 from rm_assets.storage.files import write_json, write_lines
@@ -15,6 +16,7 @@ from rm_assets.tasks.session import Product, Task, run_task
 
 TRAINING_FILE = "rm_assets.json"
 TRAINED_PAIRS_FILE = "trained_pair_ids.txt"
+CHECKPOINT = "checkpoint"
 ENGINE_PACKAGES = ("torch", "transformers", "trl", "accelerate", "tokenizers")
 TIMINGS = ("tokens_per_second", "eta_seconds")
 
@@ -28,7 +30,7 @@ def train(task: Task) -> Product:
         return take(task, settings)
     from rm_assets.backends.torch.trainer import TorchTrainer
 
-    recipe, checkpoint = task.recipe, task.folder / "checkpoint"
+    recipe, checkpoint = task.recipe, task.folder / CHECKPOINT
     num_pairs = task.inputs["implicit_pairs"].counts
     if settings.validation is not None and not num_pairs["validation_pairs"]:
         raise DataError(
@@ -70,7 +72,7 @@ def train(task: Task) -> Product:
     num_seen = min(result.num_pairs["trained"], result.num_optimizer_steps * settings.pairs_per_step)
     plots = _plots(task, result.history)
     return Product(
-        files=[TRAINED_PAIRS_FILE, *(f"checkpoint/{file.name}" for file in sorted(checkpoint.iterdir()))],
+        files=[TRAINED_PAIRS_FILE, *_files(task.folder, CHECKPOINT), *_files(task.folder, ADAPTER)],
         counts={
             "optimizer_steps": result.num_optimizer_steps,
             "tokens": result.num_tokens,
@@ -93,6 +95,11 @@ def train(task: Task) -> Product:
 def _pairs(task: Task, split: str) -> Iterator[Pair]:
     """The pairs of a split, read as they are used."""
     return (pair for pair in read_table(task.input("implicit_pairs", "pairs.parquet"), Pair) if pair.split == split)
+
+
+def _files(folder: Path, name: str) -> list[str]:
+    """The files of a folder within the asset's; none where there is no such folder."""
+    return [f"{name}/{file.name}" for file in sorted((folder / name).glob("*"))]
 
 
 def keep_profile(folder: Path) -> dict[str, str]:

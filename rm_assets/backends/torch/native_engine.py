@@ -41,6 +41,7 @@ from rm_assets.backends.torch.trained_weights import (
     whole,
 )
 from rm_assets.backends.torch.training_batches import MicroBatch, micro_batches, pair_rewards
+from rm_assets.core.protocols import ADAPTER
 from rm_assets.core.training_order import Numbers, epoch_order, step_slice
 
 PROGRESS, PROFILE = "progress.json", "profile"
@@ -317,6 +318,8 @@ class TrainingLoop:
         if progress.best_step is not None:
             load_weights(self._trained(), training_state.best_file(job.work, progress.best_step))
             job.reporter.log(f"kept the weights of step {progress.best_step}")
+        if self._adapter:
+            self._adapter.save(job.work / ADAPTER)
         model = self._adapter.merged() if self._adapter else self._model
         return Fitted(
             model, progress.step, progress.num_tokens, progress.num_pair_tokens, progress.history

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import ModelError, RecipeError
-from rm_assets.core.protocols import Reporter, TrainingResult
+from rm_assets.core.protocols import ADAPTER, Reporter, TrainingResult
 from rm_assets.core.recipe import ExecutionSection, TrainingSection
 from rm_assets.core.records import Pair
 
@@ -46,7 +46,7 @@ class TorchTrainer:
     ) -> TrainingResult:
         """Trains, resuming from `work` if it holds a state of this very training, and writes `checkpoint`.
 
-        `work` lies on the file system of `checkpoint`. It can be removed once `trained_pair_ids`, which are read from
+        The adapter of a LoRA training is left beside it. `work` lies on the file system of `checkpoint`. It can be removed once `trained_pair_ids`, which are read from
         there when they are taken, are used.
         Raises: ModelError MODEL_001 to MODEL_009, DataError DATA_005 if no pair is left.
         """
@@ -93,6 +93,7 @@ class TorchTrainer:
             accuracy = pair_figures(job, forward)["accuracy"] if len(validation) else None
             comparison = compare_batches(forward, renderer.tokenizer, store, job.token_budget)
             write_model(fitted.model, renderer, checkpoint, work / training_state.WRITING)
+            _keep_adapter(work / ADAPTER, checkpoint.parent / ADAPTER)
         return TrainingResult(
             num_pairs=store.counts,
             trained_pair_ids=store.pair_ids(),
@@ -144,3 +145,10 @@ def write_model(model: "PreTrainedModel", renderer: "Renderer", checkpoint: Path
     if checkpoint.exists():
         shutil.rmtree(checkpoint)
     temporary.rename(checkpoint)
+
+
+def _keep_adapter(adapter: Path, kept: Path) -> None:
+    """What an earlier process may have left goes; what this training has made is moved there."""
+    shutil.rmtree(kept, ignore_errors=True)
+    if adapter.is_dir():
+        adapter.rename(kept)

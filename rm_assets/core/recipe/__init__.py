@@ -1,7 +1,7 @@
 """What a recipe says: one frozen model a section, every field with its meaning, unit and bound.
 
 A recipe is a YAML file and a Dagster partition. The sections `prompts` to `release` decide results and enter the digests;
-`checks`, `execution`, `tracking` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
+`checks`, `gate`, `execution`, `tracking` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
 """
 
 from typing import Any, Literal
@@ -38,6 +38,7 @@ from rm_assets.core.recipe.prompts import (
     SplitFractions,
     TfdsSource,
 )
+from rm_assets.core.recipe.release import GateSection, ReleaseSection
 from rm_assets.core.recipe.sampling import (
     Alignment,
     PolicySampling,
@@ -74,6 +75,7 @@ __all__ = [
     "ExecutionSection",
     "ExistingModel",
     "FileSource",
+    "GateSection",
     "GeneratorSource",
     "GoldScorer",
     "GoldSection",
@@ -142,19 +144,6 @@ class EvaluationSection(Section):
     benchmarks: list[RewardBench] = Field(
         default=[], description="RewardBench or RewardBench 2, scored for the report."
     )
-
-
-class ReleaseSection(Section):
-    """Where the model goes."""
-
-    hub_id: str | None = Field(
-        None, description="Repository on the Hub to push to; without it the release stays a local folder."
-    )
-    private: bool = Field(True, description="Create the repository as private.")
-    validate_only: bool = Field(False, description="Build and validate the release folder, push nothing.")
-    license: str = Field("other", description="License identifier for the model card.")
-    language: list[str] = Field(default=["en"], description="Language codes for the model card.")
-    tags: list[str] = Field(default=[], description="Further tags for the model card.")
 
 
 class ExecutionSection(Section):
@@ -249,6 +238,9 @@ class Recipe(Section):
         description="The reward model: trained here, or a checkpoint that is there already."
     )
     evaluation: EvaluationSection = Field(default=EvaluationSection(), description="How the reward model is judged.")
+    gate: GateSection = Field(
+        default=GateSection(), description="What a model must be for its release to be built; changes no result."
+    )
     release: ReleaseSection = Field(default=ReleaseSection(), description="Where the model goes.")
     checks: ChecksSection = Field(
         default=ChecksSection(), description="Which faults of the data are tolerated; changes no result."

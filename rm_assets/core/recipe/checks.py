@@ -21,6 +21,21 @@ class LimitedCheck(CheckSettings):
     limit: float = Field(ge=0, description="The value at which the check still passes.")
 
 
+class SeveritySection(Section):
+    """A section of checks: of one that is given in part, the rest stays as it is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_what_is_not_given(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        defaults = {name: field.default.model_dump() for name, field in cls.model_fields.items()}
+        return {
+            name: {**defaults[name], **given} if name in defaults and isinstance(given, dict) else given
+            for name, given in values.items()
+        }
+
+
 def _error() -> CheckSettings:
     return CheckSettings(severity="error")
 
@@ -29,7 +44,7 @@ def _warn(limit: float) -> LimitedCheck:
     return LimitedCheck(severity="warn", limit=limit)
 
 
-class ChecksSection(Section):
+class ChecksSection(SeveritySection):
     """What must hold of prompts, responses, gold rewards, pairs and the model. Changes no result and enters no digest."""
 
     splits_are_disjoint: CheckSettings = Field(
@@ -167,14 +182,3 @@ class ChecksSection(Section):
         default=LimitedCheck(severity="error", limit=0.01),
         description="reward_model: largest difference of a reward computed alone and in a batch, in standard deviations of the rewards.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_what_is_not_given(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        defaults = {name: field.default.model_dump() for name, field in cls.model_fields.items()}
-        return {
-            name: {**defaults[name], **given} if name in defaults and isinstance(given, dict) else given
-            for name, given in values.items()
-        }

@@ -1,0 +1,183 @@
+"""`rm-assets release`: the releases of this store, what `production` and `staging` name, and how to move them."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from rm_assets.core.errors import ReleaseError
+from rm_assets.core.recipe import ReleaseSection
+from rm_assets.storage.home import find_home
+from rm_assets.storage.hub_models import publish_as_main
+from rm_assets.storage.registry import ALIASES, Move, Registry, Release
+from rm_assets.storage.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="Releases: list, show, publish, promote, roll back.")
+Named = Annotated[str, typer.Argument(help="RECIPE-DIGEST, RECIPE@production, RECIPE@staging, or RECIPE: its newest.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_releases(
+    recipe: Annotated[str | None, typer.Argument(help="Only the releases of this recipe.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What was released and what was refused, newest first."""
+    registry = Registry(Store(find_home()))
+    releases = [r for r in registry.releases() if recipe in (None, r.line)]
+    refused = [event for event in registry.events("refused") if recipe in (None, event["line"])]
+    if as_json:
+        _print_json({"releases": [_as_json(registry, r) for r in releases], "refused": refused})
+        return
+    longest = max((len(release.name) for release in releases), default=0)  # a name is there to be copied
+    table = Table(Column("release", min_width=longest), "alias", "match rate", "on the Hub", "built")
+    for release in releases:
+        hub = f"{release.hub['repo']}@{release.hub['tag']}" if release.hub else ""
+        table.add_row(release.name, ", ".join(_aliases(registry, release)), _rate(release), hub, release.at)
+    console = Console(highlight=False)
+    console.print(table)
+    for event in reversed(refused):
+        console.print(
+            f"refused {event['at']}: {event['line']}, report {event['report'][:12]}, {event['check']}: {event['why']}",
+            soft_wrap=True, markup=False,
+        )  # fmt: skip
+
+
+@app.command()
+def show(name: Named, as_json: AsJson = False) -> None:
+    """One release: its files, where it lies on the Hub, and how its aliases moved."""
+    registry = Registry(Store(find_home()))
+    release = registry.find(name)
+    moves = [event for event in registry.events("moved") if release.name in (event["before"], event["now"])]
+    if as_json:
+        _print_json({**_as_json(registry, release), "moves": moves})
+        return
+    table = Table("", release.name)
+    for key, value in _as_json(registry, release).items():
+        table.add_row(key.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
+    for event in moves:
+        table.add_row(
+            event["at"], f"{event['alias']}: {event['before']} -> {event['now']} by {event['who']}: {event['why']}"
+        )
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def publish(
+    name: Named,
+    to: Annotated[
+        str | None, typer.Option(help="Repository on the Hub; when not given, the one that the recipe named.")
+    ] = None,
+    validate_only: Annotated[
+        bool, typer.Option("--validate-only", help="Check files and canaries as for a push, and push nothing.")
+    ] = False,
+) -> None:
+    """Push a release to the Hub: one commit on a branch, downloaded again and scored, then its tag."""
+    from rm_assets.resources.recipes import recipe_book
+    from rm_assets.tasks import release as releasing
+
+    store = Store(find_home())
+    registry = Registry(store)
+    release = registry.find(name)
+    folder, recipe = registry.folder(release), recipe_book().load(release.line)
+    manifest = store.manifest("hub_release", release.digest)
+    assert manifest is not None, "the registry has just found its files"
+    # As it was built: the recipe may name another tag by now.
+    recipe = recipe.model_copy(update={"release": ReleaseSection.model_validate(manifest.settings)})
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    difference = releasing.validate(folder, report, recipe)
+    print(f"{release.name} is whole; largest difference of a canary's reward: {difference:.2g}")
+    if validate_only:
+        return
+    repo = to or recipe.release.hub_id
+    if repo is None:
+        raise ReleaseError(
+            "RELEASE_003",
+            f"{release.name} has nowhere to go",
+            why=f"recipe '{release.line}' named no release.hub_id when it was built",
+            fix="give --to OWNER/NAME",
+        )
+    hub = releasing.publish(folder, repo, release.name, report, recipe)
+    registry.pushed(release, hub)
+    print(f"{release.name} is {hub['repo']}, tag {hub['tag']}, commit {hub['commit']}")
+
+
+@app.command()
+def promote(
+    name: Named,
+    to: Annotated[str, typer.Option(help="production or staging.")],
+    why: Annotated[str, typer.Option(help="Reason, for the record.")] = "",
+) -> None:
+    """Make an alias name this release. Of a pushed one, `production` is also `main` on the Hub."""
+    if to not in ALIASES:
+        raise typer.BadParameter(f"'{to}' is none of {', '.join(ALIASES)}", param_hint="--to")
+    registry = Registry(Store(find_home()))
+    release = registry.find(name)
+    _follow_on_hub(registry, release, to)
+    _tell(registry.move(release, to, why=why), f"{to} of '{release.line}' names {release.name} already")
+
+
+@app.command()
+def rollback(
+    recipe: Annotated[str, typer.Argument(help="The recipe whose production goes back to the release before.")],
+    why: Annotated[str, typer.Option(help="Reason, for the record.")] = "",
+) -> None:
+    """Make `production` name what it named before."""
+    registry = Registry(Store(find_home()))
+    _follow_on_hub(registry, registry.previous(recipe), "production")
+    _tell(registry.roll_back(recipe, why=why), "")
+
+
+def _follow_on_hub(registry: Registry, release: Release, alias: str) -> None:
+    """The files must be there; `main` of the Hub becomes what production will name, before the alias does."""
+    folder: Path = registry.folder(release)
+    if alias == "production" and release.hub:
+        commit = publish_as_main(folder, release.hub["repo"], release.hub["tag"])
+        print(f"{release.hub['repo']}: main is {release.hub['tag']}, commit {commit}")
+
+
+def _tell(move: Move | None, otherwise: str) -> None:
+    """Says what moved, here and to Dagster, where it is an event of the asset."""
+    if move is None:
+        print(otherwise)
+        return
+    import dagster as dg
+
+    from rm_assets.cli.run import point_dagster_home
+
+    point_dagster_home(Console(stderr=True, highlight=False))
+    moved = {f"release/{key}": str(value) for key, value in asdict(move).items()}
+    with dg.DagsterInstance.get() as instance:
+        instance.report_runless_asset_event(
+            dg.AssetObservation(
+                "hub_release",
+                partition=move.line,
+                description=f"{move.alias}: {move.before} -> {move.now}",
+                metadata=moved,
+            )
+        )
+    print(f"{move.alias} of '{move.line}': {move.before} -> {move.now}")
+
+
+def _as_json(registry: Registry, release: Release) -> dict[str, Any]:
+    folder = find_home() / "hub_release" / release.digest / "release"
+    return {**asdict(release), "aliases": _aliases(registry, release), "path": str(folder)}
+
+
+def _aliases(registry: Registry, release: Release) -> list[str]:
+    return [alias for alias, name in registry.aliases(release.line).items() if name == release.name]
+
+
+def _rate(release: Release) -> str:
+    rate = release.match_rate
+    return f"{rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    print()

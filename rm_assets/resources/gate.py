@@ -1,0 +1,109 @@
+"""The gate of a recipe: reads report and rewards, compares with the release in use, and keeps a record of what is refused."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rm_assets.core.checks.finding import Finding
+from rm_assets.core.digests import digest
+from rm_assets.core.errors import ReleaseError, RmAssetsError, StoreError, TaskError
+from rm_assets.core.gate import REPORT_CHECKS, Released, no_worse
+from rm_assets.core.recipe import GateSection, LimitedCheck, Recipe
+from rm_assets.core.records import ProxyReward
+from rm_assets.executors.local import run_local
+from rm_assets.storage.files import write_json
+from rm_assets.storage.lineage import Wanted, wanted
+from rm_assets.storage.registry import ALIASES, Registry, Release
+from rm_assets.storage.store import Store
+from rm_assets.storage.tables import read_table
+from rm_assets.tasks.evaluate import REWARDS_FILE
+
+
+def judge(store: Store, recipe: Recipe, name: str) -> Finding:
+    """What one check of the gate finds in the recipe's report. A failure of severity `error` is noted as refused.
+
+    Raises: StoreError STORE_002 if the report is not made; RmAssetsError if the release in use cannot be scored.
+    """
+    settings = getattr(recipe.gate, name)
+    if settings.severity == "off":
+        return Finding(True, "turned off by the recipe")
+    want = wanted(store, recipe, "evaluation_report")
+    folder = store.folder("evaluation_report", want.digest)
+    if isinstance(settings, LimitedCheck):
+        report = json.loads((folder / "report.json").read_text("utf-8"))
+        finding = REPORT_CHECKS[name](report, settings.limit)
+    else:
+        rewards = list(read_table(folder / REWARDS_FILE, ProxyReward))
+        finding = no_worse(rewards, _released(store, recipe, want), recipe.evaluation)
+    if not finding.passed and settings.severity == "error":
+        Registry(store).refuse(recipe.name, want.digest, name, finding.sentence)
+    return finding
+
+
+def require_passed(store: Store, recipe: Recipe) -> None:
+    """Raises ReleaseError RELEASE_004 if a check of severity `error` fails, whoever asks for the release and in whatever run."""
+    failed = [
+        f"{name}: {finding.sentence}"
+        for name in GateSection.model_fields
+        if getattr(recipe.gate, name).severity == "error" and not (finding := judge(store, recipe, name)).passed
+    ]
+    if failed:
+        raise ReleaseError(
+            "RELEASE_004",
+            f"the gate refuses the model of recipe '{recipe.name}'",
+            why="; ".join(failed),
+            fix="make a better model, or change the limits of the section `gate` if they are wrong",
+        )
+
+
+def _released(store: Store, recipe: Recipe, want: Wanted) -> Released | None:
+    """The recipe's release in production, else in staging, with its rewards for all test responses of now."""
+    registry = Registry(store)
+    names = registry.aliases(recipe.name)
+    alias = next((alias for alias in ALIASES if alias in names), None)
+    if alias is None:
+        return None
+    release = registry.find(names[alias])
+    return Released(release.name, alias, _rewards(store, recipe, want, registry, release))
+
+
+def _rewards(
+    store: Store, recipe: Recipe, want: Wanted, registry: Registry, release: Release
+) -> list[ProxyReward] | None:
+    """Those of its own report if that has the same gold rewards, else scored anew; None if its files are gone."""
+    gold = want.inputs["gold_rewards"]
+    report = store.manifest("evaluation_report", release.report)
+    if report and report.inputs["gold_rewards"]["data_version"] == gold.data_version:
+        return list(read_table(store.folder("evaluation_report", release.report) / REWARDS_FILE, ProxyReward))
+    name = digest({"release": release.digest, "gold_rewards": gold.data_version})
+    file = store.home / "registry" / "rewards" / f"{name}.parquet"
+    if not file.is_file():
+        try:
+            folder = registry.folder(release)
+        except (ReleaseError, StoreError):
+            return None
+        gold_file = store.folder("gold_rewards", gold.digest) / "gold_rewards.parquet"
+        _rescore(store, recipe, folder, gold_file, file)
+    return list(read_table(file, ProxyReward))
+
+
+def _rescore(store: Store, recipe: Recipe, release: Path, gold_rewards: Path, rewards: Path) -> None:
+    events: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(dir=store.home, prefix=".rescore-") as folder:
+        request = Path(folder) / "request.json"
+        places = {"home": store.home, "release": release, "gold_rewards": gold_rewards, "rewards": rewards}
+        write_json(request, {"recipe": recipe.model_dump(mode="json"), **{k: str(v) for k, v in places.items()}})
+        end = run_local(
+            "rescore", request, lambda event: events.update({event["event"]: event}),
+            timeout_seconds=recipe.execution.timeout_seconds,
+        )  # fmt: skip
+    if "error" in events:
+        raise RmAssetsError.from_dict(events["error"]["error"])
+    if not rewards.is_file():
+        raise TaskError(
+            "TASK_002",
+            f"scoring with the release in {release} ended with status {end.status}",
+            why=f"its last words were:\n{end.tail}",
+            fix="if this is no fault of the machine, report it with these lines",
+        )

@@ -1,0 +1,190 @@
+"""Releases, what `production` and `staging` name, and what was refused: one log that is only added to.
+
+HOME/registry/log.jsonl     one event a line, oldest first; everything else follows from it
+HOME/registry/log.lock      lease: one process at a time adds to it
+
+A line is the releases of one recipe. Events: `built` (a release), `pushed` (to the Hub), `moved` (an alias), `refused`.
+"""
+
+import getpass
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rm_assets.core.errors import ReleaseError
+from rm_assets.storage.files import write_lines
+from rm_assets.storage.store import Store
+
+ALIASES = ("production", "staging")
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Release:
+    """One built release. `hub` is {"repo", "tag", "commit"} once it is pushed."""
+
+    name: str
+    line: str
+    digest: str
+    report: str
+    """Digest of its evaluation_report."""
+    form: str
+    match_rate: dict[str, Any]
+    at: str
+    hub: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """What an alias named before and names now."""
+
+    alias: str
+    line: str
+    before: str | None
+    now: str
+    who: str
+    why: str
+    at: str
+
+
+def release_name(line: str, digest: str) -> str:
+    """The name of a release: its recipe and the beginning of its digest."""
+    return f"{line}-{digest[:12]}"
+
+
+class Registry:
+    """The releases of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._file = store.home / "registry" / "log.jsonl"
+
+    def events(self, *kinds: str) -> Iterator[Event]:
+        """Events of these kinds, oldest first."""
+        lines = self._file.read_text("utf-8").splitlines() if self._file.is_file() else []
+        return (event for event in map(json.loads, lines) if event["event"] in kinds)
+
+    def releases(self) -> list[Release]:
+        """All releases, newest first."""
+        hubs = {event["name"]: event["hub"] for event in self.events("pushed")}
+        found = [{key: value for key, value in event.items() if key != "event"} for event in self.events("built")]
+        return [Release(**event, hub=hubs.get(event["name"])) for event in reversed(found)]
+
+    def aliases(self, line: str) -> dict[str, str]:
+        """The release that each alias of a line names."""
+        return {alias: stack[-1] for alias in ALIASES if (stack := self._stack(line, alias))}
+
+    def find(self, name: str) -> Release:
+        """A release by its name, by `LINE@production` or `LINE@staging`, or by the name of a line: its newest.
+
+        Raises: ReleaseError RELEASE_007.
+        """
+        releases = self.releases()
+        line, _, alias = name.rpartition("@")
+        wanted = self.aliases(line).get(alias) if alias in ALIASES else name
+        if found := next((r for r in releases if r.name == wanted), None):
+            return found
+        if found := next((r for r in releases if r.line == name), None):
+            return found
+        raise ReleaseError(
+            "RELEASE_007",
+            f"there is no release '{name}' in {self._store.home}",
+            why=f"no release of '{line}' is in {alias}" if alias in ALIASES else "",
+            fix="`rm-assets release list` shows the releases; `rm-assets run RECIPE` builds one",
+        )
+
+    def folder(self, release: Release) -> Path:
+        """The files of a release, all there.
+
+        Raises: ReleaseError RELEASE_008 if they are gone, StoreError STORE_003 if one is damaged.
+        """
+        if self._store.manifest("hub_release", release.digest) is None:
+            raise ReleaseError(
+                "RELEASE_008",
+                f"the files of {release.name} are gone from {self._store.home}",
+                fix="bring them back from the Hub or a backup, or choose another release",
+            )
+        return self._store.folder("hub_release", release.digest) / "release"
+
+    def add(self, release: Release) -> Move | None:
+        """Registers a built release, and names it staging; None if it is known already."""
+        if release.hub:
+            self.pushed(release, release.hub)
+        if any(r.name == release.name for r in self.releases()):
+            return None
+        self._append("built", {key: value for key, value in vars(release).items() if key != "hub"})
+        return self.move(release, "staging", why="built, and passed the gate")
+
+    def pushed(self, release: Release, hub: dict[str, str]) -> None:
+        """Notes where a release lies on the Hub, once."""
+        if {"name": release.name, "hub": hub} not in [
+            {k: e[k] for k in ("name", "hub")} for e in self.events("pushed")
+        ]:
+            self._append("pushed", {"name": release.name, "hub": hub})
+
+    def move(self, release: Release, alias: str, *, why: str) -> Move | None:
+        """Makes an alias name this release; None if it does already."""
+        return self._move(release.line, alias, release.name, "promote", why)
+
+    def previous(self, line: str, alias: str = "production") -> Release:
+        """What a rollback leads to: what the alias named before. What was rolled back is not come back to.
+
+        Raises: ReleaseError RELEASE_008 if there is none.
+        """
+        stack = self._stack(line, alias)
+        if len(stack) < 2:
+            raise ReleaseError(
+                "RELEASE_008",
+                f"there is nothing to roll back to: {alias} of '{line}' names "
+                + (f"its first release, {stack[0]}" if stack else "no release"),
+                fix="`rm-assets release list` shows what there is to promote",
+            )
+        return self.find(stack[-2])
+
+    def roll_back(self, line: str, alias: str = "production", *, why: str) -> Move:
+        """Makes an alias name what it named before. Raises: as `previous` and `folder`."""
+        before = self.previous(line, alias)
+        self.folder(before)
+        move = self._move(line, alias, before.name, "rollback", why)
+        assert move is not None
+        return move
+
+    def refuse(self, line: str, report: str, check: str, why: str) -> None:
+        """Notes what was refused and why, once for each report and reason."""
+        refusal = {"line": line, "report": report, "check": check, "why": why}
+        if not any(refusal.items() <= event.items() for event in self.events("refused")):
+            self._append("refused", refusal)
+
+    def _stack(self, line: str, alias: str) -> list[str]:
+        """The releases that an alias named, but for those that were rolled back; the last is the present one."""
+        stack: list[str] = []
+        for event in self.events("moved"):
+            if (event["line"], event["alias"]) == (line, alias):
+                stack = stack[:-1] if event["how"] == "rollback" else [*stack, event["now"]]
+        return stack
+
+    def _move(self, line: str, alias: str, now: str, how: str, why: str) -> Move | None:
+        before = self.aliases(line).get(alias)
+        if before == now:
+            return None
+        who = _user()
+        moved = {"line": line, "alias": alias, "before": before, "now": now, "how": how, "who": who, "why": why}
+        return Move(alias, line, before, now, who, why, at=self._append("moved", moved))
+
+    def _append(self, kind: str, event: Event) -> str:
+        with self._store.lease("registry", "log"):
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            lines = self._file.read_text("utf-8").splitlines() if self._file.is_file() else []
+            write_lines(self._file, [*lines, json.dumps({"event": kind, "at": at, **event}, ensure_ascii=False)])
+        return at
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run as a number without a name
+        return str(os.getuid())
