@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby, permutations
-from math import ceil
 from typing import Any
 
 from rm_assets.core.errors import ServerError
@@ -18,6 +17,8 @@ from rm_assets.tasks.session import Task
 
 ROWS_VERSION = 1
 """To be raised when a judge is asked otherwise; committed shards of another version are not taken."""
+ROUNDS_OF_SHARD = 8
+"""Requests of a shard by those that are under way at a time: answers are paid for, and a kill loses at most a shard of them."""
 
 
 def label(task: Task, section: JudgeGold, settings: Mapping[str, Any], responses: Iterable[Response]) -> Labels:
@@ -48,12 +49,10 @@ def label(task: Task, section: JudgeGold, settings: Mapping[str, Any], responses
         if done < total:
             facts.update(model.require_offered())
 
-    counts = task.inputs["sampled_responses"].counts
-    of_prompt = ceil(counts["responses"] / counts["prompts"])
     judgements, num_asked = log.complete(
         lambda: ((c.key, c) for prompt in _by_prompt(responses) for c in _comparisons(*prompt)),
         judge_shard,
-        task.recipe.execution.shard_prompts * max(1, of_prompt * (of_prompt - 1)),
+        ROUNDS_OF_SHARD * task.recipe.execution.server_concurrency,
         before,
     )
     verdicts = _Verdicts(section.verdicts, judgements)
