@@ -46,6 +46,7 @@ def label(task: Task, section: JudgeGold, settings: Mapping[str, Any], responses
 
     def before(done: int, total: int) -> None:
         progress.before, progress.total = done, total
+        judge.has_answered = done > 0  # refusals alone are not committed
         if done < total:
             facts.update(model.require_offered())
 
@@ -85,7 +86,8 @@ class _Verdicts:
 
     def __init__(self, words: Sequence[str], judgements: Mapping[str, Judgement]) -> None:
         self._words, self._judgements = words, judgements
-        self.account = Counter[str](judged_pairs=0, unreadable_judgements=0, unreadable_pairs=0, orders_disagree=0)
+        self.account = Counter[str](judged_pairs=0, unreadable_judgements=0, refused_judgements=0, unreadable_pairs=0)
+        self.account["orders_disagree"] = 0
         self._num_decided = self._num_first = 0
 
     def won(self, dialogue: str, one: str, other: str) -> float:
@@ -102,8 +104,10 @@ class _Verdicts:
         return agreed(in_order, in_reverse)
 
     def _read(self, comparison: Comparison) -> float | None:
-        verdict = read_verdict(self._judgements[comparison.key], self._words)
+        judgement = self._judgements[comparison.key]
+        verdict = read_verdict(judgement, self._words)
         self.account["unreadable_judgements"] += verdict is None
+        self.account["refused_judgements"] += judgement.answer is None
         self._num_decided += verdict in (0.0, 1.0)
         self._num_first += verdict == 1.0
         return verdict
