@@ -32,7 +32,7 @@ REWARDS = {
     "c": [1.0, 0.0],
     "d": [0.5],
     "e": [0.5, 0.5],
-    "f": [1.0, 1 / 3, 1 / 3, 1 / 3],
+    "f": [1.0, 0.333333333, 0.333333333, 0.333333333],
 }
 NUM_PAIRS = 3 + 1 + 1 + 0 + 0 + 6
 
@@ -136,7 +136,7 @@ def test_unreadable_answers_are_ties_and_are_read_otherwise_without_asking_again
     recipe = judged_by(answered, server, "chatty", api_key_env="TOY_KEY")
     made = answered.make(recipe, "gold_rewards")
     monkeypatch.delenv("TOY_KEY")
-    assert rewards(answered, made) == {**REWARDS, "b": [0.5, 0.5, 0.5], "f": [2 / 3, 1 / 3, 0.5, 0.5]}
+    assert rewards(answered, made) == {**REWARDS, "b": [0.5, 0.5, 0.5], "f": [0.666666667, 0.333333333, 0.5, 0.5]}
     counts = made.manifest.counts
     assert (counts["unreadable_judgements"], counts["unreadable_pairs"], counts["orders_disagree"]) == (6, 3, 0)
     assert not check("judge_is_readable", made).passed and check("judge_agrees_with_itself", made).passed
@@ -236,11 +236,16 @@ def test_a_judge_is_one_of_several_scorers(answered: Bench, server: FakeServer) 
     scorers = [{"name": "judge", "gold": part, "weight": 10}, {"name": "length", "gold": lengths}]
     gold = {"kind": "combined", "scorers": scorers, "combine": "weighted", "standardize": False}
     made = answered.make(answered.recipe(gold=gold, execution=EXECUTION), "gold_rewards")
-    assert all(r.components == {"judge": REWARDS[r.prompt][r.sample_index], "length": len(r.response)} for r in answered.rows(made))  # fmt: skip
+    for r in answered.rows(made):
+        assert r.components == pytest.approx({"judge": REWARDS[r.prompt][r.sample_index], "length": len(r.response)})
     assert rewards(answered, made)["c"] == pytest.approx([15 / 11, 4 / 11])
     assert made.manifest.work == {"judgements by judge": 2 * NUM_PAIRS}
     counts, facts = made.manifest.counts, made.manifest.facts
-    assert counts["judged_pairs"] == NUM_PAIRS and counts["recorded_rows"] == 13 and "over_length" not in counts
+    assert (
+        counts["judge_judged_pairs"] == NUM_PAIRS
+        and counts["length_recorded_rows"] == 13
+        and "over_length" not in counts
+    )
     assert facts["judge_share_orders_disagree"] == 0.0 and -1 <= facts["spearman_judge_length"] <= 1
     # Of 14 pairs: gold beats the longer scissors and the longer paper of prompt f.
     assert facts["share_of_pairs_scorers_disagree_on"] == round(2 / 14, 4)
