@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,7 +103,8 @@ def read_rankings(file: Path) -> int:
         for index, text in enumerate(TEXTS)
     ]  # fmt: skip
     table = file.with_suffix(".parquet")
-    num_rows = write_table(table, GoldReward, human.label(section, "mine", responses).rewards)
+    task = SimpleNamespace(recipe=SimpleNamespace(name="mine"))
+    num_rows = write_table(table, GoldReward, human.label(task, section, {}, responses).rewards)  # type: ignore[arg-type]
     found = list(read_table(table, GoldReward))
     assert [reward.response for reward in found] == list(TEXTS)
     # Whoever ranks, places 1, 2 and 3 are given away.

@@ -1,5 +1,6 @@
 """What each stage of a recipe makes, the tokens it reads or writes for that, and what these take of its model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,23 +101,51 @@ def _sampling(recipe: Recipe, known: Known) -> StagePlan:
 
 
 def _gold(recipe: Recipe, known: Known, name: str, section: GoldSection) -> StagePlan:
-    """One scorer. Of a judge, whose model is on its server, the tokens that it writes."""
-    responses, of = num_responses(recipe, known), f" of {name}" if name else ""
-    manifest = known.made.get("gold_rewards")
-    made = manifest is not None
-    if isinstance(section, JudgeGold):
-        counts = manifest.counts if manifest and not name else {}
-        asked = Count(2 * counts["judged_pairs"], "made") if counts else num_judgements(recipe, known)
-        tokens = asked.times(section.max_new_tokens).at_most()
-        return StagePlan("gold_rewards", made, asked, f"judgements{of}, from a server", tokens)
-    if isinstance(section, HumanGold):  # people need not have ranked every prompt
-        responses = Count(manifest.counts["gold_rewards"], "made") if manifest else responses.at_most()
-    if not isinstance(section, ClassifierGold):
-        return StagePlan("gold_rewards", made, responses, f"gold rewards{of}, {section.kind}")
+    """One scorer, whose name is empty where it is alone."""
+    return GOLD_PLANS[section.kind](recipe, known, name, section)
+
+
+def _classifier(recipe: Recipe, known: Known, name: str, section: ClassifierGold) -> StagePlan:
     return _scored(
-        recipe, known, "gold_rewards", responses, f"gold rewards{of}",
+        recipe, known, "gold_rewards", num_responses(recipe, known), f"gold rewards{_of(name)}",
         model=section.model.location, max_length=section.max_length, weight_bytes=BYTES[section.dtype],
     )  # fmt: skip
+
+
+def _judge(recipe: Recipe, known: Known, name: str, section: JudgeGold) -> StagePlan:
+    """Its model is on its server; the tokens are those that it writes."""
+    made = known.made.get("gold_rewards")
+    num_pairs = made.counts.get(f"{name}_judged_pairs" if name else "judged_pairs") if made else None
+    asked = num_judgements(recipe, known) if num_pairs is None else Count(2 * num_pairs, "made")
+    tokens = asked.times(section.max_new_tokens).at_most()
+    return StagePlan("gold_rewards", made is not None, asked, f"judgements{_of(name)}, from a server", tokens)
+
+
+def _human(recipe: Recipe, known: Known, name: str, section: HumanGold) -> StagePlan:
+    """People need not have ranked every prompt."""
+    made = known.made.get("gold_rewards")
+    ranked = Count(made.counts["gold_rewards"], "made") if made else num_responses(recipe, known).at_most()
+    return StagePlan("gold_rewards", made is not None, ranked, f"gold rewards{_of(name)}, human")
+
+
+def _without_model(recipe: Recipe, known: Known, name: str, section: GoldSection) -> StagePlan:
+    unit = f"gold rewards{_of(name)}, {section.kind}"
+    return StagePlan("gold_rewards", "gold_rewards" in known.made, num_responses(recipe, known), unit)
+
+
+def _of(name: str) -> str:
+    return f" of {name}" if name else ""
+
+
+GOLD_PLANS: dict[str, Callable[[Recipe, Known, str, Any], StagePlan]] = {
+    "classifier": _classifier,
+    "judge": _judge,
+    "human": _human,
+    "verifier": _without_model,
+    "recorded": _without_model,
+    "preferences": _without_model,
+}
+"""By the kind of gold; the scorers of a combined one are planned each by itself."""
 
 
 def _evaluation(recipe: Recipe, known: Known, trained_pairs: Count) -> StagePlan:

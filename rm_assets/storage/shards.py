@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from rm_assets.core.digests import digest
+from rm_assets.storage.store import locked
 from rm_assets.storage.tables import read_table, write_table
 
 
@@ -30,21 +31,27 @@ class ShardLog(Generic[Row]):
     def __init__(self, home: Path, kind: str, identity: Mapping[str, Any], row_type: type[Row]) -> None:
         self._folder = home / "shards" / kind / digest(dict(identity))
         self._row_type = row_type
+        self._read = set[Path]()  # shards
 
     def committed(self, keys: Iterable[str]) -> dict[str, Row]:
         """The rows of those `keys` that are committed."""
-        wanted = set(keys)
+        self._read.clear()
+        return self._new_rows(set(keys))
+
+    def _new_rows(self, wanted: set[str]) -> dict[str, Row]:
+        """Those of `wanted` in shards that were not read before."""
+        shards = set(self._folder.glob("*.parquet")) - self._read
+        self._read |= shards
         return {
-            row.key: row
-            for shard in sorted(self._folder.glob("*.parquet"))
-            for row in read_table(shard, self._row_type)
-            if row.key in wanted
+            row.key: row for shard in sorted(shards) for row in read_table(shard, self._row_type) if row.key in wanted
         }
 
     def commit(self, rows: Sequence[Row]) -> None:
         """Commits `rows` whole, if there are any. Writing the same rows twice leaves one shard."""
         if rows:
-            write_table(self._folder / f"{digest([row.key for row in rows])}.parquet", self._row_type, rows)
+            shard = self._folder / f"{digest([row.key for row in rows])}.parquet"
+            write_table(shard, self._row_type, rows)
+            self._read.add(shard)
 
     def complete(
         self,
@@ -60,26 +67,30 @@ class ShardLog(Generic[Row]):
         one shard is in memory at a time. `before` is told how many are done and how many wanted.
 
         Shards are cut from the missing items in their given order, so that after a kill the remaining shards are the ones
-        an uninterrupted run would have made.
+        an uninterrupted run would have made. Of several runs at once, one computes at a time, and each takes what another
+        has committed since.
         """
         wanted = {key for key, _ in items()}
         rows = self.committed(wanted)
         before(len(rows), len(wanted))
-        num_before = len(rows)
+        num_computed = 0
+
+        def finish(shard: dict[str, Item]) -> int:
+            with locked(self._folder.with_name(f"{self._folder.name}.lock")):
+                rows.update(self._new_rows(wanted))
+                missing = [item for key, item in shard.items() if key not in rows]
+                computed = compute(missing) if missing else []
+                self.commit(computed)
+            rows.update({row.key: row for row in computed})
+            shard.clear()
+            return len(computed)
+
         shard: dict[str, Item] = {}
-        for key, item in items() if num_before < len(wanted) else ():
+        for key, item in items() if len(rows) < len(wanted) else ():
             if key not in rows:
                 shard[key] = item
             if len(shard) == shard_size:
-                self._compute(shard, compute, rows)
+                num_computed += finish(shard)
         if shard:
-            self._compute(shard, compute, rows)
-        return rows, len(rows) - num_before
-
-    def _compute(
-        self, shard: dict[str, Item], compute: Callable[[list[Item]], list[Row]], rows: dict[str, Row]
-    ) -> None:
-        computed = compute(list(shard.values()))
-        self.commit(computed)
-        rows |= {row.key: row for row in computed}
-        shard.clear()
+            num_computed += finish(shard)
+        return rows, num_computed

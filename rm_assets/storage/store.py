@@ -11,6 +11,7 @@ HOME/wandb/                             runs of Weights & Biases, where a recipe
 HOME/examinations/<digest>.json         what a base makes of pairs, see resources/examination.py
 HOME/registry/                          releases, aliases and refusals, see registry.py; rewards of releases for newer test sets
 HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
+HOME/shards/<kind>/<identity>.lock      lease: one process at a time computes a shard of them
 HOME/model_comparison/<digest>/         comparisons of several models, see resources/comparison.py
 """
 
@@ -112,7 +113,7 @@ class Store:
     @contextmanager
     def lease(self, asset: str, of_digest: str) -> Iterator[None]:
         """Held by the one process that makes this digest; a second one waits here. A dead process holds nothing."""
-        with _locked(self.home / asset / f"{of_digest}.lock"):
+        with locked(self.home / asset / f"{of_digest}.lock"):
             yield
 
     def is_leased(self, asset: str, of_digest: str) -> bool:
@@ -136,7 +137,7 @@ class Store:
     @contextmanager
     def device(self, say: Callable[[str], None]) -> Iterator[None]:
         """Held by the one process of this store that keeps the device busy; others say so and wait, using no CPU."""
-        with _locked(self.home / "device.lock", lambda: say("waiting: another task is using the device")):
+        with locked(self.home / "device.lock", lambda: say("waiting: another task is using the device")):
             yield
 
 
@@ -145,7 +146,8 @@ def _entry(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Held by one process at a time; a second one waits here, after `on_wait`. A dead process holds nothing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_CREAT | os.O_WRONLY)

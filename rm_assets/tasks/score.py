@@ -4,29 +4,29 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from rm_assets.core.errors import DataError
-from rm_assets.core.recipe import (
-    ClassifierGold,
-    CombinedGold,
-    GoldSection,
-    HumanGold,
-    JudgeGold,
-    PreferenceGold,
-    VerifierGold,
-)
-from rm_assets.core.records import GoldReward, Response
+from rm_assets.core.records import UNLABELLED, GoldReward, Response
 from rm_assets.storage.tables import Table, write_table
-from rm_assets.tasks.gold import classifier, combined, human, judge, preferences, recorded, verifier
-from rm_assets.tasks.gold.labels import Labels
+from rm_assets.tasks.gold import combined, human, preferences
+from rm_assets.tasks.gold.labels import Labeller
 from rm_assets.tasks.preview import columns_of, excerpt
 from rm_assets.tasks.session import Product, Task, run_task
 
 NUM_EXAMPLES = 8
+DECIMALS = 9
+"""Of a gold reward: sums of the same parts in another order are equal, for pairs as for the evaluation."""
+LABELLERS: dict[str, Labeller] = {
+    **combined.LABELLERS,
+    "preferences": preferences.label,
+    "human": human.label,
+    "combined": combined.label,
+}
+"""By the kind of gold."""
 
 
 def score(task: Task) -> Product:
@@ -35,9 +35,10 @@ def score(task: Task) -> Product:
     Raises: DataError DATA_008 for a reward that is not finite, DATA_005 if no response has one.
     """
     responses = Table(task.input("sampled_responses", "responses.parquet"), Response)
-    labels, seen = _label(task, task.recipe.gold, task.settings, responses), _Seen()
+    section, seen = task.recipe.gold, _Seen()
+    labels = LABELLERS[section.kind](task, section, task.settings, responses)
     table = task.folder / "gold_rewards.parquet"
-    num_rewards = write_table(table, GoldReward, seen.watched(labels.rewards))
+    num_rewards = write_table(table, GoldReward, seen.watched(labels.rewards, labels.account))
     return Product(
         files=[table.name],
         counts={"gold_rewards": num_rewards, "truncated": seen.num_truncated, **labels.account},
@@ -51,25 +52,6 @@ def score(task: Task) -> Product:
     )
 
 
-def _label(task: Task, section: GoldSection, settings: Mapping[str, Any], responses: Iterable[Response]) -> Labels:
-    """The labels of one kind of gold; `settings` are those of its section, by content."""
-    if isinstance(section, CombinedGold):
-        parts = zip(section.scorers, settings["scorers"], strict=True)
-        labels = (_label(task, scorer.gold, part["gold"], responses) for scorer, part in parts)
-        return combined.label(section, labels, responses)
-    if isinstance(section, ClassifierGold):
-        return classifier.label(task, section, settings, responses)
-    if isinstance(section, JudgeGold):
-        return judge.label(task, section, settings, responses)
-    if isinstance(section, VerifierGold):
-        return verifier.label(section, responses)
-    if isinstance(section, PreferenceGold):
-        return preferences.label(task, section, responses)
-    if isinstance(section, HumanGold):
-        return human.label(section, task.recipe.name, responses)
-    return recorded.label(task, section, responses)
-
-
 class _Seen:
     """What is said of the rewards, gathered as they pass."""
 
@@ -78,8 +60,8 @@ class _Seen:
         self._values = array("d")
         self._components: Counter[str] = Counter()
 
-    def watched(self, rewards: Iterable[GoldReward]) -> Iterator[GoldReward]:
-        """The rewards as they are."""
+    def watched(self, rewards: Iterable[GoldReward], account: Mapping[str, int]) -> Iterator[GoldReward]:
+        """The rewards, rounded; `account` says, once they have ended, why responses have none."""
         for r in rewards:
             if not math.isfinite(r.gold_reward):
                 raise DataError(
@@ -88,15 +70,18 @@ class _Seen:
                     fix="use another dtype for the gold model, or correct the label",
                 )
             self.num_truncated += r.truncated
-            self._values.append(r.gold_reward)
+            rounded = replace(r, gold_reward=round(r.gold_reward, DECIMALS))
+            self._values.append(rounded.gold_reward)
             self._components.update(r.components)
-            yield r
+            yield rounded
         if not self._values:
             raise DataError(
                 "DATA_005",
                 "no response has a gold reward, so that no pair can be made",
-                why="all are too long for the gold model, and gold.over_length is 'drop'",
-                fix="raise gold.max_length, or set gold.over_length to cut",
+                why=", ".join(f"{account[reason]} {reason}" for reason in UNLABELLED if account.get(reason)),
+                fix="raise gold.max_length, or set gold.over_length to cut"
+                if account.get("over_length")
+                else "have responses labelled",
             )
 
     def facts(self) -> dict[str, float]:

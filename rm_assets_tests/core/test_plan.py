@@ -317,6 +317,8 @@ def test_each_scorer_is_planned_and_a_judge_is_asked_for_each_two_responses_in_b
     assert (gold[0].items, gold[0].tokens) == (most[0], most[1]) and gold[0].model == "/base" and gold[0].memory
     assert gold[1].items == most[0] and gold[1].tokens is None
     assert (gold[2].items, gold[2].tokens) == (most[2], most[3]) and gold[2].model is gold[2].flops is None
+    known = Known(made={"gold_rewards": Made({"judge_judged_pairs": 7}), "sampled_responses": Made({"responses": 9})})
+    assert [s.items for s in plan(mine, known).stages if s.asset == "gold_rewards"][2] == Count(14, "made")
     # Which pairs are trained on does not change what the judge is asked.
     alone = Recipe.model_validate({**recipe(pairs={"policy": "best_worst"}).model_dump(), "gold": judge})
     (asked,) = [stage for stage in plan(alone).stages if stage.asset == "gold_rewards"]

@@ -131,6 +131,7 @@ def test_where_a_judge_runs_and_how_it_is_read_is_told_apart_from_what_it_is() -
         ({**JUDGE, "verdicts": ["A", "B", ""]}, "may be empty"),
         ({**JUDGE, "base_url": "http://example.org/v1", "api_key_env": "MY_KEY"}, "unencrypted"),
         (combined(JUDGE), "at least 2 items"),
+        (combined(JUDGE, {"kind": "verifier"}, combine="weighted"), "give 'scorers' a weight, or set combine: mean"),
         (combined(JUDGE, {"kind": "preferences"}), "does not match any of the expected tags"),
         ({"kind": "combined", "scorers": [{"name": "a", "gold": JUDGE}] * 2}, "must be distinct"),
         ({"kind": "combined", "scorers": [{"name": n, "gold": JUDGE, "weight": 2} for n in "ab"]}, "set combine: weighted"),
@@ -149,8 +150,9 @@ def test_the_model_card_names_every_scorer() -> None:
         "the worst case of standardized rewards (s0, rewards of org/gold; s1, comparisons by m (r), each in both orders)"
     )
     weighted = combined(model, {"kind": "verifier"}, combine="weighted", standardize=False)
+    weighted["scorers"][0]["weight"] = 2
     assert describe_gold(with_gold(weighted).gold) == (
-        "the weighted mean of rewards (s0, rewards of org/gold, weight 1; s1, a rule-based verifier, weight 1)"
+        "the weighted mean of rewards (s0, rewards of org/gold, weight 2; s1, a rule-based verifier, weight 1)"
     )
 
 

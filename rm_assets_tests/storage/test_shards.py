@@ -1,5 +1,7 @@
 """Committed shards: nothing is computed twice, and an interruption changes no shard."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +88,21 @@ def test_an_interrupted_run_ends_with_the_shards_of_an_uninterrupted_one(tmp_pat
     assert log_of(broken).complete(wanted.items, squares, 2)[1] == 3
     assert squares.asked == [[5, 6], [7]]
     assert shards(broken) == shards(whole)
+
+
+def test_two_runs_at_once_compute_nothing_twice(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def slowly(numbers: list[int]) -> list[Square]:
+        asked.extend(numbers)
+        time.sleep(0.02)
+        return [Square(str(n), n * n) for n in numbers]
+
+    wanted = [items(*range(9)), items(*range(4, 12))]
+    with ThreadPoolExecutor(2) as runs:
+        ends = list(runs.map(lambda mine: log_of(tmp_path).complete(mine.items, slowly, 2), wanted))
+    assert sorted(asked) == list(range(12)) and sum(num for _, num in ends) == 12
+    assert [set(rows) for rows, _ in ends] == [set(mine) for mine in wanted]
 
 
 def test_logs_of_different_identity_share_nothing(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ REWARDS = {
     "c": [1.0, 0.0],
     "d": [0.5],
     "e": [0.5, 0.5],
-    "f": [1.0, 1 / 3, 1 / 3, 1 / 3],
+    "f": [1.0, 0.333333333, 0.333333333, 0.333333333],
 }
 NUM_PAIRS = 3 + 1 + 1 + 0 + 0 + 6
 
@@ -92,8 +92,8 @@ def test_rewards_are_shares_of_wins_and_the_key_is_nowhere_kept(
     made = answered.make(judged_by(answered, server, "keyed", api_key_env="TOY_KEY"), "gold_rewards")
     assert rewards(answered, made) == REWARDS
     assert made.manifest.counts == {
-        "gold_rewards": 15, "truncated": 0, "judged_pairs": NUM_PAIRS, "unreadable_judgements": 0, "unreadable_pairs": 0,
-        "orders_disagree": 0,
+        "gold_rewards": 15, "truncated": 0, "judged_pairs": NUM_PAIRS, "unreadable_judgements": 0, "refused_judgements": 0,
+        "unreadable_pairs": 0, "orders_disagree": 0,
     }  # fmt: skip
     assert made.manifest.work == {"judgements": 2 * NUM_PAIRS} and len(server.posts) == 2 * NUM_PAIRS
     pairs = questions(server.posts)
@@ -122,7 +122,7 @@ def test_a_judge_that_prefers_what_stands_first_gives_ties_and_is_found_out(
 
 
 def test_unreadable_answers_are_ties_and_are_read_otherwise_without_asking_again(
-    answered: Bench, server: FakeServer
+    answered: Bench, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def chats(body: Json) -> Reply:
         first, second = responses_in(body)
@@ -131,17 +131,45 @@ def test_unreadable_answers_are_ties_and_are_read_otherwise_without_asking_again
         cut = "length" if {first, second} == {"gold", "paper"} else "stop"
         return Reply(completion(by_rule(first, second), finish_reason=cut))
 
-    server.answer = chats
-    made = answered.make(judged_by(answered, server, "chatty"), "gold_rewards")
-    assert rewards(answered, made) == {**REWARDS, "b": [0.5, 0.5, 0.5], "f": [2 / 3, 1 / 3, 0.5, 0.5]}
+    server.answer, server.key = chats, KEY
+    monkeypatch.setenv("TOY_KEY", KEY)
+    recipe = judged_by(answered, server, "chatty", api_key_env="TOY_KEY")
+    made = answered.make(recipe, "gold_rewards")
+    monkeypatch.delenv("TOY_KEY")
+    assert rewards(answered, made) == {**REWARDS, "b": [0.5, 0.5, 0.5], "f": [0.666666667, 0.333333333, 0.5, 0.5]}
     counts = made.manifest.counts
     assert (counts["unreadable_judgements"], counts["unreadable_pairs"], counts["orders_disagree"]) == (6, 3, 0)
     assert not check("judge_is_readable", made).passed and check("judge_agrees_with_itself", made).passed
     num_asked = len(server.posts)
     words = ["Winner: A", "Winner: B", "neither"]
-    again = answered.make(judged_by(answered, server, "chatty", verdicts=words), "gold_rewards")
+    again = answered.make(judged_by(answered, server, "chatty", verdicts=words, api_key_env="TOY_KEY"), "gold_rewards")
     assert rewards(answered, again)["b"] == [0.75, 0.0, 0.75] and rewards(answered, again)["c"] == [0.5, 0.5]
     assert again.manifest.work == {"judgements": 0} and len(server.posts) == num_asked
+
+
+def test_a_refused_question_makes_its_pair_a_tie_and_is_not_asked_again(
+    answered: Bench, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is the key kept, which this server echoes."""
+    monkeypatch.setenv("TOY_KEY", KEY)
+
+    def too_long(body: Json) -> Reply:
+        first, second = responses_in(body)
+        if (first, second) == ("gold", "rock"):
+            return Reply("longer than the context", status=400)
+        return Reply(completion(f"{KEY} {by_rule(first, second)}"))
+
+    server.answer = too_long
+    made = answered.make(judged_by(answered, server, "short", api_key_env="TOY_KEY"), "gold_rewards")
+    assert rewards(answered, made)["b"] == [0.5, 0.5, 0.5]
+    counts = made.manifest.counts
+    assert counts["refused_judgements"] == counts["unreadable_judgements"] == counts["unreadable_pairs"] == 2
+    assert not check("judge_is_readable", made).passed  # 2 of 22
+    kept = [f for f in answered.home.rglob("*") if f.is_file()]
+    assert [f for f in kept if KEY.encode() in f.read_bytes()] == []
+    num_asked = len(server.posts)
+    changed = judged_by(answered, server, "short", api_key_env="TOY_KEY", verdicts=["a", "b", "c"])
+    assert answered.make(changed, "gold_rewards").manifest.work == {"judgements": 0} and len(server.posts) == num_asked
 
 
 def test_a_failure_keeps_the_judgements_before_it_and_the_next_run_asks_exactly_the_rest(
@@ -208,11 +236,16 @@ def test_a_judge_is_one_of_several_scorers(answered: Bench, server: FakeServer) 
     scorers = [{"name": "judge", "gold": part, "weight": 10}, {"name": "length", "gold": lengths}]
     gold = {"kind": "combined", "scorers": scorers, "combine": "weighted", "standardize": False}
     made = answered.make(answered.recipe(gold=gold, execution=EXECUTION), "gold_rewards")
-    assert all(r.components == {"judge": REWARDS[r.prompt][r.sample_index], "length": len(r.response)} for r in answered.rows(made))  # fmt: skip
+    for r in answered.rows(made):
+        assert r.components == pytest.approx({"judge": REWARDS[r.prompt][r.sample_index], "length": len(r.response)})
     assert rewards(answered, made)["c"] == pytest.approx([15 / 11, 4 / 11])
     assert made.manifest.work == {"judgements by judge": 2 * NUM_PAIRS}
     counts, facts = made.manifest.counts, made.manifest.facts
-    assert counts["judged_pairs"] == NUM_PAIRS and counts["recorded_rows"] == 13 and "over_length" not in counts
+    assert (
+        counts["judge_judged_pairs"] == NUM_PAIRS
+        and counts["length_recorded_rows"] == 13
+        and "over_length" not in counts
+    )
     assert facts["judge_share_orders_disagree"] == 0.0 and -1 <= facts["spearman_judge_length"] <= 1
     # Of 14 pairs: gold beats the longer scissors and the longer paper of prompt f.
     assert facts["share_of_pairs_scorers_disagree_on"] == round(2 / 14, 4)

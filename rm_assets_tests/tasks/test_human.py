@@ -3,6 +3,7 @@
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -160,7 +161,7 @@ def test_every_response_has_a_reward_or_is_counted(
             append_entry(
                 Path(section.rankings), Entry(prompt_id=p, action=action, ranking=ranking, annotator=by, at="t")
             )
-        labels = label(section, "mine", responses)
+        labels = label(SimpleNamespace(recipe=SimpleNamespace(name="mine")), section, {}, responses)  # type: ignore[arg-type]
         account, rewards = labels.account, list[GoldReward]()
         with suppress(DataError):  # as nobody ranked anything
             rewards.extend(labels.rewards)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.executors.local import TaskEnd
 from rm_assets.resources import compute
 from rm_assets.resources.compute import Made
+from rm_assets_tests.fake_server import Json, Reply, judge, serving
 from rm_assets_tests.fakes import save_causal, save_classifier
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench
 
@@ -120,6 +122,29 @@ def test_rewards_committed_before_a_kill_are_not_scored_again(tmp_path: Path, in
     assert made.manifest.work["responses scored"] == 408 - 8 * len(committed)
     assert_same_end(made, whole.make(recipe, "gold_rewards"))
     assert shards(broken) == shards(whole)
+
+
+def test_judgements_committed_before_a_kill_are_not_asked_again(bench: Bench, interrupt: Interrupt) -> None:
+    killed = threading.Event()
+    with serving() as server:
+        gold = {"kind": "judge", "base_url": server.base_url, "model": "toy", "revision": "1"}
+        # A shard is of 8 requests, however many prompts the shards of other work have.
+        execution = {**TOY["execution"], "shard_prompts": 256, "server_concurrency": 1}
+        recipe = bench.recipe(gold=gold, execution=execution)
+        bench.make(recipe, *ASSETS[:2])
+
+        def stops_after_ten(body: Json) -> Reply:
+            if len(server.posts) > 10:
+                killed.wait(60)
+            return judge(lambda first, second: "[[1]]" if first < second else "[[2]]")(body)
+
+        server.answer = stops_after_ten
+        interrupt(bench, recipe, ASSETS[2], "shards/judgements/*/*.parquet")
+        killed.set()
+        server.posts = []
+        made = bench.make(recipe, ASSETS[2])
+        assert made.manifest.counts["judged_pairs"] == 12
+        assert made.manifest.work == {"judgements": 16} and len(server.posts) == 16
 
 
 @pytest.mark.slow

@@ -1,10 +1,13 @@
 """gold_rewards: every reward is of its own response, and only what is new is labelled."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from rm_assets.core.recipe import GoldSection
+from rm_assets.core.stage_plans import GOLD_PLANS
 from rm_assets.resources.compute import Made
+from rm_assets.tasks.score import LABELLERS
 from rm_assets_tests.tasks.conftest import ASSETS, Bench, files
 from rm_assets_tests.tasks.test_sample import PROMPTS, prepare, share_of_tokens
 
@@ -18,6 +21,21 @@ def rewards(bench: Bench, **sections: Any) -> dict[str, float]:
         r.response_id for r in bench.rows(bench.make(bench.recipe(**sections), ASSETS[1]))
     ]
     return {r.response: r.gold_reward for r in rows}
+
+
+def test_every_kind_of_gold_has_a_labeller_and_a_plan() -> None:
+    union, _ = get_args(GoldSection)
+    kinds = {get_args(section.model_fields["kind"].annotation)[0] for section in get_args(union)}
+    assert set(LABELLERS) == kinds and set(GOLD_PLANS) == kinds - {"combined"}
+
+
+def test_rewards_that_differ_by_rounding_alone_are_equal(bench: Bench) -> None:
+    prompts = [f"what is {n} and 1" for n in range(8)] + [f"is {n} even" for n in range(4)]
+    golds = {"left": 0.1 + 0.2, "right": 0.3, "less": 0.299999998}
+    bench.write(
+        "answers.jsonl", [{"prompt": p, "response": t, "gold_reward": g} for p in prompts for t, g in golds.items()]
+    )
+    assert rewards(bench) == {"left": 0.3, "right": 0.3, "less": 0.299999998}
 
 
 def test_recorded_rewards_find_their_response_by_its_text(bench: Bench) -> None:

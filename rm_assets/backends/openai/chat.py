@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from rm_assets.backends.openai.client import Call, Json, ServerClient, key_from_environment
+from rm_assets.backends.openai.client import Call, Json, RequestRefusedError, ServerClient
 from rm_assets.core.errors import ServerError
 from rm_assets.core.recipe import ExecutionSection, ServedModel
 from rm_assets.core.records import Messages
@@ -65,16 +65,28 @@ class ChatModel:
                 else "correct the recipe's `model`, or serve it under that name",
             )
         root = names[self._name].get("root")
-        return {"server": self._client.base_url} | ({"server_checkpoint": root} if isinstance(root, str) else {})
+        return {"server": self._client.base_url} | (
+            {"server_checkpoint": self._client.without_secret(root)} if isinstance(root, str) else {}
+        )
 
-    def complete_all(self, requests: Sequence[ChatRequest], use: Callable[[int, Completion], Result]) -> list[Result]:
+    def complete_all(
+        self,
+        requests: Sequence[ChatRequest],
+        use: Callable[[int, Completion], Result],
+        refused: Callable[[int, RequestRefusedError], Result] | None = None,
+    ) -> list[Result]:
         """`use(position, completion)` of each request, in their order. `use` runs as soon as its completion is there.
+
+        Where there is `refused`, it gives the result of a request that the server refuses alone; else that is a failure.
 
         Raises: ServerError, or what `use` raises.
         """
         calls = [Call(r.name, {"model": self._name, "messages": r.messages, "n": 1, **r.parameters}) for r in requests]
         return self._client.post_all(
-            "/chat/completions", calls, lambda position, answer: use(position, self._read(calls[position].name, answer))
+            "/chat/completions",
+            calls,
+            lambda position, answer: use(position, self._read(calls[position].name, answer)),
+            refused,
         )
 
     def _read(self, name: str, answer: Json) -> Completion:
@@ -94,14 +106,14 @@ class ChatModel:
         num_tokens = _num_tokens(answer.get("usage"))
         if num_tokens is None:
             self._client.misunderstood(name, "it has no `usage.completion_tokens`", answer)
-        return Completion(_encodable(text), num_tokens, FINISHED[reason])
+        return Completion(self._client.without_secret(_encodable(text)), num_tokens, FINISHED[reason])
 
 
 def connect(served: ServedModel, execution: ExecutionSection) -> ChatModel:
-    """The model that a recipe names, asked as patiently as it says. Raises: ServerError SERVER_002 if there is no key."""
+    """The model that a recipe names, asked as patiently as it says. Its key is needed with the first request."""
     client = ServerClient(
         served.base_url,
-        api_key=key_from_environment(served.api_key_env),
+        api_key_env=served.api_key_env,
         concurrency=execution.server_concurrency,
         timeout_seconds=execution.server_timeout_seconds,
         retries=execution.server_retries,

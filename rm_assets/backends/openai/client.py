@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar
 
@@ -22,6 +23,8 @@ from rm_assets.core.servers import is_loopback
 
 RETRIED = frozenset({408, 409, 425, 429})
 """Statuses below 500 that say "not now" and not "not like this"."""
+REFUSES_ONE = frozenset({400, 413, 422})
+"""Statuses about one request: too long for the context, against a filter, malformed. Others are about key, model or account."""
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
 LONGEST_RETRY_AFTER_SECONDS = 600.0
@@ -29,6 +32,8 @@ CONNECT_SECONDS = 10.0
 GET_RETRIES, GET_SECONDS = 2, 30.0
 """A question before the work: that a server is down should be known at once."""
 EXCERPT_CHARS = 300
+SECRET_CHARS = 12
+"""A shorter key (EMPTY, none) keeps nobody out, and stands in texts by chance."""
 
 Json = dict[str, Any]
 Result = TypeVar("Result")
@@ -42,22 +47,30 @@ class Call:
     body: Json
 
 
+class RequestRefusedError(ServerError):
+    """SERVER_004: the server refuses this very request, and may answer others."""
+
+
 class ServerClient:
-    """One server, its key, and how patiently it is asked."""
+    """One server, its key, and how patiently it is asked. The key is read from its variable when it is first needed."""
 
     def __init__(
         self,
         base_url: str,
         *,
-        api_key: str | None,
+        api_key_env: str | None,
         concurrency: int,
         timeout_seconds: float,
         retries: int,
         first_wait_seconds: float = FIRST_WAIT_SECONDS,
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self._key, self._concurrency, self._timeout_seconds = api_key, concurrency, timeout_seconds
+        self._api_key_env, self._concurrency, self._timeout_seconds = api_key_env, concurrency, timeout_seconds
         self._retries, self._first_wait_seconds = retries, first_wait_seconds
+
+    @cached_property
+    def _key(self) -> str | None:
+        return key_from_environment(self._api_key_env)
 
     def get(self, path: str) -> Json:
         """The JSON object at `path`. Raises: ServerError."""
@@ -73,10 +86,17 @@ class ServerClient:
 
         return asyncio.run(ask())
 
-    def post_all(self, path: str, calls: Sequence[Call], use: Callable[[int, Json], Result]) -> list[Result]:
+    def post_all(
+        self,
+        path: str,
+        calls: Sequence[Call],
+        use: Callable[[int, Json], Result],
+        refused: Callable[[int, RequestRefusedError], Result] | None = None,
+    ) -> list[Result]:
         """`use(position, answer)` of each call, in the order of `calls`. `use` runs as soon as its answer is there.
 
-        The first failure, also one of `use`, breaks off all requests under way.
+        The first failure, also one of `use`, breaks off all requests under way; but where there is `refused`, it says what
+        becomes of a call that the server refuses alone.
 
         Raises: ServerError SERVER_001 to SERVER_005, or what `use` raises.
         """
@@ -85,14 +105,19 @@ class ServerClient:
             slots = asyncio.Semaphore(self._concurrency)
 
             async def ask(http: httpx2.AsyncClient, position: int, call: Call) -> Result:
-                async with slots:
-                    answer = await self._answer(
-                        lambda: http.post(path, json=call.body),
-                        call.name,
-                        retries=self._retries,
-                        timeout_seconds=self._timeout_seconds,
-                    )
-                return use(position, answer)
+                try:
+                    async with slots:
+                        answer = await self._answer(
+                            lambda: http.post(path, json=call.body),
+                            call.name,
+                            retries=self._retries,
+                            timeout_seconds=self._timeout_seconds,
+                        )
+                    return use(position, answer)
+                except RequestRefusedError as error:
+                    if refused is None:
+                        raise
+                    return refused(position, error)
 
             async with self._session() as http:
                 return await _all_or_first_failure([ask(http, position, call) for position, call in enumerate(calls)])
@@ -162,7 +187,7 @@ class ServerClient:
 
     def broken_off(self, name: str, reason: str) -> NoReturn:
         """Raises ServerError SERVER_004: the response to the call `name` ended neither at its end nor at its limit."""
-        raise ServerError(
+        raise (RequestRefusedError if reason == "content_filter" else ServerError)(
             "SERVER_004",
             f"{self.base_url} broke off the response to {name}",
             why=f"its `finish_reason` is {self._excerpt(reason)!r}",
@@ -194,7 +219,7 @@ class ServerClient:
                 why=f"redirects are not followed, lest the key go elsewhere; {said}",
                 fix=f"if you trust it, set base_url to match {self._excerpt(response.headers.get('location', ''))}",
             )
-        raise ServerError(
+        raise (RequestRefusedError if response.status_code in REFUSES_ONE else ServerError)(
             "SERVER_004",
             f"{self.base_url} refused {name}",
             why=said,
@@ -208,6 +233,10 @@ class ServerClient:
         # Before the cut: of a key that the cut halves, one half would stay.
         text = self._without_key(" ".join(text.split()))
         return text if len(text) <= EXCERPT_CHARS else text[: EXCERPT_CHARS - 1] + "…"
+
+    def without_secret(self, text: str) -> str:
+        """A text to be kept: if the server echoes the key, without it."""
+        return self._without_key(text) if len(self._key or "") >= SECRET_CHARS else text
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "(the API key)") if self._key else text

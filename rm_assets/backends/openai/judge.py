@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rm_assets.backends.openai.chat import IDENTITY, ChatModel, ChatRequest, Completion
+from rm_assets.backends.openai.client import RequestRefusedError
 from rm_assets.core.gold.judging import Comparison, Judgement, question
 from rm_assets.core.protocols import Reporter
 
@@ -14,7 +15,9 @@ class ServerJudge:
         self._model, self._instructions, self._reporter = model, instructions, reporter
         self._parameters = {"temperature": 0, "max_tokens": max_new_tokens}
         self.came: list[Judgement] = []
-        """The judgements of the last call of `judge` that came, in any order; all there is of it where it failed."""
+        """The answers of the last call of `judge` that came, in any order; all there is of it where it failed."""
+        self.has_answered = False
+        """Whether this judge has ever answered, so that a refusal is about its question and not about how it is asked."""
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -22,8 +25,12 @@ class ServerJudge:
         return IDENTITY
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
-        """The answers to all comparisons, in their order. Raises: ServerError; `came` holds those that came before it."""
+        """The judgements of all comparisons, in their order; without answer where the server refuses the question.
+
+        Raises: ServerError; `came` holds those that came before it. SERVER_004 also if it refuses all, and has never answered.
+        """
         self.came = []
+        refusals: list[RequestRefusedError] = []
 
         def use(position: int, completion: Completion) -> Judgement:
             judgement = Judgement(comparisons[position].key, completion.text, completion.finished)
@@ -31,7 +38,16 @@ class ServerJudge:
             self._reporter.progress(len(self.came), len(comparisons), "judgements")
             return judgement
 
-        return self._model.complete_all([self._request(comparison) for comparison in comparisons], use)
+        def refused(position: int, refusal: RequestRefusedError) -> Judgement:
+            refusals.append(refusal)
+            return Judgement(comparisons[position].key, None, False)
+
+        requests = [self._request(comparison) for comparison in comparisons]
+        judgements = self._model.complete_all(requests, use, refused)
+        self.has_answered = self.has_answered or bool(self.came)
+        if not self.has_answered:
+            raise refusals[0]
+        return judgements
 
     def _request(self, comparison: Comparison) -> ChatRequest:
         return ChatRequest(

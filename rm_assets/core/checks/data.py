@@ -102,30 +102,57 @@ def constant_gold(rewards: Iterable[GoldReward], limit: float) -> Finding:
 
 
 def orders_that_disagree(counts: Mapping[str, int], limit: float) -> Finding:
-    """Passes if a judge came to another result in the other order for at most a share `limit` of the pairs; or there is none."""
-    if "judged_pairs" not in counts:
+    """Passes if each judge came to another result in the other order for at most a share `limit` of the pairs; or there is none.
+
+    Of several judges, the finding is of the worst.
+    """
+
+    def of(judge: str) -> tuple[float, int, int]:
+        num_pairs = counts[f"{judge}judged_pairs"] - counts[f"{judge}unreadable_pairs"]
+        num_disagree = counts[f"{judge}orders_disagree"]
+        return num_disagree / num_pairs if num_pairs else 0.0, num_disagree, num_pairs
+
+    judges = _judges(counts)
+    if not judges:
         return Finding(True, "no judge")
-    num_pairs = counts["judged_pairs"] - counts["unreadable_pairs"]
-    share = counts["orders_disagree"] / num_pairs if num_pairs else 0.0
+    worst = max(judges, key=of)
+    share, num_disagree, num_pairs = of(worst)
     return Finding(
         share <= limit,
-        f"of {num_pairs} pairs of responses, the judge came to another result in the other order for "
-        f"{counts['orders_disagree']} ({share:.1%}), which are ties",
+        f"of {num_pairs} pairs of responses, {judges[worst]} came to another result in the other order for "
+        f"{num_disagree} ({share:.1%}), which are ties",
         {"data/share_orders_disagree": share},
     )
 
 
 def unreadable_judgements(counts: Mapping[str, int], limit: float) -> Finding:
-    """Passes if at most a share `limit` of a judge's answers held no verdict; or there is no judge."""
-    if "judged_pairs" not in counts:
+    """Passes if at most a share `limit` of each judge's answers held no verdict; or there is no judge.
+
+    Of several judges, the finding is of the worst.
+    """
+
+    def of(judge: str) -> tuple[float, int, int]:
+        num_unreadable, num_answers = counts[f"{judge}unreadable_judgements"], 2 * counts[f"{judge}judged_pairs"]
+        return num_unreadable / num_answers if num_answers else 0.0, num_unreadable, num_answers
+
+    judges = _judges(counts)
+    if not judges:
         return Finding(True, "no judge")
-    num_answers, num_unreadable = 2 * counts["judged_pairs"], counts["unreadable_judgements"]
-    share = num_unreadable / num_answers if num_answers else 0.0
+    worst = max(judges, key=of)
+    share, num_unreadable, num_answers = of(worst)
+    num_refused = counts.get(f"{worst}refused_judgements", 0)
     return Finding(
         share <= limit,
-        f"{num_unreadable} of {num_answers} answers of the judge ({share:.1%}) were cut or held no verdict; their pairs are ties",
+        f"{num_unreadable} of {num_answers} answers of {judges[worst]} ({share:.1%}) were refused ({num_refused}), cut or "
+        "held no verdict; their pairs are ties",
         {"data/share_unreadable_judgements": share},
     )
+
+
+def _judges(counts: Mapping[str, int]) -> dict[str, str]:
+    """What each judge is called, by what its counts begin with: its name in a combined gold, nothing where it is alone."""
+    prefixes = [name.removesuffix("judged_pairs") for name in counts if name.endswith("judged_pairs")]
+    return {prefix: f"the judge '{prefix[:-1]}'" if prefix else "the judge" for prefix in prefixes}
 
 
 def account_of_pairs(counts: Mapping[str, int]) -> Finding:

@@ -53,10 +53,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A judge's answer by the key of its comparison; `finished` is False where the length limit cut it."""
+    """A judge's answer by the key of its comparison; `finished` is False where the length limit cut it.
+
+    `answer` is None where the server refused the question, as too long for its context or for what it holds.
+    """
 
     key: str
-    answer: str
+    answer: str | None
     finished: bool
 
 
@@ -78,13 +81,15 @@ def question(instructions: str, comparison: Comparison) -> str:
 
 
 def read_verdict(judgement: Judgement, verdicts: Sequence[str]) -> float | None:
-    """What the answer gives the first response: 1, 0 or one half. None if it is unreadable: cut, or without a verdict.
+    """What the answer gives the first response: 1, 0 or one half. None if it is unreadable: refused, cut, or without a verdict.
 
     `verdicts` are the texts that say: the first is better, the second, neither. The last one in the answer counts.
     """
+    if judgement.answer is None or not judgement.finished:
+        return None
     credits = zip(verdicts, (1.0, 0.0, 0.5), strict=True)
     place, credit = max((judgement.answer.rfind(verdict), credit) for verdict, credit in credits)
-    return credit if judgement.finished and place >= 0 else None
+    return credit if place >= 0 else None
 
 
 def agreed(in_order: float | None, in_reverse: float | None) -> float:

@@ -153,7 +153,11 @@ class ExecutionSection(Section):
         "auto", description="Where models run; `auto` takes a GPU if there is one."
     )
     num_threads: int | None = Field(None, gt=0, description="CPU threads of a task; all cores when not given.")
-    shard_prompts: int = Field(256, gt=0, description="Prompts in one committed shard: the unit of resume.")
+    shard_prompts: int = Field(
+        256,
+        gt=0,
+        description="Prompts in one committed shard: the unit of resume. Those of a judge are of 8 x `server_concurrency` requests.",
+    )
     token_budget: int | None = Field(
         None,
         gt=0,

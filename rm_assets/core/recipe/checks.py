@@ -106,7 +106,7 @@ class ChecksSection(SeveritySection):
     )
     judge_is_readable: LimitedCheck = Field(
         default=_warn(0.02),
-        description="gold_rewards: largest share of a judge's answers that were cut or held no verdict.",
+        description="gold_rewards: largest share of a judge's answers that were refused, cut or held no verdict.",
     )
     rewards_have_not_drifted: LimitedCheck = Field(
         default=_warn(0.25),

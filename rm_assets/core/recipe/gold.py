@@ -220,6 +220,8 @@ class CombinedGold(Section):
             raise ValueError("the names of 'scorers' must be distinct")
         if self.combine != "weighted" and any(scorer.weight != 1 for scorer in self.scorers):
             raise ValueError(f"'weight' means nothing with combine '{self.combine}'; set combine: weighted")
+        if self.combine == "weighted" and not any("weight" in scorer.model_fields_set for scorer in self.scorers):
+            raise ValueError("give 'scorers' a weight, or set combine: mean")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations, groupby
 from math import nan
 from typing import Any
@@ -15,29 +15,42 @@ from rm_assets.core.gold.combining import Rewards, combined, disagreements, stan
 from rm_assets.core.recipe import CombinedGold
 from rm_assets.core.records import GoldReward, Response
 from rm_assets.core.statistics import spearman
-from rm_assets.tasks.gold.labels import Labels
+from rm_assets.tasks.gold import classifier, judge, recorded, verifier
+from rm_assets.tasks.gold.labels import Labeller, Labels
+from rm_assets.tasks.session import Task
 
 Flags = npt.NDArray[np.bool_]
+LABELLERS: dict[str, Labeller] = {
+    "classifier": classifier.label,
+    "verifier": verifier.label,
+    "recorded": recorded.label,
+    "judge": judge.label,
+}
+"""Of the kinds of gold that can be one of several scorers."""
 
 
-def label(section: CombinedGold, of_scorers: Iterable[Labels], responses: Iterable[Response]) -> Labels:
+def label(task: Task, section: CombinedGold, settings: Mapping[str, Any], responses: Iterable[Response]) -> Labels:
     """The scorers' labels, one after the other, as one. A response that one of them leaves without reward gets none.
+
+    Counts, work and facts are each scorer's own, under its name; `over_length` is of the responses without reward.
 
     Raises: DataError DATA_014 if a scorer whose rewards are to be standardized gives every response the same.
     """
-    account, work, facts = Counter[str](), Counter[str](), dict[str, Any]()
+    account, work, facts, drops_long = Counter[str](), Counter[str](), dict[str, Any](), False
     columns, cuts = [], []
-    for scorer, labels in zip(section.scorers, of_scorers, strict=True):
+    for scorer, part in zip(section.scorers, settings["scorers"], strict=True):
+        labels = LABELLERS[scorer.gold.kind](task, scorer.gold, part["gold"], responses)
         column, cut = _in_place(labels.rewards, responses)
         columns.append(column)
         cuts.append(cut)
-        account.update(labels.account)
+        account.update({f"{scorer.name}_{count}": number for count, number in labels.account.items()})
+        drops_long = drops_long or "over_length" in labels.account
         work.update({f"{kind} by {scorer.name}": number for kind, number in labels.work.items()})
         facts |= {f"{scorer.name}_{fact}": value for fact, value in labels.facts.items()}
     rewards = np.stack(columns, 1)  # (N, S), NaN where a scorer gives none
     has_all: Flags = ~np.logical_or.reduce(np.isnan(rewards), axis=1)  # (N,)
     truncated: Flags = np.logical_or.reduce(cuts)  # (N,)
-    if "over_length" in account:
+    if drops_long:
         account["over_length"] = int((~has_all).sum())
     if not has_all.any():
         return Labels(iter(()), account, work, facts)

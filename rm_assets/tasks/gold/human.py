@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.gold.rankings import Agreement, Entry, standing_by_prompt, text_id, verdict
@@ -11,9 +12,10 @@ from rm_assets.core.recipe import HumanGold
 from rm_assets.core.records import GoldReward, Response
 from rm_assets.storage.rankings import read_entries
 from rm_assets.tasks.gold.labels import Labels
+from rm_assets.tasks.session import Task
 
 
-def label(section: HumanGold, recipe: str, responses: Iterable[Response]) -> Labels:
+def label(task: Task, section: HumanGold, settings: Mapping[str, Any], responses: Iterable[Response]) -> Labels:
     """Minus the mean rank of each response, of the prompts that are ranked; the others are counted.
 
     Raises: DataError DATA_013 if prompts wait for a person and the recipe waits with them, or if none is ranked;
@@ -23,7 +25,7 @@ def label(section: HumanGold, recipe: str, responses: Iterable[Response]) -> Lab
     account.update(pending=0, skipped=0, stale_rankings=0, rankings_of_unknown_prompts=0)
     facts: dict[str, float] = {}
     rewards = _rewards(read_entries(Path(section.rankings)), responses, account, facts)
-    return Labels(_complete(rewards, section, recipe, account), account, facts=facts)
+    return Labels(_complete(rewards, section, task.recipe.name, account), account, facts=facts)
 
 
 def _rewards(

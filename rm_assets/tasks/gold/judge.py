@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby, permutations
-from math import ceil
 from typing import Any
 
 from rm_assets.core.errors import ServerError
@@ -18,6 +17,8 @@ from rm_assets.tasks.session import Task
 
 ROWS_VERSION = 1
 """To be raised when a judge is asked otherwise; committed shards of another version are not taken."""
+ROUNDS_OF_SHARD = 8
+"""Requests of a shard by those that are under way at a time: answers are paid for, and a kill loses at most a shard of them."""
 
 
 def label(task: Task, section: JudgeGold, settings: Mapping[str, Any], responses: Iterable[Response]) -> Labels:
@@ -45,15 +46,14 @@ def label(task: Task, section: JudgeGold, settings: Mapping[str, Any], responses
 
     def before(done: int, total: int) -> None:
         progress.before, progress.total = done, total
+        judge.has_answered = done > 0  # refusals alone are not committed
         if done < total:
             facts.update(model.require_offered())
 
-    counts = task.inputs["sampled_responses"].counts
-    of_prompt = ceil(counts["responses"] / counts["prompts"])
     judgements, num_asked = log.complete(
         lambda: ((c.key, c) for prompt in _by_prompt(responses) for c in _comparisons(*prompt)),
         judge_shard,
-        task.recipe.execution.shard_prompts * max(1, of_prompt * (of_prompt - 1)),
+        ROUNDS_OF_SHARD * task.recipe.execution.server_concurrency,
         before,
     )
     verdicts = _Verdicts(section.verdicts, judgements)
@@ -86,7 +86,8 @@ class _Verdicts:
 
     def __init__(self, words: Sequence[str], judgements: Mapping[str, Judgement]) -> None:
         self._words, self._judgements = words, judgements
-        self.account = Counter[str](judged_pairs=0, unreadable_judgements=0, unreadable_pairs=0, orders_disagree=0)
+        self.account = Counter[str](judged_pairs=0, unreadable_judgements=0, refused_judgements=0, unreadable_pairs=0)
+        self.account["orders_disagree"] = 0
         self._num_decided = self._num_first = 0
 
     def won(self, dialogue: str, one: str, other: str) -> float:
@@ -103,8 +104,10 @@ class _Verdicts:
         return agreed(in_order, in_reverse)
 
     def _read(self, comparison: Comparison) -> float | None:
-        verdict = read_verdict(self._judgements[comparison.key], self._words)
+        judgement = self._judgements[comparison.key]
+        verdict = read_verdict(judgement, self._words)
         self.account["unreadable_judgements"] += verdict is None
+        self.account["refused_judgements"] += judgement.answer is None
         self._num_decided += verdict in (0.0, 1.0)
         self._num_first += verdict == 1.0
         return verdict

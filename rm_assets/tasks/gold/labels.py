@@ -1,11 +1,12 @@
 """What every kind of gold gives."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rm_assets.core.records import GoldReward
+from rm_assets.core.records import GoldReward, Response
+from rm_assets.tasks.session import Task
 
 
 @dataclass(frozen=True)
@@ -20,3 +21,7 @@ class Labels:
     account: Counter[str] = field(default_factory=Counter)
     work: Counter[str] = field(default_factory=Counter)
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+Labeller = Callable[[Task, Any, Mapping[str, Any], Iterable[Response]], Labels]
+"""The labels that a section of gold of its kind gives to responses; `settings` are those of the section, by content."""

@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
+from typing import Any
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import PreferenceGold
@@ -15,7 +16,7 @@ from rm_assets.tasks.recorded import prompts_of_responses, rows_of_prompts
 from rm_assets.tasks.session import Task
 
 
-def label(task: Task, section: PreferenceGold, responses: Iterable[Response]) -> Labels:
+def label(task: Task, section: PreferenceGold, settings: Mapping[str, Any], responses: Iterable[Response]) -> Labels:
     """The two rewards of each row, which compare with each other alone.
 
     Raises: DataError DATA_003 for a label that the recipe does not know, DATA_007 if a row has not two responses,

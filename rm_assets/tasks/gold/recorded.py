@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
+from typing import Any
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import RecordedGold
@@ -18,7 +19,7 @@ Recorded = tuple[str | None, float]
 """The response that a reward is of, where the record names it, and the reward."""
 
 
-def label(task: Task, section: RecordedGold, responses: Iterable[Response]) -> Labels:
+def label(task: Task, section: RecordedGold, settings: Mapping[str, Any], responses: Iterable[Response]) -> Labels:
     """The rewards of the record.
 
     Raises: DataError DATA_007 if number or order do not agree, DATA_008 if a reward is not finite.

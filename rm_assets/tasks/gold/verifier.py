@@ -1,19 +1,21 @@
 """Gold rewards from rules."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
+from typing import Any
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.gold.verifier import VerifierRule, verify
 from rm_assets.core.recipe import VerifierGold
 from rm_assets.core.records import GoldReward, Response
 from rm_assets.tasks.gold.labels import Labels
+from rm_assets.tasks.session import Task
 
 COMPONENTS = ("exact", "partial", "numerical", "lines", "format")
 
 
-def label(section: VerifierGold, responses: Iterable[Response]) -> Labels:
+def label(task: Task, section: VerifierGold, settings: Mapping[str, Any], responses: Iterable[Response]) -> Labels:
     """Scores by rules. Raises: DataError DATA_009 if a prompt's reference is missing or has no final answer."""
     work = Counter[str]({"responses scored": 0})
     return Labels(_rewards(section, responses, work), work=work)

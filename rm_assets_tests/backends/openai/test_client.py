@@ -15,9 +15,14 @@ from rm_assets_tests.fake_server import FakeServer, Reply, serving
 KEY = "sk-very-secret"
 
 
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+
+
 def client(base_url: str, **changes: Any) -> ServerClient:
     settings: dict[str, Any] = {
-        "api_key": None, "concurrency": 4, "timeout_seconds": 5, "retries": 2, "first_wait_seconds": 0.001,
+        "api_key_env": None, "concurrency": 4, "timeout_seconds": 5, "retries": 2, "first_wait_seconds": 0.001,
     }  # fmt: skip
     return ServerClient(base_url, **{**settings, **changes})
 
@@ -176,19 +181,58 @@ def test_an_answer_that_is_no_json_object_is_asked_for_again_and_then_quoted(ser
 
 def test_the_key_is_sent_and_a_refused_key_appears_in_no_message(server: FakeServer) -> None:
     server.key, server.answer = KEY, Reply
-    assert post(server.base_url, api_key=KEY) == [{"n": 0}]
+    assert post(server.base_url, api_key_env="MY_KEY") == [{"n": 0}]
     server.key = "another"
-    error = refused(server.base_url, api_key=KEY)  # the server's words repeat the key
+    error = refused(server.base_url, api_key_env="MY_KEY")  # the server's words repeat the key
     assert error.code == "SERVER_002" and "401" in error.why and "no such key" in error.why
     assert KEY not in str(error) and error.__cause__ is None
     assert len(server.posts) == 1
     assert "without an API key" in refused(server.base_url).what
 
 
+def test_the_key_is_read_with_the_first_request(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_KEY")
+    asked = client(server.base_url, api_key_env="MY_KEY")
+    with pytest.raises(ServerError, match="MY_KEY is not set"):
+        asked.get("/models")
+    assert server.paths == []
+    monkeypatch.setenv("MY_KEY", KEY)
+    asked.get("/models")
+    assert server.authorizations == [f"Bearer {KEY}"]
+
+
+@pytest.mark.parametrize(
+    ("key", "kept"), [(KEY, "it is (the API key), (the API key)"), ("EMPTY", "it is EMPTY, EMPTY")]
+)
+def test_a_key_that_the_server_echoes_is_in_no_text_that_is_kept(
+    key: str, kept: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    asked = client(server.base_url, api_key_env="MY_KEY")
+    assert asked.without_secret(f"it is {key}, {key}") == kept
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 402, 403, 404, 307])
+def test_a_call_is_refused_alone_only_by_a_status_about_it(status: int, server: FakeServer) -> None:
+    server.answer = lambda body: Reply("no", status=status) if body["n"] == 1 else Reply(body)
+    calls = [Call(f"call {n}", {"n": n}) for n in range(3)]
+
+    def ask() -> list[Json]:
+        return client(server.base_url).post_all(
+            "/echo", calls, lambda _, answer: answer, lambda place, error: {"refused": f"{error.code} {place}"}
+        )
+
+    if status in (400, 413, 422):
+        assert ask() == [{"n": 0}, {"refused": "SERVER_004 1"}, {"n": 2}]
+    else:
+        with pytest.raises(ServerError, match=str(status)):
+            ask()
+
+
 def test_a_redirect_is_not_followed(server: FakeServer) -> None:
     with serving() as elsewhere:
         server.answer = lambda _: Reply("", status=307, headers={"Location": f"{elsewhere.base_url}/echo"})
-        error = refused(server.base_url, api_key=KEY)
+        error = refused(server.base_url, api_key_env="MY_KEY")
         assert error.code == "SERVER_004" and elsewhere.base_url in error.fix
         assert elsewhere.paths == []
 
@@ -202,7 +246,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
         server.answer = Reply
-        assert post(server.base_url, api_key=KEY) == [{"n": 0}]
+        assert post(server.base_url, api_key_env="MY_KEY") == [{"n": 0}]
         assert proxy.paths == []
 
 

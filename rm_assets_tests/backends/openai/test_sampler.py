@@ -40,7 +40,7 @@ class Counting:
 
 
 def chat(server: FakeServer) -> ChatModel:
-    client = ServerClient(server.base_url, api_key=None, concurrency=4, timeout_seconds=5, retries=0)
+    client = ServerClient(server.base_url, api_key_env=None, concurrency=4, timeout_seconds=5, retries=0)
     return ChatModel(client, "toy")
 
 

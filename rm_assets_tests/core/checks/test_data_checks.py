@@ -293,6 +293,18 @@ def test_without_a_judge_its_checks_pass_and_say_so() -> None:
         assert finding.passed and finding.sentence == "no judge"
 
 
+def test_of_several_judges_the_worst_decides() -> None:
+    sound = {"judged_pairs": 100, "unreadable_judgements": 0, "unreadable_pairs": 0, "orders_disagree": 6}
+    counts = {f"good_{name}": number for name, number in sound.items()}
+    counts |= {f"bad_{name}": n for name, n in {**sound, "unreadable_judgements": 20, "orders_disagree": 70}.items()}
+    for check, limit, words in (
+        ("judge_agrees_with_itself", 0.4, "70 (70.0%)"),
+        ("judge_is_readable", 0.06, "20 of 200"),
+    ):
+        finding = DATA_CHECKS[check].find(counts, limit)
+        assert not finding.passed and words in finding.sentence and "the judge 'bad'" in finding.sentence
+
+
 def test_every_check_has_a_fault_that_it_finds_and_an_entry_in_the_recipe() -> None:
     assert set().union(*(expected for _, expected in FAULTS.values())) == set(ALL_CHECKS)
     assert set(ChecksSection.model_fields) == {*ALL_CHECKS, *INPUT_CHECKS, *TRAINING_CHECKS}

@@ -27,7 +27,7 @@ def prompt(**changes: object) -> Prompt:
     return Prompt(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def verdict(answer: str, *, finished: bool = True) -> float | None:
+def verdict(answer: str | None, *, finished: bool = True) -> float | None:
     return read_verdict(Judgement("k", answer, finished), WORDS)
 
 
@@ -61,8 +61,9 @@ def test_no_text_can_hold_the_mark_that_ends_it() -> None:
 def test_the_last_verdict_of_a_whole_answer_counts() -> None:
     assert [verdict(answer) for answer in ("[[1]]", " [[2]]\n", "[[tie]]")] == [1.0, 0.0, 0.5]
     assert verdict("Response 2 says [[2]], which is wrong. [[1]]") == 1.0
+    assert verdict("[[1]], or rather [[2]]? No: [[1]]") == 1.0
     assert verdict("the first") is verdict("") is verdict("[1]") is None
-    assert verdict("Response 2 says [[2]], which", finished=False) is None
+    assert verdict("Response 2 says [[2]], which", finished=False) is verdict(None, finished=False) is None
 
 
 @pytest.mark.parametrize(
