@@ -27,7 +27,7 @@ def prompt_rows(
             yield from prompt_rows(section, part.source, part.name)
     else:
         for index, row in enumerate(read_rows(source)):
-            yield row, _prompt(section, row, index, name or row.optional_text(section.source_field) or "all")
+            yield row, _prompt(section, row, index, name or row.optional_text(section.source_field) or "unnamed")
 
 
 def _prompt(section: PromptsSection, row: SourceRow, index: int, source: str) -> Prompt | None:
