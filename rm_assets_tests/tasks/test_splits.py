@@ -167,7 +167,10 @@ def test_a_smoke_run_of_a_few_test_prompts_is_not_held_to_the_pin(bench: Bench) 
     ("section", "said"),
     [
         ({"test_set_hash": "0" * 32, "test": None, "split": {}}, "'test_set_hash' pins the prompts of 'test'"),
-        ({"test_set_hash": "0" * 31}, "should match pattern"),
+        (
+            {"test_set_hash": "0" * 31},
+            "test_set_hash: '0{31}': write 32 hex digits, as `rm-assets show prompts` prints them",
+        ),
         ({"decontaminate": [evaluation("one", "a.csv"), evaluation("one", "b.csv")]}, "have the same name"),
         ({"near_duplicates": {"threshold": 0.4}}, "greater than or equal to 0.5"),
         ({"near_duplicates": {"threshold": 1}}, "less than or equal to 0.99"),
