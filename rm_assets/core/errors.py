@@ -38,6 +38,7 @@ ERROR_CODES: dict[str, str] = {
     "DATA_013": "Prompts wait for a person to rank their responses.",
     "DATA_014": "A scorer of a combined gold gives every response the same reward.",
     "DATA_015": "Too many prompts are alike to group near-duplicates.",
+    "DATA_016": "A part of a mixture gives no prompt.",
     "MODEL_001": "The checkpoint cannot be found or reached.",
     "MODEL_002": "The model type is unknown or cannot do this work.",
     "MODEL_003": "The checkpoint has no chat template.",

@@ -3,8 +3,9 @@
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from types import MappingProxyType
 
 from rm_assets.core.digests import digest, unit_interval
@@ -67,29 +68,78 @@ def deduplicate(prompts: Iterable[Prompt], most: int | None = None) -> tuple[lis
     return list(first.values()), num_dropped
 
 
-def mix(parts: Sequence[list[Prompt]], weights: Sequence[float] | None, most: int | None) -> tuple[list[Prompt], int]:
+def mix(
+    parts: Mapping[str, list[Prompt]], weights: Mapping[str, float] | None, most: int | None
+) -> tuple[list[Prompt], int]:
     """The prompts of all parts, each once (for the first part that has it), and the number left out for weights or `most`.
 
     With weights there are as many as the scarcest part allows, at most `most`, and a hash of the prompt decides which are
     left out. Without weights they are the first `most`.
+
+    Raises: DataError DATA_010 if two parts have a prompt with different references, DATA_016 if a part gives no prompt.
     """
-    taken: set[str] = set()
-    own: list[list[Prompt]] = []
-    for part in parts:
-        own.append([prompt for prompt in part if prompt.prompt_id not in taken])
-        taken.update(prompt.prompt_id for prompt in part)
-    num_own = sum(map(len, own))
+    own = _each_once(parts)
+    num_own = sum(map(len, own.values()))
     if weights is None:
-        kept = [prompt for part in own for prompt in part][:most]
+        kept = [prompt for part in own.values() for prompt in part][:most]
         return kept, num_own - len(kept)
-    total = min(len(part) * sum(weights) / weight for part, weight in zip(own, weights, strict=True))
-    total = total if most is None else min(total, most)
+    sizes = _sizes({name: len(part) for name, part in own.items()}, weights, most)
     kept = []
-    for part, weight in zip(own, weights, strict=True):
-        size = round(total * weight / sum(weights))
-        chosen = {p.prompt_id for p in sorted(part, key=lambda p: unit_interval("mixture", p.prompt_id))[:size]}
+    for name, part in own.items():
+        by_hash = sorted(part, key=lambda p: unit_interval("mixture", p.prompt_id))
+        chosen = {p.prompt_id for p in by_hash[: sizes[name]]}
         kept += [prompt for prompt in part if prompt.prompt_id in chosen]
     return kept, num_own - len(kept)
+
+
+def _each_once(parts: Mapping[str, list[Prompt]]) -> dict[str, list[Prompt]]:
+    """Of each part the prompts that no earlier part has."""
+    first: dict[str, tuple[str, Prompt]] = {}
+    for name, part in parts.items():
+        for prompt in part:
+            other, known = first.setdefault(prompt.prompt_id, (name, prompt))
+            if known.reference != prompt.reference:
+                raise DataError(
+                    "DATA_010",
+                    f"row {known.row + 1} of part '{other}' and row {prompt.row + 1} of part '{name}' have the same prompt "
+                    "and different references",
+                    fix="correct or remove one of them",
+                )
+    own = {name: [p for p in part if first[p.prompt_id][0] == name] for name, part in parts.items()}
+    for name, part in own.items():
+        if not part:
+            raise DataError(
+                "DATA_016",
+                f"part '{name}' gives no prompt: earlier parts have all {len(parts[name])} of its prompts",
+                fix="correct its source, put it before the others, or remove it",
+            )
+    return own
+
+
+def _sizes(available: Mapping[str, int], weights: Mapping[str, float], most: int | None) -> dict[str, int]:
+    """How many prompts each part gives. That `most` leaves none of a part is no fault, that its weight does is one."""
+    exact = {name: Fraction(str(weight)) for name, weight in weights.items()}
+    total = int(min(available[name] * sum(exact.values()) / weight for name, weight in exact.items()))
+    sizes = _largest_remainders(total, exact)
+    for name, size in sizes.items():
+        if not size:
+            raise DataError(
+                "DATA_016",
+                f"part '{name}' gives no prompt: its weight {weights[name]:g} against "
+                f"{float(sum(exact.values()) - exact[name]):g} leaves 0 of {total}",
+                fix="raise its weight or remove it",
+            )
+    return sizes if most is None or most >= total else _largest_remainders(most, exact)
+
+
+def _largest_remainders(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
+    """Whole numbers near the shares of `total` that sum to it; what rounding down leaves goes to the largest remainders."""
+    shares = {name: total * weight / sum(weights.values()) for name, weight in weights.items()}
+    sizes = {name: int(share) for name, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda name: shares[name] - sizes[name], reverse=True)
+    for name in by_remainder[: total - sum(sizes.values())]:
+        sizes[name] += 1
+    return sizes
 
 
 def assign_splits(
@@ -98,13 +148,14 @@ def assign_splits(
     """Each prompt with its split, decided by a hash of its group: its opening, or what `groups` has for that.
 
     So equal openings share a side and new prompts move nobody. With `stratify`, the groups of each source are put in order of
-    that hash and the shares are cut from this order: new prompts move those at a border. A group of several sources
-    counts for the first of them by name.
+    that hash and the shares are cut from this order: new prompts move those at a border. A group at a border falls on either
+    side by a hash of its source, so that of many small sources each split gets its share. A group of several sources counts
+    for the first of them by name. Source: systematic sampling with a random start (Cochran 1977, chapter 8).
     """
     of_prompt = [group_of(p, groups) for p in prompts]
     places = {group: unit_interval(seed, group) for group in of_prompt}
     if fractions.stratify:
-        places = _places_in_source(prompts, of_prompt, places)
+        places = _places_in_source(prompts, of_prompt, places, seed)
 
     def split(place: float) -> str:
         if place < fractions.test:
@@ -114,18 +165,25 @@ def assign_splits(
     return [replace(p, split=split(places[group])) for p, group in zip(prompts, of_prompt, strict=True)]
 
 
-def _places_in_source(prompts: list[Prompt], of_prompt: list[str], places: dict[str, float]) -> dict[str, float]:
-    """For each group, the share of its source's prompts that come before its middle, in order of `places`."""
+def _places_in_source(
+    prompts: list[Prompt], of_prompt: list[str], places: dict[str, float], seed: int
+) -> dict[str, float]:
+    """For each group, the share of its source's prompts that come before a point in it, in order of `places`.
+
+    The point is at the same share of each of a source's groups, and a hash of the source says at which.
+    """
     sizes = Counter(of_prompt)
     source_of: dict[str, str] = {}
     for prompt, group in zip(prompts, of_prompt, strict=True):
         source_of[group] = min(source_of.get(group, prompt.source), prompt.source)
     totals: Counter[str] = Counter()
-    middles: dict[str, float] = {}
+    points: dict[str, float] = {}
+    starts = {source: unit_interval(seed, "source", source) for source in source_of.values()}
     for group in sorted(sizes, key=lambda group: (places[group], group)):
-        middles[group] = totals[source_of[group]] + sizes[group] / 2
-        totals[source_of[group]] += sizes[group]
-    return {group: middle / totals[source_of[group]] for group, middle in middles.items()}
+        source = source_of[group]
+        points[group] = totals[source] + starts[source] * sizes[group]
+        totals[source] += sizes[group]
+    return {group: point / totals[source_of[group]] for group, point in points.items()}
 
 
 def hash_of_test_set(prompts: Iterable[Prompt]) -> str:

@@ -73,7 +73,7 @@ def _rankings_so_far(path: str, fingerprint: Callable[[str], str]) -> str | None
 STAGES: dict[str, Stage] = {
     stage.asset: stage
     for stage in (
-        Stage("prompts", "ingest", "prompts", (), version=2),
+        Stage("prompts", "ingest", "prompts", (), version=3),
         Stage("sampled_responses", "sample", "sampling", ("prompts",), version=2),
         Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=4),
         Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=3),

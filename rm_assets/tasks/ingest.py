@@ -40,11 +40,11 @@ class _Rows:
         most = self._section.max_prompts
         if not isinstance(source, MixtureSource):
             return self._distinct(source, most)
-        parts = [self._distinct(part.source, part.max_prompts, part.name) for part in source.parts]
-        weights = [part.weight for part in source.parts if part.weight is not None]
+        parts = {part.name: self._distinct(part.source, part.max_prompts, part.name) for part in source.parts}
+        weights = {part.name: part.weight for part in source.parts if part.weight is not None}
         mixed, num_left_out = mix(parts, weights or None, most)
         self.account["left_out_of_mixture"] += num_left_out
-        self.account["duplicates_dropped"] += sum(map(len, parts)) - len(mixed) - num_left_out
+        self.account["duplicates_dropped"] += sum(map(len, parts.values())) - len(mixed) - num_left_out
         return mixed
 
     def _distinct(self, source: PromptSource, most: int | None, name: str | None = None) -> list[Prompt]:
@@ -79,7 +79,8 @@ def ingest(task: Task) -> Product:
             raise DataError(
                 "DATA_004",
                 f"the {split} split has no prompts ({len(prompts)} prompts in all)",
-                fix="raise its share in prompts.split, or bring more prompts",
+                fix="raise its share in prompts.split, bring more prompts"
+                + ("" if section.split.stratify else ", or set prompts.split.stratify (shares are held, not drawn)"),
             )
     write_table(task.folder / "prompts.parquet", Prompt, prompts)
     return Product(

@@ -27,7 +27,7 @@ def prompt_rows(
             yield from prompt_rows(section, part.source, part.name)
     else:
         for index, row in enumerate(read_rows(source)):
-            yield row, _prompt(section, row, index, name or row.optional_text(section.source_field) or "all")
+            yield row, _prompt(section, row, index, name or row.optional_text(section.source_field) or "unnamed")
 
 
 def rows_as_ingested(section: PromptsSection, source: PromptSource) -> Iterator[tuple[SourceRow, Prompt | None]]:

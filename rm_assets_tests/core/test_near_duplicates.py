@@ -34,6 +34,14 @@ def test_a_chain_of_near_duplicates_is_one_group() -> None:
     assert groups == dict.fromkeys(chain, chain[0])
 
 
+def test_a_joined_group_is_compared_by_all_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_duplicates, "_buckets", lambda runs, _: [list(range(len(runs)))])
+    chain = [words(LETTERS[start : start + 10]) for start in range(3)]
+    # Of nine runs of two, neighbours share eight (of ten in all), the ends seven (of eleven).
+    groups = near_duplicate_groups(chain, NearDuplicates(threshold=0.8, words=2))
+    assert groups == dict.fromkeys(chain, chain[0])
+
+
 def test_nothing_one_word_and_equal_texts_make_no_group() -> None:
     assert near_duplicate_groups([], NearDuplicates()) == {}
     assert near_duplicate_groups(["", "a", "b", "a"], NearDuplicates()) == {}

@@ -4,12 +4,12 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rm_assets.core.digests import prompt_id
 from rm_assets.core.errors import DataError
-from rm_assets.core.prompts import assign_splits, deduplicate, hash_of_test_set, normalise, word_runs
+from rm_assets.core.prompts import assign_splits, deduplicate, hash_of_test_set, mix, normalise, word_runs
 from rm_assets.core.recipe import SplitFractions
 from rm_assets.core.records import Prompt
 
@@ -59,6 +59,48 @@ def test_first_of_equal_prompts_is_kept_and_the_others_counted() -> None:
 def test_same_prompt_with_two_references_is_an_error_that_names_both_rows() -> None:
     with pytest.raises(DataError, match=r"DATA_010.*rows 1 and 3"):
         deduplicate([prompt("a", reference="1"), prompt("b", row=1), prompt("a", reference="2", row=2)])
+
+
+PARTS = st.lists(st.tuples(st.integers(1, 30), st.sampled_from([1, 2, 3, 0.5, 0.3])), min_size=1, max_size=5)
+
+
+@given(PARTS, st.none() | st.integers(1, 40))
+def test_a_weighted_mixture_has_what_its_scarcest_part_allows_and_never_more_than_most(
+    drawn: list[tuple[int, float]], most: int | None
+) -> None:
+    parts = {
+        str(part): [prompt(f"{number} of {part}") for number in range(size)] for part, (size, _) in enumerate(drawn)
+    }
+    weights = {str(part): weight for part, (_, weight) in enumerate(drawn)}
+    tenths = {name: round(10 * weight) for name, weight in weights.items()}
+    whole = sum(tenths.values())
+    allowed = min(len(part) * whole // tenths[name] for name, part in parts.items())
+    try:
+        kept, num_left_out = mix(parts, weights, most)
+    except DataError:
+        assert any(allowed * tenth < whole for tenth in tenths.values())
+        return
+    assert len(kept) == min(allowed, most or allowed)
+    assert num_left_out == sum(map(len, parts.values())) - len(kept)
+    counts = Counter(p.prompt.split()[-1] for p in kept)
+    assert all(abs(counts[name] - len(kept) * tenth / whole) < 1 for name, tenth in tenths.items())
+
+
+def test_three_equal_parts_share_five_prompts() -> None:
+    parts = {name: [prompt(f"{number} of {name}") for number in range(4)] for name in "abc"}
+    kept, _ = mix(parts, dict.fromkeys("abc", 1.0), 5)
+    assert Counter(p.prompt[-1] for p in kept) == {"a": 2, "b": 2, "c": 1}
+
+
+def test_parts_that_contradict_each_other_are_an_error_that_names_them() -> None:
+    parts = {"one": [prompt("a", reference="1")], "two": [prompt("b"), prompt("a", reference="2", row=1)]}
+    with pytest.raises(DataError, match=r"DATA_010.*row 1 of part 'one' and row 2 of part 'two'"):
+        mix(parts, None, None)
+
+
+def test_a_part_that_earlier_parts_have_whole_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"DATA_016.*part 'two' gives no prompt: earlier parts have all 1"):
+        mix({"one": [prompt("a"), prompt("b")], "two": [prompt("a")]}, None, None)
 
 
 @given(st.lists(st.text(alphabet="abAB \t", max_size=4), max_size=40), st.integers(0, 5))
@@ -137,11 +179,41 @@ def test_one_prompt_more_moves_at_most_one_at_each_of_the_two_borders(size: int,
     assert len(moved) <= 2 and set(moved) <= {"0"}
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=200, max_size=200), st.integers(0, 20))
+def test_stratified_shares_of_many_small_sources_are_near_in_all(sizes: list[int], seed: int) -> None:
+    fractions = SplitFractions(train=0.8, validation=0.1, test=0.1, stratify=True)
+    counts = Counter(p.split for p in assign_splits(of_sources(sizes), fractions, seed))
+    # A source's rounding has a standard deviation of at most 1/2, so 200 sources have at most 7.1: five of these.
+    for side in ("train", "validation", "test"):
+        assert abs(counts[side] - sum(sizes) * getattr(fractions, side)) < 36
+
+
+@pytest.mark.parametrize(("num_sources", "size"), [(200, 4), (100, 5), (100, 7)])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_split_of_many_small_sources_is_empty(num_sources: int, size: int, seed: int) -> None:
+    fractions = SplitFractions(train=0.8, validation=0.1, test=0.1, stratify=True)
+    counts = Counter(p.split for p in assign_splits(of_sources([size] * num_sources), fractions, seed))
+    expected = num_sources * size / 10
+    assert (
+        expected / 2
+        < min(counts["test"], counts["validation"])
+        <= max(counts["test"], counts["validation"])
+        < 1.5 * expected
+    )
+
+
 def test_a_group_of_two_sources_counts_for_the_first_by_name() -> None:
-    one, two = replace(prompt("same"), source="b"), replace(prompt("SAME"), source="a")
-    fractions = SplitFractions(train=0.4, validation=0.0, test=0.6, stratify=True)
-    # Both are of source a, which then has two: the middle of the group is at 0.5 of them, below 0.6.
-    assert {p.split for p in assign_splits([one, two], fractions, 0)} == {"test"}
+    half = SplitFractions(train=0.5, validation=0.0, test=0.5, stratify=True)
+    # "same" is of source a, which then has ten prompts: five of them are test prompts, and five of the ten of source b.
+    own = [replace(prompt(f"{number} of {source}"), source=source) for source in "ab" for number in range(8)]
+    own += [replace(prompt(f"more {number}"), source="b") for number in range(2)]
+    both = [replace(prompt("same"), source="b"), replace(prompt("SAME"), source="a")]
+    for seed in range(10):
+        for rows in ([*own, *both], [*own, *both[::-1]]):
+            test = [p for p in assign_splits(rows, half, seed) if p.split == "test"]
+            of_b = sum(p.source == "b" and p.prompt != "same" for p in test)
+            assert of_b == 5 and 4 <= len(test) - of_b <= 6
 
 
 @given(st.permutations([prompt(str(i)) for i in range(12)]), st.booleans())

@@ -33,9 +33,9 @@ def test_columns_are_taken_as_the_recipe_names_them(bench: Bench) -> None:
     made = bench.make(bench.recipe(prompts=section), "prompts")
     assert [(p.prompt, p.external_id, p.system, p.reference, p.source) for p in bench.rows(made)] == [
         ("Why?", "k1", "You are terse.", "#### 3", "web"), ("How?", "k2", "You are kind.", "#### 4", "book"),
-        ("T", "3", None, None, "all"),
+        ("T", "3", None, None, "unnamed"),
     ]  # fmt: skip
-    assert made.manifest.facts["prompts_by_source"] == {"web": 1, "book": 1, "all": 1}
+    assert made.manifest.facts["prompts_by_source"] == {"web": 1, "book": 1, "unnamed": 1}
 
 
 def test_max_prompts_keeps_the_first_of_each_source(bench: Bench) -> None:

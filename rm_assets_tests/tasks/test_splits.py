@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,26 @@ def test_near_duplicates_share_a_side_and_none_is_dropped(bench: Bench) -> None:
     sides, counts, _ = made(bench, **section, near_duplicates={"threshold": 0.7})
     assert counts["prompts"] == 60 and len({sides[text] for text in near}) == 1
     assert len({made(bench, **section)[0][text] for text in near}) == 2
+
+
+@pytest.mark.parametrize(("stratify", "fix"), [(True, "more prompts$"), (False, r"set prompts\.split\.stratify")])
+def test_an_empty_split_of_a_few_prompts_says_what_helps(bench: Bench, stratify: bool, fix: str) -> None:
+    prompts(bench, "prompts.jsonl", "one")
+    split = {"train": 0.8, "validation": 0.1, "test": 0.1, "stratify": stratify}
+    with pytest.raises(DataError, match="DATA_004") as caught:
+        made(bench, test=None, split=split)
+    assert re.search(fix, caught.value.fix)
+
+
+def test_a_part_without_a_prompt_is_an_error_that_names_it(bench: Bench) -> None:
+    prompts(bench, "one.jsonl", *(f"one {number}" for number in range(60)))
+    prompts(bench, "two.jsonl", *(f"two {number}" for number in range(60)))
+    parts = [
+        {"name": "helpful", "source": files("one.jsonl"), "weight": 2},
+        {"name": "safety", "source": files("two.jsonl"), "weight": 0.001},
+    ]
+    with pytest.raises(DataError, match=r"part 'safety' gives no prompt: its weight 0\.001 against 2 leaves 0 of 60"):
+        made(bench, source={"kind": "mixture", "parts": parts})
 
 
 def evaluation(name: str, file: str, **more: Any) -> dict[str, Any]:
@@ -146,7 +167,10 @@ def test_a_smoke_run_of_a_few_test_prompts_is_not_held_to_the_pin(bench: Bench) 
     ("section", "said"),
     [
         ({"test_set_hash": "0" * 32, "test": None, "split": {}}, "'test_set_hash' pins the prompts of 'test'"),
-        ({"test_set_hash": "0" * 31}, "should match pattern"),
+        (
+            {"test_set_hash": "0" * 31},
+            "test_set_hash: '0{31}': write 32 hex digits, as `rm-assets show prompts` prints them",
+        ),
         ({"decontaminate": [evaluation("one", "a.csv"), evaluation("one", "b.csv")]}, "have the same name"),
         ({"near_duplicates": {"threshold": 0.4}}, "greater than or equal to 0.5"),
         ({"near_duplicates": {"threshold": 1}}, "less than or equal to 0.99"),
@@ -210,7 +234,7 @@ def sections(draw: Callable[..., Any]) -> tuple[dict[str, list[str]], dict[str, 
 def split_up(
     texts: dict[str, list[str]], section: dict[str, Any]
 ) -> tuple[list[Prompt], dict[str, int], Recipe] | None:
-    """The prompts that ingest makes of the files, the counts and the recipe; None where a split is empty."""
+    """The prompts that ingest makes of the files, the counts and the recipe; None where a split or a part is empty."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for file, lines in texts.items():
@@ -221,7 +245,7 @@ def split_up(
         try:
             product = ingest(task)
         except DataError as error:
-            if error.code != "DATA_004":
+            if error.code not in ("DATA_004", "DATA_016"):
                 raise
             return None
         return list(read_table(task.folder / "prompts.parquet", Prompt)), product.counts, recipe

@@ -102,14 +102,18 @@ def _key(text: str) -> bytes:
 
 
 def near_training(prompts: Iterable[Prompt], limit: float) -> Finding:
-    """Passes if at most a share `limit` of test prompts has most of its runs of words in training prompts.
+    """Passes if at most a share `limit` of the test prompts of 8 words or more has most runs of 8 words in training prompts.
 
-    The measure of Brown et al. (2020, appendix C) with runs of 8 words; shorter prompts do not count.
+    Stricter about the words and milder about the number than Brown et al. (2020, appendix C), for whom one shared run of 13
+    words is a collision.
     """
-    num_tests, tests = 0, list[tuple[str, set[int]]]()
+    num_short, tests = 0, list[tuple[str, set[int]]]()
     for prompt in prompts:
-        num_tests += prompt.split == "test"
-        if prompt.split == "test" and len(prompt.prompt.split()) >= RUN_OF_WORDS:
+        if prompt.split != "test":
+            continue
+        if len(normalise(prompt.prompt).split()) < RUN_OF_WORDS:
+            num_short += 1
+        else:
             tests.append((prompt.prompt, word_runs(prompt.prompt, RUN_OF_WORDS)))
     tested = {run for _, runs in tests for run in runs}
     trained = {
@@ -120,13 +124,13 @@ def near_training(prompts: Iterable[Prompt], limit: float) -> Finding:
         if run in tested
     }
     near = [text for text, runs in tests if 2 * len(runs & trained) > len(runs)]
-    share = len(near) / num_tests if num_tests else 0.0
+    share = len(near) / len(tests) if tests else 0.0
     example = f", the first is {near[0]!r:.80}" if near else ""
     return Finding(
         share <= limit,
-        f"{share:.1%} of {num_tests} test prompts ({len(near)}) are mostly made of runs of {RUN_OF_WORDS} words that "
-        f"training prompts have{example}",
-        {"data/share_near_training": share},
+        f"{share:.1%} of {len(tests)} test prompts ({len(near)}) are mostly made of runs of {RUN_OF_WORDS} words that "
+        f"training prompts have{example}; {num_short} more are too short to judge",
+        {"data/share_near_training": share, "data/num_test_prompts_too_short": num_short},
     )
 
 

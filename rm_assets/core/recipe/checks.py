@@ -53,7 +53,7 @@ class ChecksSection(SeveritySection):
     )
     test_prompts_are_new: LimitedCheck = Field(
         default=_warn(0.05),
-        description="prompts: largest share of test prompts of which most runs of 8 words are in training prompts, too.",
+        description="prompts: largest share, of the test prompts of 8 words or more, of those of which most runs of 8 words are in training prompts, too.",
     )
     sources_are_balanced: LimitedCheck = Field(
         default=_warn(0.9), description="prompts: largest share of one source among the training prompts of several."
@@ -67,7 +67,7 @@ class ChecksSection(SeveritySection):
     )
     responses_stay_in_their_split: CheckSettings = Field(
         default=_error(),
-        description="sampled_responses: the same of the responses; none has another split than its prompt.",
+        description="sampled_responses: no response's prompt is in two splits, with `prompts.near_duplicates` no two near-duplicates are, and no response has another split than its prompt.",
     )
     responses_are_not_empty: LimitedCheck = Field(
         default=_warn(0.01), description="sampled_responses: largest share of responses without text."
@@ -86,7 +86,7 @@ class ChecksSection(SeveritySection):
     )
     rewards_stay_in_their_split: CheckSettings = Field(
         default=_error(),
-        description="gold_rewards: the same of the gold rewards; none has another split than its response.",
+        description="gold_rewards: no gold reward's prompt is in two splits, with `prompts.near_duplicates` no two near-duplicates are, and no gold reward has another split than its response.",
     )
     rewards_follow_responses: CheckSettings = Field(
         default=_error(),
@@ -117,7 +117,7 @@ class ChecksSection(SeveritySection):
     )
     pairs_stay_in_their_split: CheckSettings = Field(
         default=_error(),
-        description="implicit_pairs: the same of the pairs; none has another split than its gold rewards.",
+        description="implicit_pairs: no pair's prompt is in two splits, with `prompts.near_duplicates` no two near-duplicates are, and no pair has another split than its gold rewards.",
     )
     pairs_add_up: CheckSettings = Field(
         default=_error(), description="implicit_pairs: candidates = pairs kept + each reason for loss."

@@ -1,8 +1,9 @@
 """Where prompts come from, and the sources that other rows are read from too."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rm_assets.core.recipe.section import Section
 
@@ -82,8 +83,9 @@ class MixturePart(Section):
 class MixtureSource(Section):
     """Several sources together.
 
-    With weights, the mixture is as large as the scarcest part allows; of the others, prompts are left out by a hash, so that
-    what is kept stays when parts grow. A prompt that is in several parts counts for the first.
+    With weights, the mixture is as large as the scarcest part allows; which prompts of the others are left out, a hash decides
+    and not their order. Where the scarcest part grows, the others keep theirs, but for one by rounding; another part that
+    grows exchanges some. A prompt that is in several parts counts for the first.
     """
 
     kind: Literal["mixture"] = Field(description="Several sources.")
@@ -160,7 +162,6 @@ class PromptsSection(Section):
     )
     test_set_hash: str | None = Field(
         None,
-        pattern="^[0-9a-f]{32}$",
         description="Hash of the prompts and references of `test`, as the prompts asset shows it: if they are others one day, that is an error.",
     )
     near_duplicates: NearDuplicates | None = Field(
@@ -205,6 +206,13 @@ class PromptsSection(Section):
                 "give test prompts once: either 'test' (then split.test must be 0) or a split.test above 0"
             )
         return self
+
+    @field_validator("test_set_hash")
+    @classmethod
+    def _whole_hash(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch("[0-9a-f]{32}", value):
+            raise ValueError("write 32 hex digits, as `rm-assets show prompts` prints them")
+        return value
 
     @model_validator(mode="after")
     def _pinned_test_set(self) -> "PromptsSection":

@@ -336,6 +336,12 @@ def test_near_training_counts_runs_of_eight_words() -> None:
     train = prompt("a b c d e f g h i j", "train")  # three runs
     near, far = prompt("a b c d e f g h i x", "test"), prompt("x b c d e f g h i y", "test")
     # Of the three runs of `near`, the first two are known; of those of `far`, one.
-    assert near_training([train, near], 0.0).numbers == {"data/share_near_training": 1.0}
-    assert near_training([train, far], 0.0).numbers == {"data/share_near_training": 0.0}
+    assert near_training([train, near], 0.0).numbers["data/share_near_training"] == 1.0
+    assert near_training([train, far], 0.0).numbers["data/share_near_training"] == 0.0
     assert near_training([train, near, far], 0.5).passed
+    # Prompts of fewer words cannot be judged, so they cannot hide the others.
+    short = [prompt(f"short {number}", "test") for number in range(96)]
+    found = near_training([train, near, *short], 0.05)
+    assert not found.passed
+    assert found.numbers == {"data/share_near_training": 1.0, "data/num_test_prompts_too_short": 96}
+    assert "100.0% of 1 test prompts" in found.sentence and "96 more are too short to judge" in found.sentence
