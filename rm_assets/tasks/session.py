@@ -167,7 +167,7 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
         task.folder.mkdir(parents=True, exist_ok=True)
         product = work(task)
         _require_same_sources(task)
-        extras = write_statistics(asset, task.folder)
+        extras = _statistics(task)
         record = {f.name: getattr(product, f.name) for f in fields(product) if f.name != "files"} | {
             "asset": asset,
             "digest": of_digest,
@@ -179,6 +179,15 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
             "made": _circumstances(time.monotonic() - started, request.get("run_id", "")),
         }
         store.commit(record, task.folder, product.files, extras)
+
+
+def _statistics(task: Task) -> list[str]:
+    """Names of the files of statistics, none where they could not be made: what the work has cost is not lost for them."""
+    try:
+        return write_statistics(task.asset, task.folder)
+    except Exception as error:  # whatever a table can bring about: the table itself is whole, and nothing reads its statistics
+        task.reporter.log(f"warning: {task.asset} has no statistics: {type(error).__name__}: {error}")
+        return []
 
 
 def _require_same_sources(task: Task) -> None:
