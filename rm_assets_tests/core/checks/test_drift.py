@@ -91,7 +91,41 @@ def test_two_clusters_and_rare_levels_are_no_outliers() -> None:
     for rewards in ([0.0] * 36 + [9.0] * 64, [0.0] * 2 + [1.0] * 98, [1.0] * 100):
         low, high = usual_range(np.array(rewards), on_log=False)
         assert low <= min(rewards) and max(rewards) <= high
-    assert usual_range(np.array([1.0] * 97 + [0.0, 0.0, -50.0]), on_log=False)[0] > -50
+
+
+def num_outside(values: np.ndarray, *, on_log: bool = False) -> int:
+    low, high = usual_range(values, on_log=on_log)
+    return int(((values < low) | (values > high)).sum())
+
+
+@pytest.mark.parametrize("num_planted", [10, 49, 60, 100, 400])
+@pytest.mark.parametrize("planted", [1e6, -1e6])
+def test_planted_rewards_are_found_however_many_they_are(num_planted: int, planted: float) -> None:
+    rewards = np.random.default_rng(0).uniform(-2, 2, size=1000)
+    assert num_outside(rewards) == 0
+    rewards[:num_planted] = planted + rewards[:num_planted]
+    assert num_outside(rewards) == num_planted
+    levels = np.arange(1000.0) % 4
+    levels[:num_planted] = planted
+    assert num_outside(levels) == num_planted
+
+
+@pytest.mark.parametrize("share", [0.01, 0.06, 0.1, 0.4])
+def test_far_too_long_texts_are_found_however_many_they_are(share: float) -> None:
+    lengths = np.random.default_rng(0).integers(50, 400, size=1000).astype(float)
+    lengths[: int(1000 * share)] *= 2000
+    assert num_outside(lengths, on_log=True) == int(1000 * share)
+
+
+def test_rare_levels_of_a_verifier_and_rewards_near_their_ends_are_no_outliers() -> None:
+    assert num_outside(np.repeat([0.0, 0.1, 1.0], [900, 60, 40])) == 0
+    assert num_outside(np.repeat([0.0, 1.0], [970, 30])) == 0
+    assert num_outside(np.random.default_rng(0).beta(0.05, 0.2, size=5000)) == 0  # as a preference over a strong reference
+
+
+@pytest.mark.parametrize("values", [[-1e308, 1e308], [1e308, 1.1e308], [*1e308 * np.linspace(-1, 1, 50)]])
+def test_the_usual_range_of_the_largest_floats_is_finite(values: list[float]) -> None:
+    assert np.isfinite(usual_range(np.array(values), on_log=False)).all()
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=60), st.booleans())
