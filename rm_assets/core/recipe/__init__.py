@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, LimitedCheck
+from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, DriftCheck, LimitedCheck
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
     Combine,
@@ -77,6 +77,7 @@ __all__ = [
     "HumanGold",
     "JudgeGold",
     "KaggleSource",
+    "DriftCheck",
     "LimitedCheck",
     "LoraSettings",
     "MixturePart",

@@ -14,11 +14,35 @@ class CheckSettings(Section):
         description="What a failure does: `error` keeps what depends on the asset from being built, `warn` only says so."
     )
 
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """None: the check has nothing to measure."""
+        return ()
+
 
 class LimitedCheck(CheckSettings):
     """A check of a measured value."""
 
     limit: float = Field(ge=0, description="The value at which the check still passes.")
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """In the order in which the check takes them."""
+        return (self.limit,)
+
+
+class DriftCheck(LimitedCheck):
+    """A check of how far distributions moved: `limit` is of the population stability index."""
+
+    ks_limit: float = Field(
+        default=0.15, ge=0, le=1,
+        description="The Kolmogorov-Smirnov statistic, largest difference of two cumulative shares, at which the check still passes.",
+    )  # fmt: skip
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """Of the index, of the statistic."""
+        return (self.limit, self.ks_limit)
 
 
 def _error() -> CheckSettings:
@@ -27,6 +51,10 @@ def _error() -> CheckSettings:
 
 def _warn(limit: float) -> LimitedCheck:
     return LimitedCheck(severity="warn", limit=limit)
+
+
+def _drift() -> DriftCheck:
+    return DriftCheck(severity="warn", limit=0.25)
 
 
 class ChecksSection(Section):
@@ -43,9 +71,9 @@ class ChecksSection(Section):
     sources_are_balanced: LimitedCheck = Field(
         default=_warn(0.9), description="prompts: largest share of one source among the training prompts of several."
     )
-    prompts_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="prompts: largest population stability index of lengths and sources against the version before.",
+    prompts_have_not_drifted: DriftCheck = Field(
+        default=_drift(),
+        description="prompts: largest population stability index, and Kolmogorov-Smirnov statistic, of lengths and sources against the version before.",
     )
     prompt_lengths_are_usual: LimitedCheck = Field(
         default=_warn(0.02), description="prompts: largest share of prompts that are far longer or shorter than most."
@@ -61,9 +89,9 @@ class ChecksSection(Section):
         default=_warn(0.2),
         description="sampled_responses: largest share of sampled responses that the length limit cut.",
     )
-    responses_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="sampled_responses: largest population stability index of lengths against the version before.",
+    responses_have_not_drifted: DriftCheck = Field(
+        default=_drift(),
+        description="sampled_responses: largest population stability index, and Kolmogorov-Smirnov statistic, of lengths against the version before.",
     )
     response_lengths_are_usual: LimitedCheck = Field(
         default=_warn(0.02),
@@ -93,9 +121,9 @@ class ChecksSection(Section):
         default=_warn(0.02),
         description="gold_rewards: largest share of a judge's answers that were cut or held no verdict.",
     )
-    rewards_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="gold_rewards: largest population stability index of gold rewards against the version before.",
+    rewards_have_not_drifted: DriftCheck = Field(
+        default=_drift(),
+        description="gold_rewards: largest population stability index, and Kolmogorov-Smirnov statistic, of gold rewards against the version before.",
     )
     rewards_are_usual: LimitedCheck = Field(
         default=_warn(0.02), description="gold_rewards: largest share of gold rewards that are far from most."
@@ -152,9 +180,9 @@ class ChecksSection(Section):
         default=_warn(0.1),
         description="implicit_pairs: largest share of 1,000 sampled pairs that training would leave out as over length or identical after tokenization, and of test conversations that scoring would cut.",
     )
-    pairs_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="implicit_pairs: largest population stability index of margins and length differences against the version before.",
+    pairs_have_not_drifted: DriftCheck = Field(
+        default=_drift(),
+        description="implicit_pairs: largest population stability index, and Kolmogorov-Smirnov statistic, of margins and length differences against the version before.",
     )
     evaluation_is_not_trained_on: CheckSettings = Field(
         default=_error(),

@@ -126,6 +126,7 @@ class TableNumbers:
     split: NDArray[np.int8]  # (N,)
     source: NDArray[np.int32]  # (N,)
     text: NDArray[np.uint64]  # (N,)
+    num_prompts: int
     has_comparisons: bool
     sources: list[str]
     lowest: list[Extreme]
@@ -144,7 +145,8 @@ def gather(asset: str, rows: Iterable[Any]) -> TableNumbers:
     group, split, source, text = array("q"), array("b"), array("i"), array("Q")
     sources: dict[str, int] = {}
     ends = _Ends()
-    prompt, comparisons, num_groups, has_comparisons = None, dict[str | None, int](), 0, False
+    prompt, comparisons, num_groups = None, dict[str | None, int](), 0
+    num_prompts, has_comparisons = 0, False
     for row in rows:
         row_id, texts, comparison = _key(row)
         for name, feature in features.items():
@@ -156,6 +158,7 @@ def gather(asset: str, rows: Iterable[Any]) -> TableNumbers:
             values[name].append(value)
         if row.prompt_id != prompt:
             prompt, num_groups, comparisons = row.prompt_id, num_groups + len(comparisons), {}
+            num_prompts += 1
         has_comparisons = has_comparisons or comparison is not None
         group.append(num_groups + comparisons.setdefault(comparison, len(comparisons)))
         split.append(SPLITS.index(row.split))
@@ -169,6 +172,7 @@ def gather(asset: str, rows: Iterable[Any]) -> TableNumbers:
         np.frombuffer(split, np.int8),
         np.frombuffer(source, np.int32),
         np.frombuffer(text, np.uint64),
+        num_prompts,
         has_comparisons,
         list(sources),
         ends.lowest(),
