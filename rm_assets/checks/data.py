@@ -56,6 +56,8 @@ def check_input(store: Store, recipe: Recipe, want: Wanted, source: str) -> Any:
         return want.inputs["implicit_pairs"].counts
     if source == "near_duplicates":
         return recipe.prompts.near_duplicates
+    if source == "pairs_section":
+        return recipe.pairs
     if source == "trained_pair_ids":
         return (store.folder(want.asset, want.digest) / TRAINED_PAIRS_FILE).read_text("utf-8").split()
     if source.startswith("earlier "):

@@ -25,8 +25,8 @@ class EarlierTable:
 Table = Literal["prompts", "responses", "rewards", "pairs"]
 Earlier = Literal["earlier prompts", "earlier responses", "earlier rewards", "earlier pairs"]
 """An EarlierTable; None where there is no version before."""
-Value = Literal["counts", "facts", "pair_counts", "trained_pair_ids", "near_duplicates"]
-"""Counts and facts of the manifest, counts of the pairs, the pairs that were trained on, the recipe's section or None."""
+Value = Literal["counts", "facts", "pair_counts", "trained_pair_ids", "near_duplicates", "pairs_section"]
+"""Counts and facts of the manifest, counts of the pairs, the pairs that were trained on, the recipe's sections `prompts.near_duplicates` (or None) and `pairs`."""
 
 
 @dataclass(frozen=True)

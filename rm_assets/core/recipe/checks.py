@@ -133,11 +133,11 @@ class ChecksSection(Section):
         description="implicit_pairs: the same of the pairs; none has another split than its gold rewards.",
     )
     pairs_add_up: CheckSettings = Field(
-        default=_error(), description="implicit_pairs: candidates = pairs kept + each reason for loss."
+        default=_error(), description="implicit_pairs: candidates = pairs kept + each reason for loss; the tables hold so many."
     )
     pairs_agree_with_gold: CheckSettings = Field(
         default=_error(),
-        description="implicit_pairs: both sides of every pair are responses with these gold rewards, the chosen one's higher.",
+        description="implicit_pairs: both sides of every pair are the prompt and a response with this gold reward, the chosen one's higher by the margin.",
     )
     enough_pairs: LimitedCheck = Field(
         default=_warn(1000), description="implicit_pairs: least number of training pairs."
