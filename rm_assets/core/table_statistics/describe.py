@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rm_assets.core.records import SPLITS
-from rm_assets.core.statistics import summarize
+from rm_assets.core.statistics import QUANTILES, summarize
 from rm_assets.core.table_statistics import within_prompts
 from rm_assets.core.table_statistics.numbers import FEATURES, WATCHED, TableNumbers
 from rm_assets.core.table_statistics.outliers import outliers
@@ -59,12 +59,17 @@ def key_figures(stats: Mapping[str, Any]) -> dict[str, float]:
 
 
 def distribution_rows(section: Mapping[str, Any]) -> list[dict[str, str | int]]:
-    """A section's distributions for people, one row each."""
+    """A section's distributions for people: a column each, a row for n, mean, sd, the ends and each quantile."""
+    found = section["distributions"]
+    lines: dict[str, list[float | None]] = {
+        name: [d[key] for d in found.values()]
+        for name, key in (("n", "n"), ("mean", "mean"), ("sd", "sd"), ("least", "min"))
+    }
+    lines |= {f"{at:.0%}": [d["quantiles"][str(at)] for d in found.values()] for at in QUANTILES}
+    lines["greatest"] = [d["max"] for d in found.values()]
     return [
-        {"": _words(name), "n": d["n"], "mean": _number(d["mean"]), "sd": _number(d["sd"]), "least": _number(d["min"])}
-        | {f"{float(at):.0%}": _number(value) for at, value in d["quantiles"].items()}
-        | {"greatest": _number(d["max"])}
-        for name, d in section["distributions"].items()
+        {"": line, **{_words(name): _number(value) for name, value in zip(found, values, strict=True)}}
+        for line, values in lines.items()
     ]
 
 
@@ -99,7 +104,10 @@ def _words(name: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    """Whole from a thousand on, where it is not too long for that; else four digits."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if isinstance(value, int) or 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _sources(table: TableNumbers) -> Iterator[tuple[str, Mask]]:

@@ -137,7 +137,9 @@ def test_tables_for_people_have_a_row_a_figure_and_a_column_a_split() -> None:
     rows = {row.pop(""): row for row in section_rows(stats, "by_split")}
     assert rows["tie rate"] == {"all rows": "0.25", "train": "0", "test": "0.3333"}
     assert rows["gold reward, median"] == {"all rows": "3", "train": "4.5", "test": "1"}
-    assert distribution_rows(stats["all"])[0]["50%"] == "3"
+    distributions = {row.pop(""): row for row in distribution_rows(stats["all"])}
+    assert list(distributions) == ["n", "mean", "sd", "least", "5%", "25%", "50%", "75%", "95%", "greatest"]
+    assert distributions["50%"] == {"gold reward": "3", "response chars": "3"}
 
 
 def test_the_picture_has_a_panel_a_distribution_with_bars_of_all_rows() -> None:
