@@ -1,16 +1,13 @@
-"""What `rm-assets stats` prints, 80 characters wide, and of assets that have no statistics."""
+"""What `rm-assets stats` prints, 80 characters wide."""
 
-import json
 from io import StringIO
 
-import pytest
 from rich.console import Console
 
-from rm_assets.cli.stats import print_statistics, read_statistics
+from rm_assets.cli.stats import print_statistics
 from rm_assets.core.records import GoldReward, Pair, conversation
 from rm_assets.core.table_statistics.describe import describe
 from rm_assets.core.table_statistics.numbers import gather
-from rm_assets_tests.tasks.conftest import Bench, in_this_process
 
 
 def printed(asset: str, rows: list[GoldReward] | list[Pair]) -> str:
@@ -42,17 +39,3 @@ def test_pairs_are_whole_at_80_columns() -> None:
                     rejected=rejected, chosen_id="c", rejected_id="r", chosen_gold_reward=n / 7, rejected_gold_reward=0.0, gold_margin=n / 7)  # fmt: skip
 
     assert "chosen longer by margin" in printed("implicit_pairs", [pair(n) for n in range(1, 60)])
-
-
-def test_assets_without_statistics_have_a_line_each_and_the_others_are_read(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    in_this_process(monkeypatch)
-    made = bench.make(bench.recipe(), "prompts")
-    manifest = made.folder / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text("utf-8")) | {"extras": {}}))
-    bench.make(bench.recipe(), "sampled_responses", "gold_rewards")
-    monkeypatch.setenv("RM_ASSETS_HOME", str(bench.home))
-    monkeypatch.setenv("RM_ASSETS_RECIPES", str(bench.folder / "recipes"))
-    assert [stats["asset"] for stats in read_statistics("toy", None)] == ["sampled_responses", "gold_rewards"]
-    assert capsys.readouterr().err == f"prompts was made without statistics; remove {made.folder} and run again\n"

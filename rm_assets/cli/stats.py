@@ -14,7 +14,6 @@ from rm_assets.core.table_statistics.describe import LEVELS, distribution_rows, 
 from rm_assets.core.table_statistics.numbers import FEATURES
 from rm_assets.storage.tables import STATISTICS
 
-
 ROWS = {"prompts": "prompt", "sampled_responses": "response", "gold_rewards": "response"}
 """What the id of an extreme row names."""
 COLUMNS = 4

@@ -185,7 +185,9 @@ def _statistics(task: Task) -> list[str]:
     """Names of the files of statistics, none where they could not be made: what the work has cost is not lost for them."""
     try:
         return write_statistics(task.asset, task.folder)
-    except Exception as error:  # whatever a table can bring about: the table itself is whole, and nothing reads its statistics
+    except (
+        Exception
+    ) as error:  # whatever a table can bring about: the table itself is whole, and nothing reads its statistics
         task.reporter.log(f"warning: {task.asset} has no statistics: {type(error).__name__}: {error}")
         return []
 

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from rm_assets.assets.materialization import materialize_result
+from rm_assets.cli.stats import read_statistics
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import StoreError
 from rm_assets.tasks import session
@@ -58,3 +59,17 @@ def test_dagster_shows_figures_tables_and_a_picture(bench: Bench) -> None:
     assert table.records[0].data == {"": "rows", "all rows": "24", "train": "16", "test": "8"}
     assert "stats/tie_rate_by_mean_gold" not in shown  # every prompt has the mean gold reward 0.5
     assert "](data:image/svg+xml;base64," in shown["plot/histograms"].value
+
+
+def test_assets_without_statistics_have_a_line_each_and_the_others_are_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_this_process(monkeypatch)
+    made = bench.make(bench.recipe(), "prompts")
+    manifest = made.folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text("utf-8")) | {"extras": {}}))
+    bench.make(bench.recipe(), "sampled_responses", "gold_rewards")
+    monkeypatch.setenv("RM_ASSETS_HOME", str(bench.home))
+    monkeypatch.setenv("RM_ASSETS_RECIPES", str(bench.folder / "recipes"))
+    assert [stats["asset"] for stats in read_statistics("toy", None)] == ["sampled_responses", "gold_rewards"]
+    assert capsys.readouterr().err == f"prompts was made without statistics; remove {made.folder} and run again\n"

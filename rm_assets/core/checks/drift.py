@@ -73,13 +73,15 @@ def stability_index(older: Sequence[float], newer: Sequence[float]) -> tuple[flo
 
 def _of_numbers(name: str, older: TableNumbers, newer: TableNumbers) -> Drift:
     """Bins hold a tenth of the older values each; beyond either end of them there is one more."""
-    from scipy.stats import kstwobign, ks_2samp
+    from scipy.stats import ks_2samp, kstwobign
 
     before, now = older.known(name), newer.known(name)
     num_prompts = [min(table.num_prompts, len(table.known(name))) for table in (older, newer)]
     tenths = np.quantile(before, np.linspace(0, 1, NUM_BINS + 1))
     edges = np.unique([np.nextafter(tenths[0], -np.inf), *tenths[1:]])
-    shares = [np.bincount(np.searchsorted(edges, v, side="left"), minlength=len(edges) + 1) / len(v) for v in (before, now)]
+    shares = [
+        np.bincount(np.searchsorted(edges, v, side="left"), minlength=len(edges) + 1) / len(v) for v in (before, now)
+    ]
     index, by_chance = stability_index(*((of * n).tolist() for of, n in zip(shares, num_prompts, strict=True)))
     of, middle = ("median", np.median) if np.median(before) != np.median(now) else ("mean", np.mean)
     return Drift(
@@ -116,9 +118,7 @@ def drifts(older: TableNumbers, newer: TableNumbers) -> list[Drift]:
     return sorted(found, key=lambda drift: -drift.stability_index)
 
 
-def no_drift(
-    asset: str, rows: Iterable[Any], earlier: EarlierTable | None, limit: float, ks_limit: float
-) -> Finding:
+def no_drift(asset: str, rows: Iterable[Any], earlier: EarlierTable | None, limit: float, ks_limit: float) -> Finding:
     """Passes if no feature has a stability index above `limit` or a Kolmogorov-Smirnov statistic above `ks_limit` that chance
     does not explain, or there is no earlier version to compare with.
     """

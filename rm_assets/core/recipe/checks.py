@@ -133,7 +133,8 @@ class ChecksSection(Section):
         description="implicit_pairs: the same of the pairs; none has another split than its gold rewards.",
     )
     pairs_add_up: CheckSettings = Field(
-        default=_error(), description="implicit_pairs: candidates = pairs kept + each reason for loss; the tables hold so many."
+        default=_error(),
+        description="implicit_pairs: candidates = pairs kept + each reason for loss; the tables hold so many.",
     )
     pairs_agree_with_gold: CheckSettings = Field(
         default=_error(),

@@ -174,7 +174,9 @@ def test_far_too_long_texts_are_found_however_many_they_are(share: float) -> Non
 def test_rare_levels_of_a_verifier_and_rewards_near_their_ends_are_no_outliers() -> None:
     assert num_outside(np.repeat([0.0, 0.1, 1.0], [900, 60, 40])) == 0
     assert num_outside(np.repeat([0.0, 1.0], [970, 30])) == 0
-    assert num_outside(np.random.default_rng(0).beta(0.05, 0.2, size=5000)) == 0  # as a preference over a strong reference
+    assert (
+        num_outside(np.random.default_rng(0).beta(0.05, 0.2, size=5000)) == 0
+    )  # as a preference over a strong reference
 
 
 @pytest.mark.parametrize("values", [[-1e308, 1e308], [1e308, 1.1e308], [*1e308 * np.linspace(-1, 1, 50)]])
