@@ -185,9 +185,8 @@ def _statistics(task: Task) -> list[str]:
     """Names of the files of statistics, none where they could not be made: what the work has cost is not lost for them."""
     try:
         return write_statistics(task.asset, task.folder)
-    except (
-        Exception
-    ) as error:  # whatever a table can bring about: the table itself is whole, and nothing reads its statistics
+    # Broad, since a table can bring about any fault here, while the table itself is whole and nothing is built on its statistics.
+    except Exception as error:  # noqa: BLE001
         task.reporter.log(f"warning: {task.asset} has no statistics: {type(error).__name__}: {error}")
         return []
 

@@ -131,7 +131,8 @@ def no_drift(asset: str, rows: Iterable[Any], earlier: EarlierTable | None, limi
     newer = gather(asset, rows)
     before = f"before (made {earlier.made_at[:16].replace('T', ' ')}, {len(older.group)} rows)"
     found = drifts(older, newer)
-    moved, still = [], []
+    moved: list[str] = []
+    still: list[str] = []
     for drift in found:
         measures = drift.measures(limit, ks_limit)
         above = [measure for measure in measures if measure[1] > measure[2]]

@@ -100,7 +100,7 @@ def rewarded(golds: np.ndarray) -> list[GoldReward]:
         GoldReward(
             prompt_id=f"p{n}", prompt="q", system=None, reference=None, source="s", split="train", external_id=None, row=n, response="",
             response_id=f"r{n}.{k}", sample_index=k, model="m", seed=None, num_tokens=None, finished=None, gold_reward=float(gold),
-        )  # fmt: skip
+        )
         for n, of_prompt in enumerate(golds) for k, gold in enumerate(of_prompt)
     ]  # fmt: skip
 
