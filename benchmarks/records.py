@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.growth import WORDS, measured
-from rm_assets.core.recipe import ChecksSection, LimitedCheck, Recipe
+from rm_assets.core.recipe import ChecksSection, Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.lineage import wanted
@@ -80,10 +80,8 @@ def checks(folder: Path) -> dict[str, Any]:
     def run_all() -> int:
         for name, check in checked.items():
             settings, want = getattr(ChecksSection(), name), wanted(store, recipe, check.asset)
-            limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
-            print(
-                name, check.find(*(check_input(store, recipe, want, source) for source in check.reads), *limit).sentence
-            )
+            read = (check_input(store, recipe, want, source) for source in check.reads)
+            print(name, check.find(*read, *settings.limits).sentence)
         return len(checked)
 
     figures, num_checks = measured(run_all)

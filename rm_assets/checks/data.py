@@ -7,10 +7,10 @@ import dagster as dg
 from rm_assets.checks.recipe_check import SEVERITIES, check_result, recipe_check
 from rm_assets.core.checks.data import DATA_CHECKS
 from rm_assets.core.checks.drift import DRIFT_CHECKS
-from rm_assets.core.checks.finding import DataCheck, Finding
+from rm_assets.core.checks.finding import DataCheck, EarlierTable, Finding
 from rm_assets.core.checks.inputs import TRAINING_CHECKS
 from rm_assets.core.checks.splits import SPLIT_CHECKS
-from rm_assets.core.recipe import ChecksSection, LimitedCheck, Recipe
+from rm_assets.core.recipe import ChecksSection, Recipe
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.lineage import Wanted, earlier, wanted
 from rm_assets.storage.store import Store
@@ -42,8 +42,7 @@ def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:
                 )
             )
         want = wanted(store, recipe, check.asset)
-        limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
-        finding = check.find(*(check_input(store, recipe, want, source) for source in check.reads), *limit)
+        finding = check.find(*(check_input(store, recipe, want, source) for source in check.reads), *settings.limits)
         return check_result(finding, SEVERITIES[settings.severity])
 
     run.__name__ = name
@@ -64,11 +63,13 @@ def check_input(store: Store, recipe: Recipe, want: Wanted, source: str) -> Any:
         return want.inputs["implicit_pairs"].counts
     if source == "near_duplicates":
         return recipe.prompts.near_duplicates
+    if source == "pairs_section":
+        return recipe.pairs
     if source == "trained_pair_ids":
         return (store.folder(want.asset, want.digest) / TRAINED_PAIRS_FILE).read_text("utf-8").split()
     if source.startswith("earlier "):
         before = earlier(store, recipe, want)
-        return _table(store, want.asset, before.digest) if before else None
+        return EarlierTable(_table(store, want.asset, before.digest), before.made["at"]) if before else None
     return _table(store, ASSETS[source], _digest(want, ASSETS[source]))
 
 

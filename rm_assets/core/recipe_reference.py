@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from rm_assets.core.recipe import CheckSettings, LimitedCheck, Recipe
+from rm_assets.core.recipe import CheckSettings, Recipe
 from rm_assets.core.recipe_files import json_schema
 
 INTRODUCTION = """# Recipe keys
@@ -66,7 +66,7 @@ def _default(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
-        if value.keys() == CheckSettings.model_fields.keys() or value.keys() == LimitedCheck.model_fields.keys():
+        if value.keys() >= CheckSettings.model_fields.keys():
             return ", ".join(f"`{key}: {inner}`" for key, inner in value.items())
         return "each key's own" if value else "empty"
     text = str(value).lower() if isinstance(value, bool) else str(value)

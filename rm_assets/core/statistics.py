@@ -102,7 +102,10 @@ def credit(margin: float) -> float:
 def mean(values: Iterable[float]) -> float | None:
     """The arithmetic mean; None of nothing."""
     found = _finite(values, "values")
-    return math.fsum(found) / len(found) if found else None
+    try:
+        return math.fsum(found) / len(found) if found else None
+    except OverflowError:  # of the sum; the mean itself lies between the values
+        return math.fsum(value / len(found) for value in found)
 
 
 def accuracy(margins: Iterable[float]) -> float | None:
@@ -146,15 +149,21 @@ def per_prompt_rank_correlation(prompts: Iterable[tuple[Sequence[float], Sequenc
 
 
 def summarize(values: Iterable[float]) -> dict[str, Any]:
-    """n, mean, sd (of a sample, divisor n - 1), min, max and quantiles (linear between values) of a distribution."""
+    """n, mean, sd (of a sample, divisor n - 1), min, max and quantiles (linear between values) of a distribution.
+
+    The sd is None where it, or a square on the way to it, is larger than a float can be.
+    """
     import numpy as np
 
     found = _finite(values, "values")
-    quantiles = np.quantile(found, QUANTILES) if found else None
+    # Of the halves: the difference of two finite values can be too large for a float, that of their halves cannot.
+    quantiles = 2 * np.quantile(np.asarray(found) / 2, QUANTILES) if found else None
+    with np.errstate(over="ignore", invalid="ignore"):
+        sd = float(np.std(found, ddof=1)) if len(found) > 1 else math.nan
     return {
         "n": len(found),
         "mean": mean(found),
-        "sd": float(np.std(found, ddof=1)) if len(found) > 1 else None,
+        "sd": sd if math.isfinite(sd) else None,
         "min": min(found, default=None),
         "max": max(found, default=None),
         "quantiles": {str(q): None if quantiles is None else float(quantiles[i]) for i, q in enumerate(QUANTILES)},

@@ -46,7 +46,11 @@ def wanted(store: Store, recipe: Recipe, asset: str, fingerprint: Callable[[str]
 
 
 def earlier(store: Store, recipe: Recipe, want: Wanted) -> Manifest | None:
-    """The version before: what the recipe's name made last of this asset, apart from the present content."""
-    content = want.manifest.data_version if want.manifest else None
-    others = [m for m in store.manifests(want.asset) if m.recipe == recipe.name and m.data_version != content]
+    """The version before: what the recipe's name made last of this asset, apart from the present content.
+
+    By the same version of the stage: another one's table can have other columns.
+    """
+    content, version = want.manifest.data_version if want.manifest else None, STAGES[want.asset].version
+    mine = [m for m in store.manifests(want.asset) if m.recipe == recipe.name and m.stage_version == version]
+    others = [m for m in mine if m.data_version != content]
     return max(others, key=lambda m: (m.made.get("at", ""), m.digest), default=None)

@@ -56,7 +56,6 @@ def pair(task: Task) -> Product:
         facts={
             "tie_rate": round((account["tie"] + account["identical_text"]) / account["candidates"], 4),
             **seen.margin_facts(),
-            "share_chosen_longer": round(seen.num_longer / account["kept"], 4),
         },
         examples=[
             {
@@ -76,14 +75,12 @@ class _Seen:
 
     def __init__(self) -> None:
         self.by_split: Counter[str] = Counter()
-        self.num_longer = 0
         self.first: list[Pair] = []
         self._margins = array("d")
 
     def add(self, pair: Pair) -> None:
         """Takes note of one pair."""
         self.by_split[pair.split] += 1
-        self.num_longer += len(pair.chosen[-1]["content"]) > len(pair.rejected[-1]["content"])
         self._margins.append(pair.gold_margin)
         if len(self.first) < NUM_EXAMPLES:
             self.first.append(pair)

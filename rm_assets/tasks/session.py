@@ -199,7 +199,7 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
     started = time.monotonic()
     product = work(task)
     _require_same_sources(task)
-    extras = write_statistics(task.asset, task.folder)
+    extras = _statistics(task)
     record = {f.name: getattr(product, f.name) for f in fields(product) if f.name != "files"} | {
         "asset": task.asset,
         "digest": task.digest,
@@ -211,6 +211,16 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
         "made": _circumstances(time.monotonic() - started, run_id),
     }
     task.store.commit(record, task.folder, product.files, extras)
+
+
+def _statistics(task: Task) -> list[str]:
+    """Names of the files of statistics, none where they could not be made: what the work has cost is not lost for them."""
+    try:
+        return write_statistics(task.asset, task.folder)
+    # Broad, since a table can bring about any fault here, while the table itself is whole and nothing is built on its statistics.
+    except Exception as error:  # noqa: BLE001
+        task.reporter.log(f"warning: {task.asset} has no statistics: {type(error).__name__}: {error}")
+        return []
 
 
 def _require_same_sources(task: Task) -> None:

@@ -15,6 +15,7 @@ def write_statistics(asset: str, folder: Path) -> list[str]:
         return []
     file, record = TABLES[asset]
     stats = describe(gather(asset, read_table(folder / file, record)))
+    picture = histograms_svg(stats)
     write_json(folder / STATISTICS, stats)
-    write_text(folder / HISTOGRAMS, histograms_svg(stats))
+    write_text(folder / HISTOGRAMS, picture)
     return [STATISTICS, HISTOGRAMS]

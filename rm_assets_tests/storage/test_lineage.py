@@ -7,6 +7,7 @@ import pytest
 
 from rm_assets.core.errors import DataError, StoreError
 from rm_assets.core.recipe import Recipe
+from rm_assets.core.stages import STAGES
 from rm_assets.storage.lineage import earlier, wanted
 from rm_assets.storage.store import Store
 
@@ -21,14 +22,16 @@ def recipe(folder: Path, name: str = "mine", **changes: Any) -> Recipe:
     return Recipe.model_validate({"name": name, **sections, **changes})
 
 
-def commit(store: Store, mine: Recipe, asset: str, content: str = "rows", at: str = "") -> str:
+def commit(
+    store: Store, mine: Recipe, asset: str, content: str = "rows", at: str = "", stage_version: int | None = None
+) -> str:
     """Commits a result with this content as what `mine` wants of `asset`, and returns its digest."""
     want = wanted(store, mine, asset)
     folder = store.folder(asset, want.digest)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows").write_text(content)
     record: dict[str, Any] = {
-        "asset": asset, "digest": want.digest, "recipe": mine.name, "stage_version": 1, "settings": want.settings,
+        "asset": asset, "digest": want.digest, "recipe": mine.name, "stage_version": stage_version or STAGES[asset].version, "settings": want.settings,
         "inputs": {}, "counts": {}, "work": {}, "made": {"at": at},
     }  # fmt: skip
     store.commit(record, folder, ["rows"])
@@ -124,3 +127,5 @@ def test_the_version_before_is_what_the_recipe_made_last_of_other_content(tmp_pa
         before(version(12)) == third and before(version(10)) == third
     )  # back to an old one: the last is the version before
     assert second != third
+    commit(store, version(15), "prompts", "of an earlier stage", "2026-01-06", STAGES["prompts"].version + 1)
+    assert before(version(12)) == third

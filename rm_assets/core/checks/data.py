@@ -7,8 +7,10 @@ from itertools import groupby
 from typing import Any
 
 from rm_assets.core.checks.finding import DataCheck, Finding
-from rm_assets.core.pairing import REASONS
-from rm_assets.core.records import UNLABELLED, GoldReward, Pair, Prompt, Response
+from rm_assets.core.pairing import REASONS, candidates
+from rm_assets.core.recipe import PairsSection
+from rm_assets.core.records import UNLABELLED, GoldReward, Pair, Prompt, Response, response_messages
+from rm_assets.core.table_statistics.numbers import FEATURES
 
 
 def balance_of_sources(prompts: Iterable[Prompt], limit: float) -> Finding:
@@ -155,15 +157,32 @@ def _judges(counts: Mapping[str, int]) -> dict[str, str]:
     return {prefix: f"the judge '{prefix[:-1]}'" if prefix else "the judge" for prefix in prefixes}
 
 
-def account_of_pairs(counts: Mapping[str, int]) -> Finding:
-    """Passes if candidates = pairs + the reasons for loss."""
-    candidates, pairs = counts.get("candidates", 0), counts.get("pairs", 0)
+def account_of_pairs(
+    rewards: Iterable[GoldReward], pairs: Iterable[Pair], counts: Mapping[str, int], section: PairsSection
+) -> Finding:
+    """Passes if candidates = pairs + the reasons for loss, and the tables hold so many of either: pairs in their rows,
+    candidates in what the pair policy makes of the gold rewards.
+    """
+    said = {"candidates": counts.get("candidates", 0), "pairs": counts.get("pairs", 0)}
     lost = {reason: counts.get(reason, 0) for reason in REASONS}
-    sentence = f"{candidates} candidates = {pairs} pairs + " + " + ".join(f"{n} {reason}" for reason, n in lost.items())
+    groups = (list(group) for _, group in groupby(rewards, key=lambda r: r.prompt_id))
+    held = {
+        "candidates": sum(1 for group in groups for _ in candidates(group, section.policy)),
+        "pairs": sum(1 for _ in pairs),
+    }
+    unaccounted = said["candidates"] - said["pairs"] - sum(lost.values())
+    wrong = [f"the tables hold {held[name]} {name}" for name in said if held[name] != said[name]]
+    sentence = f"{said['candidates']} candidates = {said['pairs']} pairs + " + " + ".join(
+        f"{n} {reason}" for reason, n in lost.items()
+    )
     return Finding(
-        candidates > 0 and candidates == pairs + sum(lost.values()),
-        sentence,
-        {"data/num_pairs_unaccounted": candidates - pairs - sum(lost.values())},
+        said["candidates"] > 0 and not unaccounted and not wrong,
+        "; ".join([sentence, *wrong]),
+        {
+            "data/num_pairs_unaccounted": unaccounted,
+            "data/num_pairs_missing": said["pairs"] - held["pairs"],
+            "data/num_candidates_missing": said["candidates"] - held["candidates"],
+        },
     )
 
 
@@ -186,7 +205,8 @@ def number_of_pairs(counts: Mapping[str, int], limit: float) -> Finding:
 
 
 def agreement_with_gold(rewards: Iterable[GoldReward], pairs: Iterable[Pair]) -> Finding:
-    """Passes if both sides of every pair are responses with the gold rewards it says, and the chosen one's is higher.
+    """Passes if both sides of every pair are conversations of the prompt that ends with a response of the gold reward it says,
+    the chosen one's is higher, and the margin is the difference.
 
     Both tables have their prompts in the same order, so that of either only one prompt is in memory.
     """
@@ -197,14 +217,9 @@ def agreement_with_gold(rewards: Iterable[GoldReward], pairs: Iterable[Pair]) ->
     for prompt_id, group in groupby(rewards, key=lambda r: r.prompt_id):
         if of_prompt is None or of_prompt[0] != prompt_id:
             continue
-        known = {r.response_id: (r.response, r.gold_reward) for r in group}
+        known = {r.response_id: r for r in group}
         for pair in of_prompt[1]:
-            sides = ((pair.chosen_id, pair.chosen), (pair.rejected_id, pair.rejected))
-            said = [(messages[-1]["content"], known.get(side, ("", math.nan))) for side, messages in sides]
-            golds = pair.chosen_gold_reward, pair.rejected_gold_reward
-            right = golds[0] > golds[1] and all(
-                text == own and gold == value for (text, (own, value)), gold in zip(said, golds, strict=True)
-            )
+            right = _agrees(pair, known.get(pair.chosen_id), known.get(pair.rejected_id))
             num_pairs, num_wrong = num_pairs + 1, num_wrong + (not right)
             first = first or ("" if right else pair.pair_id)
         of_prompt = next(groups, None)
@@ -215,6 +230,18 @@ def agreement_with_gold(rewards: Iterable[GoldReward], pairs: Iterable[Pair]) ->
         num_pairs > 0 and not num_wrong,
         sentence + (f", the first is {first or 'one of a prompt out of order'}" if num_wrong else ""),
         {"data/num_pairs_against_gold": num_wrong},
+    )
+
+
+def _agrees(pair: Pair, chosen: GoldReward | None, rejected: GoldReward | None) -> bool:
+    if chosen is None or rejected is None:
+        return False
+    golds = chosen.gold_reward, rejected.gold_reward
+    return (
+        (pair.chosen, pair.rejected) == (response_messages(chosen), response_messages(rejected))
+        and (pair.chosen_gold_reward, pair.rejected_gold_reward) == golds
+        and golds[0] > golds[1]
+        and math.isclose(pair.gold_margin, golds[0] - golds[1], rel_tol=1e-9, abs_tol=1e-9)
     )
 
 
@@ -242,8 +269,8 @@ def length_bias(pairs: Iterable[Pair], limit: float) -> Finding:
     num_longer = num_shorter = 0
     for pair in pairs:
         if pair.split == "train":
-            difference = len(pair.chosen[-1]["content"]) - len(pair.rejected[-1]["content"])
-            num_longer, num_shorter = num_longer + (difference > 0), num_shorter + (difference < 0)
+            longer = FEATURES["implicit_pairs"]["chosen_longer"].of(pair)
+            num_longer, num_shorter = num_longer + (longer is True), num_shorter + (longer is False)
     total = num_longer + num_shorter
     share = num_longer / total if total else 0.5
     word, larger = ("longer", share) if share >= 0.5 else ("shorter", 1 - share)
@@ -251,7 +278,7 @@ def length_bias(pairs: Iterable[Pair], limit: float) -> Finding:
     return Finding(
         larger <= limit,
         f"the {word} response is chosen in {larger:.1%} of {total} training pairs of unequal length{advice}",
-        {"data/share_chosen_longer": share},
+        {"data/share_chosen_longer_in_training": share},
     )
 
 
@@ -264,7 +291,7 @@ DATA_CHECKS: dict[str, DataCheck] = {
     "gold_tells_responses_apart": DataCheck("gold_rewards", ("rewards",), constant_gold),
     "judge_agrees_with_itself": DataCheck("gold_rewards", ("counts",), orders_that_disagree),
     "judge_is_readable": DataCheck("gold_rewards", ("counts",), unreadable_judgements),
-    "pairs_add_up": DataCheck("implicit_pairs", ("counts",), account_of_pairs),
+    "pairs_add_up": DataCheck("implicit_pairs", ("rewards", "pairs", "counts", "pairs_section"), account_of_pairs),
     "pairs_agree_with_gold": DataCheck("implicit_pairs", ("rewards", "pairs"), agreement_with_gold),
     "enough_pairs": DataCheck("implicit_pairs", ("counts",), number_of_pairs),
     "ties_are_few": DataCheck("implicit_pairs", ("counts",), share_of_ties),

@@ -1,8 +1,8 @@
 """What a check reads and what it says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,19 @@ class Finding:
     numbers: dict[str, int | float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class EarlierTable:
+    """A table in the version before, and when that was made (ISO 8601)."""
+
+    rows: Iterable[Any]
+    made_at: str
+
+
 Table = Literal["prompts", "responses", "rewards", "pairs"]
 Earlier = Literal["earlier prompts", "earlier responses", "earlier rewards", "earlier pairs"]
-"""The table in the version before; None where there is none."""
-Value = Literal["counts", "facts", "pair_counts", "trained_pair_ids", "near_duplicates"]
-"""Counts and facts of the manifest, counts of the pairs, the pairs that were trained on, the recipe's section or None."""
+"""An EarlierTable; None where there is no version before."""
+Value = Literal["counts", "facts", "pair_counts", "trained_pair_ids", "near_duplicates", "pairs_section"]
+"""Counts and facts of the manifest, counts of the pairs, the pairs that were trained on, the recipe's sections `prompts.near_duplicates` (or None) and `pairs`."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, LimitedCheck
+from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, DriftCheck, LimitedCheck
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
     Combine,
@@ -69,6 +69,7 @@ __all__ = [
     "Combine",
     "CombinedGold",
     "DatasetSource",
+    "DriftCheck",
     "Dtype",
     "EvaluationSection",
     "EvaluationSet",

@@ -14,11 +14,35 @@ class CheckSettings(Section):
         description="What a failure does: `error` keeps what depends on the asset from being built, `warn` only says so."
     )
 
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """None: the check has nothing to measure."""
+        return ()
+
 
 class LimitedCheck(CheckSettings):
     """A check of a measured value."""
 
     limit: float = Field(ge=0, description="The value at which the check still passes.")
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """In the order in which the check takes them."""
+        return (self.limit,)
+
+
+class DriftCheck(LimitedCheck):
+    """A check of how far distributions moved: `limit` is of the population stability index."""
+
+    ks_limit: float = Field(
+        default=0.15, ge=0, le=1,
+        description="The Kolmogorov-Smirnov statistic, largest difference of two cumulative shares, at which the check still passes.",
+    )  # fmt: skip
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """Of the index, of the statistic."""
+        return (self.limit, self.ks_limit)
 
 
 class SeveritySection(Section):
@@ -44,6 +68,10 @@ def _warn(limit: float) -> LimitedCheck:
     return LimitedCheck(severity="warn", limit=limit)
 
 
+def _drift() -> DriftCheck:
+    return DriftCheck(severity="warn", limit=0.25)
+
+
 class ChecksSection(SeveritySection):
     """What must hold of prompts, responses, gold rewards, pairs and the model. Changes no result and enters no digest."""
 
@@ -58,9 +86,9 @@ class ChecksSection(SeveritySection):
     sources_are_balanced: LimitedCheck = Field(
         default=_warn(0.9), description="prompts: largest share of one source among the training prompts of several."
     )
-    prompts_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="prompts: largest population stability index of lengths and sources against the version before.",
+    prompts_have_not_drifted: DriftCheck = Field(
+        default=_drift(),
+        description="prompts: largest population stability index, and Kolmogorov-Smirnov statistic, of lengths and sources against the version before.",
     )
     prompt_lengths_are_usual: LimitedCheck = Field(
         default=_warn(0.02), description="prompts: largest share of prompts that are far longer or shorter than most."
@@ -76,9 +104,9 @@ class ChecksSection(SeveritySection):
         default=_warn(0.2),
         description="sampled_responses: largest share of sampled responses that the length limit cut.",
     )
-    responses_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="sampled_responses: largest population stability index of lengths against the version before.",
+    responses_have_not_drifted: DriftCheck = Field(
+        default=_drift(),
+        description="sampled_responses: largest population stability index, and Kolmogorov-Smirnov statistic, of lengths against the version before.",
     )
     response_lengths_are_usual: LimitedCheck = Field(
         default=_warn(0.02),
@@ -108,9 +136,9 @@ class ChecksSection(SeveritySection):
         default=_warn(0.02),
         description="gold_rewards: largest share of a judge's answers that were refused, cut or held no verdict.",
     )
-    rewards_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="gold_rewards: largest population stability index of gold rewards against the version before.",
+    rewards_have_not_drifted: DriftCheck = Field(
+        default=_drift(),
+        description="gold_rewards: largest population stability index, and Kolmogorov-Smirnov statistic, of gold rewards against the version before.",
     )
     rewards_are_usual: LimitedCheck = Field(
         default=_warn(0.02), description="gold_rewards: largest share of gold rewards that are far from most."
@@ -120,11 +148,12 @@ class ChecksSection(SeveritySection):
         description="implicit_pairs: no pair's prompt is in two splits, with `prompts.near_duplicates` no two near-duplicates are, and no pair has another split than its gold rewards.",
     )
     pairs_add_up: CheckSettings = Field(
-        default=_error(), description="implicit_pairs: candidates = pairs kept + each reason for loss."
+        default=_error(),
+        description="implicit_pairs: candidates = pairs kept + each reason for loss; the tables hold so many.",
     )
     pairs_agree_with_gold: CheckSettings = Field(
         default=_error(),
-        description="implicit_pairs: both sides of every pair are responses with these gold rewards, the chosen one's higher.",
+        description="implicit_pairs: both sides of every pair are the prompt and a response with this gold reward, the chosen one's higher by the margin.",
     )
     enough_pairs: LimitedCheck = Field(
         default=_warn(1000), description="implicit_pairs: least number of training pairs."
@@ -167,9 +196,9 @@ class ChecksSection(SeveritySection):
         default=_warn(0.1),
         description="implicit_pairs: largest share of 1,000 sampled pairs that training would leave out as over length or identical after tokenization, and of test conversations that scoring would cut.",
     )
-    pairs_have_not_drifted: LimitedCheck = Field(
-        default=_warn(0.25),
-        description="implicit_pairs: largest population stability index of margins and length differences against the version before.",
+    pairs_have_not_drifted: DriftCheck = Field(
+        default=_drift(),
+        description="implicit_pairs: largest population stability index, and Kolmogorov-Smirnov statistic, of margins and length differences against the version before.",
     )
     evaluation_is_not_trained_on: CheckSettings = Field(
         default=_error(),

@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rm_assets.core.records import SPLITS
-from rm_assets.core.statistics import summarize
+from rm_assets.core.statistics import QUANTILES, summarize
 from rm_assets.core.table_statistics import within_prompts
 from rm_assets.core.table_statistics.numbers import FEATURES, WATCHED, TableNumbers
 from rm_assets.core.table_statistics.outliers import outliers
 
 NUM_SOURCES = 20
 NUM_LEVELS = 5
+NUM_TELLING_MEANS = 3
+"""With fewer different means, gold rewards say nothing across prompts."""
 NUM_BARS = 40
 LEVELS = {"gold_rewards": "tie_rate_by_mean_gold", "implicit_pairs": "chosen_longer_by_margin"}
 """The rate by level that an asset's statistics have."""
@@ -57,12 +59,17 @@ def key_figures(stats: Mapping[str, Any]) -> dict[str, float]:
 
 
 def distribution_rows(section: Mapping[str, Any]) -> list[dict[str, str | int]]:
-    """A section's distributions for people, one row each."""
+    """A section's distributions for people: a column each, a row for n, mean, sd, the ends and each quantile."""
+    found = section["distributions"]
+    lines: dict[str, list[float | None]] = {
+        name: [d[key] for d in found.values()]
+        for name, key in (("n", "n"), ("mean", "mean"), ("sd", "sd"), ("least", "min"))
+    }
+    lines |= {f"{at:.0%}": [d["quantiles"][str(at)] for d in found.values()] for at in QUANTILES}
+    lines["greatest"] = [d["max"] for d in found.values()]
     return [
-        {"": _words(name), "n": d["n"], "mean": _number(d["mean"]), "sd": _number(d["sd"]), "least": _number(d["min"])}
-        | {f"{float(at):.0%}": _number(value) for at, value in d["quantiles"].items()}
-        | {"greatest": _number(d["max"])}
-        for name, d in section["distributions"].items()
+        {"": line, **{_words(name): _number(value) for name, value in zip(found, values, strict=True)}}
+        for line, values in lines.items()
     ]
 
 
@@ -97,7 +104,10 @@ def _words(name: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    """Whole from a thousand on, where it is not too long for that; else four digits."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if isinstance(value, int) or 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _sources(table: TableNumbers) -> Iterator[tuple[str, Mask]]:
@@ -142,13 +152,18 @@ def _gold_figures(table: TableNumbers, rows: Mask) -> dict[str, Any]:
 
 
 def _by_level(table: TableNumbers) -> list[dict[str, Any]]:
-    """Gold rewards: tie rate by the prompt's mean reward, where a saturated gold shows. Pairs: longer one chosen, by margin."""
+    """Gold rewards: tie rate by the prompt's mean reward, where a saturated gold shows. Pairs: longer one chosen, by margin.
+
+    The mean of rewards that only say how the responses to one prompt compare is the same for all, and says nothing.
+    """
     if table.asset == "gold_rewards":
         rows = ~np.isnan(table.values["gold_reward"])
         gold, group = table.values["gold_reward"][rows], table.group[rows]
         pairs, ties = within_prompts.ties(gold, group)
-        means = np.bincount(group, weights=gold) / np.maximum(np.bincount(group), 1)
-        return rate_by_level(means[pairs > 0], ties[pairs > 0], pairs[pairs > 0])
+        means = np.bincount(group, weights=gold / np.bincount(group)[group])[pairs > 0]
+        if table.has_comparisons or len({round(mean, 9) for mean in means.tolist()}) < NUM_TELLING_MEANS:
+            return []
+        return rate_by_level(means, ties[pairs > 0], pairs[pairs > 0])
     if table.asset == "implicit_pairs":
         rows = ~np.isnan(table.values["chosen_longer"])
         longer = table.values["chosen_longer"][rows]
@@ -175,9 +190,11 @@ def rate_by_level(levels: NDArray[Any], hits: NDArray[Any], totals: NDArray[Any]
 
 
 def _histogram(values: NDArray[np.float64], *, on_log: bool) -> dict[str, Any]:
-    """Counts between edges: bars of equal width, for lengths on the scale log(1 + x)."""
+    """Counts between edges: bars of equal width, for lengths on the scale log(1 + x); one bar where the range has no parts."""
     scaled = np.log1p(values) if on_log else values
-    counts, edges = np.histogram(scaled, bins=NUM_BARS)
-    if on_log:
-        edges = np.expm1(edges)
-    return {"on_log": on_log, "edges": edges.tolist(), "counts": counts.tolist()}
+    with np.errstate(over="ignore", invalid="ignore"):
+        edges = np.linspace(scaled.min(), scaled.max(), NUM_BARS + 1)
+        if not (np.diff(edges) > 0).all() or not np.isfinite(np.diff(edges)).all():
+            return {"on_log": on_log, "edges": [float(values.min()), float(values.max())], "counts": [len(values)]}
+    counts, _ = np.histogram(scaled, edges)
+    return {"on_log": on_log, "edges": (np.expm1(edges) if on_log else edges).tolist(), "counts": counts.tolist()}

@@ -57,6 +57,8 @@ def _panel(left: int, name: str, meaning: str, histogram: Mapping[str, Any], dis
 
 
 def _place(value: float, edges: list[float]) -> float:
-    """Where on the axis the value lies, 0 to 1: edges are evenly spaced there."""
+    """Where on the axis the value lies, 0 to 1: edges are evenly spaced there. In the middle of a single bar."""
+    if len(edges) == 2:
+        return 0.5
     below = max(0, min(sum(edge <= value for edge in edges) - 1, len(edges) - 2))
     return (below + (value - edges[below]) / (edges[below + 1] - edges[below])) / (len(edges) - 1)

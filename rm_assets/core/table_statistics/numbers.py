@@ -97,7 +97,7 @@ def _key(row: Prompt | Pair) -> tuple[str, tuple[str, ...], str | None]:
         case Response():
             return row.response_id, (row.prompt_id, row.response), None
         case Prompt():
-            return row.prompt_id, (row.prompt,), None
+            return row.prompt_id, tuple(_prompt_texts(row)), None
         case _:
             return row.pair_id, (row.prompt_id, _chosen(row), _rejected(row)), None
 
@@ -117,7 +117,7 @@ class TableNumbers:
 
     `values`: by feature, NaN where a row has none. `group`: rows of one prompt (of one comparison, where rewards only
     compare within it) have one number. `split` and `source` are places in SPLITS and `sources`. `text`: 64-bit hash of
-    the texts, equal for duplicates. `lowest` and `highest`: the rows at the ends of the watched feature, most extreme first.
+    the texts, equal for duplicates. `has_comparisons`: some reward compares only within its comparison. `lowest` and `highest`: the rows at the ends of the watched feature, most extreme first.
     """
 
     asset: str
@@ -126,6 +126,8 @@ class TableNumbers:
     split: NDArray[np.int8]  # (N,)
     source: NDArray[np.int32]  # (N,)
     text: NDArray[np.uint64]  # (N,)
+    num_prompts: int
+    has_comparisons: bool
     sources: list[str]
     lowest: list[Extreme]
     highest: list[Extreme]
@@ -144,6 +146,7 @@ def gather(asset: str, rows: Iterable[Any]) -> TableNumbers:
     sources: dict[str, int] = {}
     ends = _Ends()
     prompt, comparisons, num_groups = None, dict[str | None, int](), 0
+    num_prompts, has_comparisons = 0, False
     for row in rows:
         row_id, texts, comparison = _key(row)
         for name, feature in features.items():
@@ -155,6 +158,8 @@ def gather(asset: str, rows: Iterable[Any]) -> TableNumbers:
             values[name].append(value)
         if row.prompt_id != prompt:
             prompt, num_groups, comparisons = row.prompt_id, num_groups + len(comparisons), {}
+            num_prompts += 1
+        has_comparisons = has_comparisons or comparison is not None
         group.append(num_groups + comparisons.setdefault(comparison, len(comparisons)))
         split.append(SPLITS.index(row.split))
         source.append(sources.setdefault(row.source, len(sources)))
@@ -167,6 +172,8 @@ def gather(asset: str, rows: Iterable[Any]) -> TableNumbers:
         np.frombuffer(split, np.int8),
         np.frombuffer(source, np.int32),
         np.frombuffer(text, np.uint64),
+        num_prompts,
+        has_comparisons,
         list(sources),
         ends.lowest(),
         ends.highest(),

@@ -13,9 +13,14 @@ Groups = NDArray[np.int64]
 
 
 def spread(values: Values, groups: Groups) -> dict[str, Any]:
-    """Mean over groups of two and more of their sample standard deviation: {"value", "n": number of such groups}."""
-    squares, sizes = _sum(_centred(values, groups) ** 2, groups), np.bincount(groups)
-    return _mean(np.sqrt(squares[sizes > 1] / (sizes[sizes > 1] - 1)))
+    """Mean over groups of two and more of their sample standard deviation: {"value", "n": number of such groups}.
+
+    None where a square is larger than a float can be.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares, sizes = _sum(_centred(values, groups) ** 2, groups), np.bincount(groups)
+        found = _mean(np.sqrt(squares[sizes > 1] / (sizes[sizes > 1] - 1)))
+    return found if found["value"] is None or np.isfinite(found["value"]) else found | {"value": None}
 
 
 def ties(values: Values, groups: Groups) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

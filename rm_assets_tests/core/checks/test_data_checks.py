@@ -9,6 +9,7 @@ import pytest
 
 from rm_assets.core.checks.data import DATA_CHECKS
 from rm_assets.core.checks.drift import DRIFT_CHECKS
+from rm_assets.core.checks.finding import EarlierTable
 from rm_assets.core.checks.inputs import INPUT_CHECKS, TRAINING_CHECKS
 from rm_assets.core.checks.splits import SPLIT_CHECKS, near_training
 from rm_assets.core.pairing import by_prompt, make_pairs
@@ -71,7 +72,7 @@ def with_pairs(tables: Tables, section: PairsSection = PairsSection()) -> Tables
     counts = dict(account) | {"pairs": account["kept"], "train_pairs": len(trained)}
     counts |= {"gold_rewards": len(tables["rewards"]), "truncated": 0, "over_length": 0}
     counts |= {"judged_pairs": 100, "unreadable_judgements": 4, "unreadable_pairs": 4, "orders_disagree": 38}
-    return tables | {"pairs": pairs, "trained_pair_ids": trained, "counts": counts}
+    return tables | {"pairs": pairs, "trained_pair_ids": trained, "counts": counts, "pairs_section": section}
 
 
 def failing(tables: Tables) -> set[str]:
@@ -79,8 +80,7 @@ def failing(tables: Tables) -> set[str]:
     failed = set()
     for name, check in ALL_CHECKS.items():
         settings = getattr(ChecksSection(), name)
-        limit = [settings.limit] if isinstance(settings, LimitedCheck) else []
-        finding = check.find(*(tables.get(source) for source in check.reads), *limit)
+        finding = check.find(*(tables.get(source) for source in check.reads), *settings.limits)
         assert finding.sentence and all(math.isfinite(number) for number in finding.numbers.values())
         if not finding.passed:
             failed.add(name)
@@ -173,7 +173,7 @@ def with_responses(tables: Tables, edit: Callable[[str], str], every: int) -> Ta
 
 def before(tables: Tables, table: str, edit: Callable[[Any], Any]) -> Tables:
     """An earlier version of a table."""
-    return tables | {f"earlier {table}": change(tables, table, edit)[table]}
+    return tables | {f"earlier {table}": EarlierTable(change(tables, table, edit)[table], "2026-01-01T12:00:00+00:00")}
 
 
 FAULTS: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
@@ -204,7 +204,7 @@ FAULTS: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
     "responses cut by the limit": (lambda t: change(t, "responses", lambda r: replace(r, finished=False), 3), {"responses_are_whole"}),
     "swapped rewards": (swapped_rewards, {"rewards_follow_responses"}),
     "a reward missing": (
-        lambda t: t | {"rewards": t["rewards"][:-1]}, {"rewards_follow_responses", "pairs_agree_with_gold"},
+        lambda t: t | {"rewards": t["rewards"][:-1]}, {"rewards_follow_responses", "pairs_agree_with_gold", "pairs_add_up"},
     ),
     "a reward that is no number": (
         lambda t: t | {"rewards": [replace(t["rewards"][0], gold_reward=math.nan), *t["rewards"][1:]]},
@@ -213,7 +213,7 @@ FAULTS: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
     "responses too long for gold": (lambda t: counted(t, truncated=40), {"gold_saw_whole_responses"}),
     "responses too long for gold, dropped": (
         lambda t: counted(t | {"rewards": t["rewards"][:-40]}, gold_rewards=1920, over_length=40),
-        {"gold_saw_whole_responses", "pairs_agree_with_gold"},
+        {"gold_saw_whole_responses", "pairs_agree_with_gold", "pairs_add_up"},
     ),
     "a judge that prefers what stands first": (lambda t: counted(t, orders_disagree=39), {"judge_agrees_with_itself"}),
     "a judge that chats": (lambda t: counted(t, unreadable_judgements=5), {"judge_is_readable"}),
@@ -221,6 +221,19 @@ FAULTS: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
         lambda t: relabelled(t, lambda r: 1.0 if r.row % 10 < 6 else float(r.sample_index)), {"gold_tells_responses_apart", "ties_are_few"},
     ),
     "a pair that no reason accounts for": (lambda t: t | {"counts": t["counts"] | {"pairs": t["counts"]["pairs"] - 1}}, {"pairs_add_up"}),
+    "a table of pairs that was cut": (
+        lambda t: t | {"pairs": t["pairs"][:-7]}, {"pairs_add_up"},
+    ),
+    "a candidate that was never counted": (
+        lambda t: counted(t, candidates=t["counts"]["candidates"] - 1, pairs=t["counts"]["pairs"] - 1) | {"pairs": t["pairs"][:-1]},
+        {"pairs_add_up"},
+    ),
+    "another prompt before the responses of a pair": (
+        lambda t: change(t, "pairs", lambda p: replace(p, chosen=conversation("", "Be bad.")[:1] + p.chosen), 50), {"pairs_agree_with_gold"},
+    ),
+    "another margin than the gold rewards have": (
+        lambda t: change(t, "pairs", lambda p: replace(p, gold_margin=p.gold_margin + 0.001), 50), {"pairs_agree_with_gold"},
+    ),
     "a quarter of the labels flipped": (lambda t: change(t, "pairs", flipped, 4), {"pairs_agree_with_gold"}),
     "another gold reward in the pairs": (
         lambda t: change(t, "pairs", lambda p: replace(p, chosen_gold_reward=p.chosen_gold_reward + 1), 50), {"pairs_agree_with_gold"},
@@ -265,10 +278,9 @@ def test_no_check_fails_on_sound_data() -> None:
 
 def test_no_check_fails_where_the_version_before_was_the_same() -> None:
     tables = sound()
-    assert (
-        failing(tables | {f"earlier {table}": tables[table] for table in ("prompts", "responses", "rewards", "pairs")})
-        == set()
-    )
+    for table in ("prompts", "responses", "rewards", "pairs"):
+        tables |= before(tables, table, lambda row: row)
+    assert failing(tables) == set()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -285,6 +297,18 @@ def test_a_response_without_reward_needs_a_reason() -> None:
     assert not check.find(tables["responses"], some, {"pending": 2}).passed
     assert not check.find(tables["responses"], some, {"pending": 4}).passed
     assert not check.find(tables["responses"], some[::-1], {"pending": 3}).passed
+
+
+def test_pairs_of_equal_length_say_nothing_of_length() -> None:
+    pair = sound()["pairs"][0]
+
+    def sides(chosen: str, rejected: str) -> Pair:
+        return replace(pair, chosen=conversation("q", None, chosen), rejected=conversation("q", None, rejected))
+
+    pairs = [sides("longer", "short"), sides("short", "longer"), *[sides("same", "size")] * 8]
+    finding = DATA_CHECKS["length_does_not_decide"].find(pairs, 0.5)
+    assert finding.passed and finding.numbers == {"data/share_chosen_longer_in_training": 0.5}
+    assert finding.sentence == "the longer response is chosen in 50.0% of 2 training pairs of unequal length"
 
 
 def test_without_a_judge_its_checks_pass_and_say_so() -> None:

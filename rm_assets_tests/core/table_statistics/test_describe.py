@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rm_assets.core.records import GoldReward, Pair, conversation
+from rm_assets.core.records import GoldReward, Pair, Prompt, conversation
 from rm_assets.core.table_statistics.describe import (
     describe,
     distribution_rows,
@@ -49,15 +49,43 @@ def test_gold_rewards_have_ties_spread_duplicates_and_correlation_with_length() 
     assert stats["by_split"]["test"]["figures"]["tie_rate"] == pytest.approx({"value": 1 / 3, "n": 3})
     assert stats["all"]["distributions"]["gold_reward"]["mean"] == pytest.approx(2.8)
     assert "response_tokens" not in stats["all"]["distributions"]  # none of the rows has them
-    assert stats["tie_rate_by_mean_gold"] == [
+
+
+def test_ties_are_told_by_the_prompts_mean_where_rewards_of_different_prompts_compare() -> None:
+    def levels(rows: list[GoldReward]) -> list[object]:
+        return list(describe(gather("gold_rewards", rows))["tie_rate_by_mean_gold"])
+
+    rows = [*REWARDS, reward(2, 0, 9.0, "a"), reward(2, 1, 9.0, "b")]
+    assert levels(rows) == [
         {"from": pytest.approx(5 / 3), "to": pytest.approx(5 / 3), "value": pytest.approx(1 / 3), "n": 3},
         {"from": 4.5, "to": 4.5, "value": 0.0, "n": 1},
+        {"from": 9.0, "to": 9.0, "value": 1.0, "n": 1},
     ]
+    assert levels([replace(row, comparison="c") for row in rows]) == []  # preferences
+    thirds = [[0.1, 0.2, 1.2], [0.0, 0.5, 1.0], [1 / 3, 1 / 6, 1.0]]  # a judge: the mean is 0.5 up to rounding
+    assert levels([reward(p, i, gold, "a") for p, golds in enumerate(thirds) for i, gold in enumerate(golds)]) == []
 
 
 def test_rewards_compare_only_within_their_comparison() -> None:
     rows = [replace(row, comparison=str(row.sample_index % 2)) for row in REWARDS[:3]]
     assert describe(gather("gold_rewards", rows))["all"]["figures"]["tie_rate"] == {"value": 0.0, "n": 1}
+    assert gather("gold_rewards", [*rows, *REWARDS[3:]]).group.tolist() == [0, 1, 0, 2, 2]  # the next prompt is another
+
+
+@pytest.mark.parametrize("golds", [[0.3, 0.1 + 0.2], [-1e308, 1e308], [1e308, 1.1e308], [1e300] * 2, [5e-324, 0.0]])
+def test_rewards_at_the_ends_of_the_floats_have_statistics_and_a_picture(golds: list[float]) -> None:
+    stats = describe(gather("gold_rewards", [reward(0, i, gold, "a") for i, gold in enumerate(golds)]))
+    assert stats["all"]["distributions"]["gold_reward"]["mean"] == pytest.approx(golds[0] / 2 + golds[1] / 2)
+    assert sum(stats["histograms"]["gold_reward"]["counts"]) == 2
+    assert json.loads(json.dumps(stats, allow_nan=False)) == stats
+    assert "nan" not in histograms_svg(stats)
+
+
+def test_prompts_are_duplicates_if_system_message_and_earlier_turns_are_the_same_too() -> None:
+    row = Prompt(prompt_id="p", prompt="go on", system=None, reference=None, source="s", split="train", external_id=None, row=0)  # fmt: skip
+    others = [replace(row, system="Be short."), replace(row, history=conversation("Hello", None, "Hi"))]
+    assert describe(gather("prompts", [row, *others]))["all"]["figures"]["duplicates"] == {"value": 0, "n": 3}
+    assert describe(gather("prompts", [row, *others, others[1]]))["all"]["figures"]["duplicates"]["value"] == 1
 
 
 def test_pairs_have_the_share_of_longer_chosen_by_margin() -> None:
@@ -109,7 +137,9 @@ def test_tables_for_people_have_a_row_a_figure_and_a_column_a_split() -> None:
     rows = {row.pop(""): row for row in section_rows(stats, "by_split")}
     assert rows["tie rate"] == {"all rows": "0.25", "train": "0", "test": "0.3333"}
     assert rows["gold reward, median"] == {"all rows": "3", "train": "4.5", "test": "1"}
-    assert distribution_rows(stats["all"])[0]["50%"] == "3"
+    distributions = {row.pop(""): row for row in distribution_rows(stats["all"])}
+    assert list(distributions) == ["n", "mean", "sd", "least", "5%", "25%", "50%", "75%", "95%", "greatest"]
+    assert distributions["50%"] == {"gold reward": "3", "response chars": "3"}
 
 
 def test_the_picture_has_a_panel_a_distribution_with_bars_of_all_rows() -> None:
