@@ -26,7 +26,7 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.fingerprints import Fingerprints
-from rm_assets.storage.hub_datasets import commits_read
+from rm_assets.storage.hub_datasets import commits_read, go_on_at
 from rm_assets.storage.store import Manifest, Store
 from rm_assets.tasks.statistics import write_statistics
 
@@ -163,6 +163,8 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
         if len(known) != len(inputs):
             raise TaskError("TASK_002", f"inputs of {asset} vanished from {store.home}", fix="run again")
         task = Task(asset, of_digest, recipe, store, known, request["settings"], reporter)
+        for manifest in known.values():
+            go_on_at(manifest.facts.get("dataset_commits", {}))
         started = time.monotonic()
         task.folder.mkdir(parents=True, exist_ok=True)
         product = work(task)
