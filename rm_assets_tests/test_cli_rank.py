@@ -125,8 +125,11 @@ def test_a_recipe_waits_for_rankings_goes_on_with_those_of_its_file_and_gives_th
     run = [str(COMMAND), "run", "mine", "--select", "*gold_rewards"]
     waits = subprocess.run(run, capture_output=True, text=True, check=False)
     assert waits.returncode == 1 and "Traceback" not in waits.stderr
-    assert "[DATA_013] 0 of 4 prompts are ranked, 4 pending" in waits.stderr
-    assert "`rm-assets rank mine` goes on" in waits.stderr
+    assert (
+        "waiting: gold_rewards of recipe 'mine': [DATA_013] 4 of 4 prompts wait for a person (0 ranked, 0 skipped)"
+        in waits.stderr
+    )
+    assert "rank them with `rm-assets rank mine`" in waits.stderr and "\nwaiting after " in waits.stdout
 
     some = rank("mine", "--split", "test", typed="a > b > c\n" * 4)
     num_test = len(lines(folder / "ranked.jsonl"))

@@ -4,15 +4,15 @@ from typing import Any
 
 import dagster as dg
 
-from rm_assets.checks.recipe_check import check_result, recipe_check
+from rm_assets.checks.recipe_check import check_result, made_asset, recipe_check
 from rm_assets.core.checks.data import DATA_CHECKS
 from rm_assets.core.checks.drift import DRIFT_CHECKS
-from rm_assets.core.checks.finding import DataCheck, Finding
+from rm_assets.core.checks.finding import TURNED_OFF, DataCheck
 from rm_assets.core.checks.inputs import TRAINING_CHECKS
 from rm_assets.core.checks.splits import SPLIT_CHECKS
 from rm_assets.core.recipe import ChecksSection, LimitedCheck, Recipe
 from rm_assets.resources.compute import Compute
-from rm_assets.storage.lineage import Wanted, earlier, wanted
+from rm_assets.storage.lineage import Wanted, earlier
 from rm_assets.storage.store import Store
 from rm_assets.storage.tables import TABLES, Table
 from rm_assets.tasks.train import TRAINED_PAIRS_FILE
@@ -32,9 +32,9 @@ def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:
     def run(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
         recipe, store = compute.recipe(context.partition_key), compute.store()
         settings = getattr(recipe.checks, name)
-        if settings.severity == "off":
-            return check_result(Finding(True, "turned off by the recipe"))
-        want = wanted(store, recipe, check.asset)
+        if settings.severity == "ignore":
+            return check_result(TURNED_OFF)
+        want = made_asset(context, store, recipe, check.asset)
         limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
         finding = check.find(*(check_input(store, recipe, want, source) for source in check.reads), *limit)
         return check_result(finding, SEVERITIES[settings.severity])

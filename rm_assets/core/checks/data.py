@@ -15,7 +15,7 @@ def balance_of_sources(prompts: Iterable[Prompt], limit: float) -> Finding:
     """Passes if there is one source, or none has more than a share `limit` of the training prompts."""
     sources = Counter(prompt.source for prompt in prompts if prompt.split == "train")
     if len(sources) < 2:
-        return Finding(True, "one source", {"data/largest_source_share": 1.0})
+        return Finding(True, "one source", {"data/largest_source_share": 1.0}, looked=False)
     (name, number), total = sources.most_common(1)[0], sources.total()
     return Finding(
         number / total <= limit,
@@ -40,10 +40,15 @@ def too_long_for_gold(counts: Mapping[str, int], limit: float) -> Finding:
     num_cut, num_dropped = counts.get("truncated", 0), counts.get("over_length", 0)
     num_responses = counts.get("gold_rewards", 0) + num_dropped
     share = (num_cut + num_dropped) / num_responses if num_responses else 0.0
+    parts = (
+        f"saw the beginning of {num_cut}" if num_cut else "",
+        f"left {num_dropped} without reward" if num_dropped else "",
+    )
+    said = " and ".join(part for part in parts if part)
     return Finding(
         share <= limit,
-        f"{num_cut + num_dropped} of {num_responses} ({share:.1%}) responses were too long for the gold model, which saw "
-        f"the beginning of {num_cut} and left {num_dropped} without reward",
+        f"{num_cut + num_dropped} of {num_responses} ({share:.1%}) responses were too long for the gold model"
+        + (f", which {said}" if said else ""),
         {"data/share_too_long_for_gold": share},
     )
 
@@ -104,7 +109,7 @@ def constant_gold(rewards: Iterable[GoldReward], limit: float) -> Finding:
 def orders_that_disagree(counts: Mapping[str, int], limit: float) -> Finding:
     """Passes if a judge came to another result in the other order for at most a share `limit` of the pairs; or there is none."""
     if "judged_pairs" not in counts:
-        return Finding(True, "no judge")
+        return Finding(True, "no judge", looked=False)
     num_pairs = counts["judged_pairs"] - counts["unreadable_pairs"]
     share = counts["orders_disagree"] / num_pairs if num_pairs else 0.0
     return Finding(
@@ -118,7 +123,7 @@ def orders_that_disagree(counts: Mapping[str, int], limit: float) -> Finding:
 def unreadable_judgements(counts: Mapping[str, int], limit: float) -> Finding:
     """Passes if at most a share `limit` of a judge's answers held no verdict; or there is no judge."""
     if "judged_pairs" not in counts:
-        return Finding(True, "no judge")
+        return Finding(True, "no judge", looked=False)
     num_answers, num_unreadable = 2 * counts["judged_pairs"], counts["unreadable_judgements"]
     share = num_unreadable / num_answers if num_answers else 0.0
     return Finding(

@@ -96,7 +96,7 @@ def drifts(older: TableNumbers, newer: TableNumbers) -> list[Drift]:
 def no_drift(asset: str, rows: Iterable[Any], earlier: Iterable[Any] | None, limit: float) -> Finding:
     """Passes if no feature has a stability index above `limit` that chance does not explain, or there is no earlier version."""
     if earlier is None:
-        return Finding(True, "there is no earlier version")
+        return Finding(True, "there is no earlier version", looked=False)
     older, newer = gather(asset, earlier), gather(asset, rows)
     found = drifts(older, newer)
     moved = [drift for drift in found if drift.stability_index > max(limit, drift.by_chance)]

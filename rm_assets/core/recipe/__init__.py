@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, LimitedCheck
+from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, LimitedCheck, ShareCheck
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
     Combine,
@@ -100,6 +100,7 @@ __all__ = [
     "Section",
     "ServedModel",
     "ServerSampling",
+    "ShareCheck",
     "SoftBradleyTerry",
     "SplitFractions",
     "TfdsSource",

@@ -12,7 +12,7 @@ from rm_assets.core.checks.drift import DRIFT_CHECKS
 from rm_assets.core.checks.inputs import INPUT_CHECKS, TRAINING_CHECKS
 from rm_assets.core.checks.splits import SPLIT_CHECKS, near_training
 from rm_assets.core.pairing import by_prompt, make_pairs
-from rm_assets.core.recipe import ChecksSection, LimitedCheck, NearDuplicates, PairsSection
+from rm_assets.core.recipe import ChecksSection, LimitedCheck, NearDuplicates, PairsSection, ShareCheck
 from rm_assets.core.records import GoldReward, Pair, Prompt, Response, conversation
 
 NUM_TRAIN, NUM_TEST = 450, 40
@@ -281,10 +281,10 @@ def test_a_response_without_reward_needs_a_reason() -> None:
     tables = sound()
     some = [r for number, r in enumerate(tables["rewards"]) if number not in (0, 7, 8)]
     check = DATA_CHECKS["rewards_follow_responses"]
-    assert check.find(tables["responses"], some, {"pending": 2, "over_length": 1}).passed
-    assert not check.find(tables["responses"], some, {"pending": 2}).passed
-    assert not check.find(tables["responses"], some, {"pending": 4}).passed
-    assert not check.find(tables["responses"], some[::-1], {"pending": 3}).passed
+    assert check.find(tables["responses"], some, {"responses_pending": 2, "over_length": 1}).passed
+    assert not check.find(tables["responses"], some, {"responses_pending": 2}).passed
+    assert not check.find(tables["responses"], some, {"responses_pending": 4}).passed
+    assert not check.find(tables["responses"], some[::-1], {"responses_pending": 3}).passed
 
 
 def test_without_a_judge_its_checks_pass_and_say_so() -> None:
@@ -304,7 +304,7 @@ def test_every_check_has_a_fault_that_it_finds_and_an_entry_in_the_recipe() -> N
 
 def test_a_recipe_changes_a_limit_and_keeps_the_severity() -> None:
     section = ChecksSection.model_validate({"ties_are_few": {"limit": 0.9}, "enough_pairs": {"severity": "error"}})
-    assert section.ties_are_few == LimitedCheck(severity="warn", limit=0.9)
+    assert section.ties_are_few == ShareCheck(severity="warn", limit=0.9)
     assert section.enough_pairs == LimitedCheck(severity="error", limit=1000)
 
 
