@@ -155,7 +155,7 @@ def test_a_recipe_waits_for_rankings_goes_on_with_those_of_its_file_and_gives_th
     [
         (("embedded",), "gold.kind of recipe 'embedded' is verifier"),
         (("embeded",), "did you mean 'embedded'?"),
-        (("no.jsonl",), "[DATA_001]"),
+        (("no.jsonl",), "correct the path; it starts at the working directory"),
         (("answers.jsonl", "--response-field", "answer"), "--prompt-field and --response-field"),
         (("answers.jsonl", "--split", "test"), "belongs to a recipe"),
         (("embedded", "--output", "x.jsonl"), "belong to a file"),

@@ -76,7 +76,7 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
                 asset,
                 say=context.log.info,
                 debug=context.log.debug,
-                run_id=context.run_id,
+                run_id=context.run.run_id,
             )
 
     def make_asset(self, recipe: Recipe, asset: str, *, say: Say, debug: Say, run_id: str = "") -> Made:

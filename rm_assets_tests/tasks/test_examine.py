@@ -1,6 +1,7 @@
 """An examination: made in a process of its own, once for equal pairs and an equal base."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,19 @@ def test_a_damaged_examination_is_made_again(bench: Bench, monkeypatch: pytest.M
         monkeypatch.setattr(resource, "_run", lambda *_: found)
         assert examined(store, recipe) == found
         assert json.loads(notes(bench)[0].read_text())["num_rows"] == 24
+
+
+def test_a_base_on_a_hub_that_cannot_be_reached_is_missing_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        in_this_process(patch)
+        bench.make(bench.recipe(), *ASSETS[:4])
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    started = time.monotonic()
+    remote = bench.recipe("remote", training={**TOY["training"], "base": {"hub_id": "me/base", "revision": "1" * 40}})
+    found = examined(Store(bench.home), remote)
+    assert "Hub cannot be reached for the configuration of me/base" in found.missing and not notes(bench)
+    assert time.monotonic() - started < 25  # the client alone tries for half a minute
