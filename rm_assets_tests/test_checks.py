@@ -135,7 +135,8 @@ def test_a_ranking_that_arrives_while_gold_is_checked_changes_nothing_that_is_lo
     looked_at = recipe_check.check_result
 
     def looks(*found: Any) -> dg.AssetCheckResult:
-        rank(next(arrived, 7))
+        if list(bench.home.glob("gold_rewards/*/manifest.json")):
+            rank(next(arrived, 7))
         return looked_at(*found)
 
     monkeypatch.setattr(data, "check_result", looks)

@@ -115,6 +115,7 @@ def test_two_answers_need_one_key(folder: Path) -> None:
     result = rank("two.csv", "--response-field", "one", "--response-field", "other", typed="b\n=\n")
     assert result.status == 0, result.err
     assert "2 of 2 prompts ranked" in result.out
+    assert f"rankings: {folder.resolve() / 'two.csv.rankings.jsonl'}}}`" in result.out
     assert [len(line["ranking"]) for line in lines(folder / "two.csv.rankings.jsonl")] == [2, 1]
 
 

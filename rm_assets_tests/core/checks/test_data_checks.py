@@ -302,6 +302,26 @@ def test_every_check_has_a_fault_that_it_finds_and_an_entry_in_the_recipe() -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("counts", "end"),
+    [
+        ({"truncated": 0, "over_length": 0}, "0 of 10 (0.0%) responses were too long for the gold model"),
+        ({"truncated": 2}, "too long for the gold model, which saw the beginning of 2"),
+        ({"over_length": 2}, "too long for the gold model, which left 2 without reward"),
+        ({"truncated": 1, "over_length": 1}, "which saw the beginning of 1 and left 1 without reward"),
+    ],
+)
+def test_only_what_became_of_too_long_responses_is_named(counts: dict[str, int], end: str) -> None:
+    found = ALL_CHECKS["gold_saw_whole_responses"].find({"gold_rewards": 10, **counts}, 0.5)
+    assert found.sentence.endswith(end)
+
+
+def test_a_check_without_anything_to_look_at_says_so() -> None:
+    assert not ALL_CHECKS["judge_is_readable"].find({}, 0.5).looked
+    assert not ALL_CHECKS["prompts_have_not_drifted"].find((), None, 0.5).looked
+    assert ALL_CHECKS["gold_saw_whole_responses"].find({"gold_rewards": 10}, 0.5).looked
+
+
 def test_a_recipe_changes_a_limit_and_keeps_the_severity() -> None:
     section = ChecksSection.model_validate({"ties_are_few": {"limit": 0.9}, "enough_pairs": {"severity": "error"}})
     assert section.ties_are_few == ShareCheck(severity="warn", limit=0.9)
