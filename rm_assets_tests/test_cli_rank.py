@@ -92,7 +92,7 @@ def test_three_are_ranked_then_it_stops_goes_on_and_takes_one_back(folder: Path)
     assert [line["action"] for line in lines(kept)] == ["rank"] * 3 + ["undo", "rank", "skip"]
     assert lines(kept)[3]["prompt_id"] == lines(kept)[2]["prompt_id"] == lines(kept)[4]["prompt_id"]
     assert "3 of 4 prompts ranked, 1 skipped" in again.out and "nothing is left to rank" in again.out
-    assert f"gold: {{kind: human, rankings: {kept.name}}}" in again.out
+    assert f"gold: {{kind: human, rankings: {kept.resolve()}}}" in again.out
     asked = shown(again.out)
     assert len(asked) == 3 and asked[1] == shown(first.out)[2]  # in the order of before
     assert len(lines(kept)) == 6
