@@ -92,7 +92,7 @@ def test_three_are_ranked_then_it_stops_goes_on_and_takes_one_back(folder: Path)
     assert [line["action"] for line in lines(kept)] == ["rank"] * 3 + ["undo", "rank", "skip"]
     assert lines(kept)[3]["prompt_id"] == lines(kept)[2]["prompt_id"] == lines(kept)[4]["prompt_id"]
     assert "3 of 4 prompts ranked, 1 skipped" in again.out and "nothing is left to rank" in again.out
-    assert f"gold: {{kind: human, rankings: {kept.name}}}" in again.out
+    assert f"gold: {{kind: human, rankings: {kept.resolve()}}}" in again.out
     asked = shown(again.out)
     assert len(asked) == 3 and asked[1] == shown(first.out)[2]  # in the order of before
     assert len(lines(kept)) == 6
@@ -115,6 +115,7 @@ def test_two_answers_need_one_key(folder: Path) -> None:
     result = rank("two.csv", "--response-field", "one", "--response-field", "other", typed="b\n=\n")
     assert result.status == 0, result.err
     assert "2 of 2 prompts ranked" in result.out
+    assert f"rankings: {folder.resolve() / 'two.csv.rankings.jsonl'}}}`" in result.out
     assert [len(line["ranking"]) for line in lines(folder / "two.csv.rankings.jsonl")] == [2, 1]
 
 
@@ -125,8 +126,11 @@ def test_a_recipe_waits_for_rankings_goes_on_with_those_of_its_file_and_gives_th
     run = [str(COMMAND), "run", "mine", "--select", "*gold_rewards"]
     waits = subprocess.run(run, capture_output=True, text=True, check=False)
     assert waits.returncode == 1 and "Traceback" not in waits.stderr
-    assert "[DATA_013] 0 of 4 prompts are ranked, 4 pending" in waits.stderr
-    assert "`rm-assets rank mine` goes on" in waits.stderr
+    assert (
+        "waiting: gold_rewards of recipe 'mine': [DATA_013] 4 of 4 prompts wait for a person (0 ranked, 0 skipped)"
+        in waits.stderr
+    )
+    assert "rank them with `rm-assets rank mine`" in waits.stderr and "\nwaiting after " in waits.stdout
 
     some = rank("mine", "--split", "test", typed="a > b > c\n" * 4)
     num_test = len(lines(folder / "ranked.jsonl"))
@@ -152,7 +156,7 @@ def test_a_recipe_waits_for_rankings_goes_on_with_those_of_its_file_and_gives_th
     [
         (("embedded",), "gold.kind of recipe 'embedded' is verifier"),
         (("embeded",), "did you mean 'embedded'?"),
-        (("no.jsonl",), "[DATA_001]"),
+        (("no.jsonl",), "correct the path; it starts at the working directory"),
         (("answers.jsonl", "--response-field", "answer"), "--prompt-field and --response-field"),
         (("answers.jsonl", "--split", "test"), "belongs to a recipe"),
         (("embedded", "--output", "x.jsonl"), "belong to a file"),

@@ -23,7 +23,7 @@ from rm_assets_tests.fakes import save_causal
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench, in_this_process
 
 UNTRAINED = {**TOY["training"], "learning_rate": 1e-9}
-NOT_THE_SUBJECT = {"severity": "off"}
+NOT_THE_SUBJECT = {"severity": "ignore"}
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,15 @@ from typing import Any
 
 import dagster as dg
 
-from rm_assets.checks.recipe_check import SEVERITIES, check_result, recipe_check
+from rm_assets.checks.recipe_check import SEVERITIES, check_result, made_asset, recipe_check
 from rm_assets.core.checks.data import DATA_CHECKS
 from rm_assets.core.checks.drift import DRIFT_CHECKS
-from rm_assets.core.checks.finding import DataCheck, EarlierTable, Finding
+from rm_assets.core.checks.finding import TURNED_OFF, DataCheck, EarlierTable, Finding
 from rm_assets.core.checks.inputs import TRAINING_CHECKS
 from rm_assets.core.checks.splits import SPLIT_CHECKS
 from rm_assets.core.recipe import ChecksSection, Recipe
 from rm_assets.resources.compute import Compute
-from rm_assets.storage.lineage import Wanted, earlier, wanted
+from rm_assets.storage.lineage import Wanted, earlier
 from rm_assets.storage.store import Store
 from rm_assets.storage.tables import TABLES, Table
 from rm_assets.tasks.train import TRAINED_PAIRS_FILE
@@ -27,21 +27,20 @@ ASSETS = {
 TABLE_CHECKS = {**SPLIT_CHECKS, **DATA_CHECKS, **DRIFT_CHECKS, **TRAINING_CHECKS}
 CHECKS_OF_TRAINING = ("enough_pairs", "length_does_not_decide", "training_pairs_add_up", "evaluation_is_not_trained_on")
 """What they look at is known only of a model that the recipe trains."""
+NOT_TRAINED_HERE = Finding(
+    True, "not known: the recipe takes an existing model, and what it was trained on is not known here", looked=False
+)
 
 
 def _declare(name: str, check: DataCheck) -> dg.AssetChecksDefinition:
     def run(context: dg.AssetCheckExecutionContext, compute: Compute) -> dg.AssetCheckResult:
         recipe, store = compute.recipe(context.partition_key), compute.store()
         settings = getattr(recipe.checks, name)
-        if settings.severity == "off":
-            return check_result(Finding(True, "turned off by the recipe"))
+        if settings.severity == "ignore":
+            return check_result(TURNED_OFF)
         if recipe.training.kind == "existing" and name in CHECKS_OF_TRAINING:
-            return check_result(
-                Finding(
-                    True, "not known: the recipe takes an existing model, and what it was trained on is not known here"
-                )
-            )
-        want = wanted(store, recipe, check.asset)
+            return check_result(NOT_TRAINED_HERE)
+        want = made_asset(context, store, recipe, check.asset)
         finding = check.find(*(check_input(store, recipe, want, source) for source in check.reads), *settings.limits)
         return check_result(finding, SEVERITIES[settings.severity])
 

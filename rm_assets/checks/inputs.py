@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import dagster as dg
 
 from rm_assets.checks.data import description_of
-from rm_assets.checks.recipe_check import SEVERITIES, check_result
-from rm_assets.core.checks.finding import Finding
+from rm_assets.checks.recipe_check import SEVERITIES, check_result, made_asset
+from rm_assets.core.checks.finding import TURNED_OFF
 from rm_assets.core.checks.inputs import INPUT_CHECKS, judge
-from rm_assets.resources.compute import Compute
+from rm_assets.resources.compute import Compute, errors_as_failures
 from rm_assets.resources.examination import examination
 from rm_assets.resources.recipes import RECIPES
 
@@ -27,14 +27,16 @@ with warnings.catch_warnings():
 @dg.multi_asset_check(specs=SPECS, can_subset=True)
 def input_checks(context: dg.AssetCheckExecutionContext, compute: Compute) -> Iterator[dg.AssetCheckResult]:
     """Each check that is asked for and that the recipe has not turned off."""
-    recipe = compute.recipe(context.partition_key)
-    settings = {key.name: getattr(recipe.checks, key.name) for key in context.selected_asset_check_keys}
-    is_wanted = any(check.severity != "off" for check in settings.values())
-    found = examination(compute.store(), recipe) if is_wanted else None
+    with errors_as_failures("the checks of what the model reads", context.partition_key):
+        recipe, store = compute.recipe(context.partition_key), compute.store()
+        settings = {key.name: getattr(recipe.checks, key.name) for key in context.selected_asset_check_keys}
+        found = None
+        if any(check.severity != "ignore" for check in settings.values()):
+            found = examination(store, recipe, made_asset(context, store, recipe, "implicit_pairs"))
     for name in (name for name in INPUT_CHECKS if name in settings):
         check = settings[name]
-        if found is None or check.severity == "off":
-            result = check_result(Finding(True, "turned off by the recipe"))
+        if found is None or check.severity == "ignore":
+            result = check_result(TURNED_OFF)
         else:
             result = check_result(judge(name, found, check), SEVERITIES[check.severity])
         yield result._replace(check_name=name, asset_key=dg.AssetKey("implicit_pairs"))

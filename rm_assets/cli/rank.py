@@ -44,6 +44,11 @@ from rm_assets.storage.tables import Table
 from rm_assets.tasks.prompt_rows import prompt_rows, responses_in
 
 WIDTH = 100
+FIXES = {
+    "DATA_001": "correct the path; it starts at the working directory",
+    "DATA_003": "correct the row, or name its columns with --prompt-field and --response-field",
+}
+"""Of a file that no recipe names, by code."""
 HELP = """Type the letters from best to worst, tied answers with '=':  b > a = c
   =  all are equally good      a  of two answers, a is better
   s  skip this prompt          u  undo the last one
@@ -107,11 +112,10 @@ def work_of_file(file: Path, prompt_field: str, response_fields: Sequence[str], 
             for text in responses_in(row, field, prompt, None)
         ]
     except DataError as error:
-        if error.code != "DATA_003":
+        if error.code not in FIXES:
             raise
-        fix = "correct the row, or name its columns with --prompt-field and --response-field"
-        raise DataError(error.code, error.what, why=error.why, fix=fix) from None
-    path = rankings or file.with_name(f"{file.name}.rankings.jsonl")
+        raise DataError(error.code, error.what, why=error.why, fix=FIXES[error.code]) from None
+    path = (rankings or file.with_name(f"{file.name}.rankings.jsonl")).absolute()
     return Work(_questions(rows), path, f"a recipe reads them with `gold: {{kind: human, rankings: {path}}}`", False)
 
 

@@ -1,6 +1,7 @@
 """What a recipe's asset holds, read from the store."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.home import find_home
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Manifest, Store
+from rm_assets.storage.tables import TABLES, read_table
+
+NUM_EXAMPLES = 3
+IDENTITIES = {
+    "prompts": "prompt_id", "sampled_responses": "response_id", "gold_rewards": "response_id", "implicit_pairs": "pair_id",
+}  # fmt: skip
+"""The column of a row's id."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,19 @@ class Found:
         for name, value in {**self.manifest.counts, **self.manifest.facts}.items():
             table.add_row(name.replace("_", " "), str(value))
         console.print(table)
-        for row in self.manifest.examples[:3]:
+        for row in self._examples():
             console.print("\n".join(f"[bold]{name}[/bold] {value}" for name, value in row.items()), highlight=False)
             console.print()
+
+    def _examples(self) -> Iterator[dict[str, str]]:
+        """The first ones; those of a table are its first rows, each with the id that `rm-assets trace` takes."""
+        examples, identity = self.manifest.examples[:NUM_EXAMPLES], IDENTITIES.get(self.asset)
+        if identity is None:
+            yield from examples
+            return
+        file, record = TABLES[self.asset]
+        for row, example in zip(read_table(self.folder / file, record), examples, strict=False):
+            yield {identity: getattr(row, identity), **example}
 
 
 def find(recipe: str, asset: str) -> Found:

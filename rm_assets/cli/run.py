@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rm_assets.core.errors import RecipeError
-from rm_assets.core.recipe import Recipe
+from rm_assets.core.evaluation.pairs import NO_COMPONENTS
+from rm_assets.core.recipe import LimitedCheck, Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import write_text
@@ -21,25 +23,26 @@ from rm_assets.storage.home import find_home, find_workspace
 
 def build(recipe: str, *, select: str, smoke: bool, log_level: str) -> bool:
     """Runs the graph and prints a result table; True when every step went well. Raises: RmAssetsError."""
-    recipe_book().load(recipe)  # a faulty recipe is one clear sentence, before anything starts
+    loaded = recipe_book().load(recipe)  # a faulty recipe is one clear sentence, before anything starts
     console = Console(stderr=True, highlight=False)
     console.print(f"store: {find_home()}")
     started = time.monotonic()
     result = _execute(recipe, select=select, smoke=smoke, log_level=log_level, console=console)
+    waits = False
     for event in result.filter_events(lambda e: e.is_step_failure):
         cause = event.step_failure_data
         if cause.error and cause.error.cls_name == "DagsterExecutionInterruptedError":
             print("cancelled: what is committed stays, run again to go on", file=sys.stderr)
             continue
-        text = (
-            (cause.user_failure_data and cause.user_failure_data.description)
-            or (cause.error and cause.error.message)
-            or "failed"
-        )
-        print(f"error: {text}", file=sys.stderr)
+        said = cause.user_failure_data
+        text = (said and said.description) or (cause.error and cause.error.message) or "failed"
+        is_waiting = "[DATA_013]" in text
+        waits = waits or is_waiting
+        print(f"{'waiting' if is_waiting else 'error'}: {text}", file=sys.stderr)
     if smoke:
         print("SMOKE RUN: it shows that every part works; its numbers mean nothing.")
-    print_results(result, Console(), time.monotonic() - started)
+    end = "done" if result.success else "waiting" if waits else "failed"
+    _print_results(result, loaded, Console(), f"{end} after {time.monotonic() - started:.0f} s")
     return bool(result.success)
 
 
@@ -104,8 +107,8 @@ def point_dagster_home(console: Console) -> None:
     console.print(f"Dagster instance: {os.environ['DAGSTER_HOME']}")
 
 
-def print_results(result: Any, console: Console, seconds: float) -> None:
-    """One line an asset, the verdict on the model, and where to look next."""
+def _print_results(result: Any, recipe: Recipe, console: Console, end: str) -> None:
+    """One line an asset, what the checks found, the verdict on the model, how it ended, and where to look next."""
     made = {
         e.asset_key.to_user_string(): e.materialization.metadata
         for e in result.get_asset_materialization_events()
@@ -130,28 +133,38 @@ def print_results(result: Any, console: Console, seconds: float) -> None:
             )
     if made:
         console.print(table)
-    _print_failed_checks(result, console)
+    _print_checks(result, recipe, console)
     if "evaluation_report" in made:
         _print_verdict(Path(str(made["evaluation_report"]["rm/folder"].value)), console)
     if "hub_release" in made:
         console.print(f"release:      {made['hub_release']['rm/path'].value}", soft_wrap=True)
-    console.print(f"{'done' if result.success else 'failed'} after {seconds:.0f} s")
+    console.print(end)
     if "hub_release" in made and find_workspace():
         console.print(
             "next: `make ui` shows the graph; `rm-assets show evaluation_report --recipe NAME` prints the report"
         )
 
 
-def _print_failed_checks(result: Any, console: Console) -> None:
-    """What the checks found, and how many found nothing."""
+def _print_checks(result: Any, recipe: Recipe, console: Console) -> None:
+    """What the checks found and by which limit, how many found nothing, and how many had nothing to look at."""
     evaluations = result.get_asset_check_evaluations()
     failed = [evaluation for evaluation in evaluations if not evaluation.passed]
     for evaluation in sorted(failed, key=lambda e: e.severity.value):
         word = "error" if evaluation.severity.value == "ERROR" else "warning"
         asset = evaluation.asset_key.to_user_string()
-        console.print(f"{word}: {asset}, {evaluation.check_name}: {evaluation.description}", soft_wrap=True)
+        settings = getattr(recipe.checks, evaluation.check_name, None)
+        limit = (
+            f" (limit {settings.limit:g}; checks.{evaluation.check_name})" if isinstance(settings, LimitedCheck) else ""
+        )
+        console.print(f"{word}: {asset}, {evaluation.check_name}: {evaluation.description}{limit}", soft_wrap=True)
+    idle = Counter(e.description for e in evaluations if not e.metadata["rm/looked"].value)
     if evaluations:
-        console.print(f"{len(evaluations) - len(failed)} of {len(evaluations)} checks passed")
+        num_looked = len(evaluations) - idle.total()
+        sentence = f"{num_looked - len(failed)} of {num_looked} checks passed"
+        if idle:
+            reasons = "; ".join(f"{reason} ({number})" for reason, number in idle.most_common())
+            sentence += f", {idle.total()} looked at nothing: {reasons}"
+        console.print(sentence, soft_wrap=True, markup=False)
 
 
 def _print_verdict(folder: Path, console: Console) -> None:
@@ -170,6 +183,8 @@ def _print_verdict(folder: Path, console: Console) -> None:
                 name, f"{baseline['value']:.3f}", f"{baseline['low']:.3f} to {baseline['high']:.3f}", str(baseline["n"])
             )
     for name, rate in report["by_difference"].items():
+        if name == NO_COMPONENTS:
+            continue
         table.add_row(
             f"  differ in {name}", f"{rate['value']:.3f}", f"{rate['low']:.3f} to {rate['high']:.3f}", str(rate["n"])
         )

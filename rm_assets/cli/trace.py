@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from rm_assets.core.errors import StoreError
 from rm_assets.core.records import GoldReward, Pair, Prompt
@@ -41,7 +40,7 @@ class Trace:
             "assets": {
                 name: {
                     "digest": m.digest, "data_version": m.data_version, "stage_version": m.stage_version,
-                    "settings": m.settings, "made": m.made,
+                    "settings": m.settings, "made": m.made, "dataset_commits": m.facts.get("dataset_commits", {}),
                 }
                 for name, m in self.assets.items()
             },
@@ -68,14 +67,20 @@ class Trace:
         console.print(
             f"  row {prompt.row + 1} of source '{prompt.source}', split {prompt.split}{turns}", highlight=False
         )
-        table = Table("asset", "digest", "stage version", "made", "in run", "by")
         for name, manifest in self.assets.items():
-            made = manifest.made
-            table.add_row(
-                name, manifest.digest[:12], str(manifest.stage_version), str(made.get("at", "")),
-                str(made.get("run_id", ""))[:8], _maker(name, manifest.settings),
-            )  # fmt: skip
-        console.print(table)
+            console.print(f"[bold]{name}[/bold] {manifest.digest[:12]}", highlight=False)
+            for line in _of_asset(name, manifest):
+                console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _of_asset(name: str, manifest: Manifest) -> Iterator[str]:
+    made = manifest.made
+    in_run = f" in run {str(made['run_id'])[:8]}" if made.get("run_id") else ""
+    yield f"made {str(made.get('at', 'at an unknown time'))[:19]}{in_run}, version {manifest.stage_version} of the stage"
+    if by := _maker(name, manifest.settings):
+        yield f"by {by}"
+    for dataset, commit in manifest.facts.get("dataset_commits", {}).items():
+        yield f"dataset {dataset} at commit {commit[:12]}"
 
 
 def _of_reward(reward: GoldReward) -> Iterator[str]:
@@ -191,5 +196,5 @@ def _unknown(what: str, identity: str) -> StoreError:
     return StoreError(
         "STORE_002",
         f"there is no {what} '{identity}' in these assets",
-        fix="take an id from the tables, the exports or the report; it belongs to one version of the data",
+        fix="take an id from `rm-assets show`, the tables, the exports or the report; it belongs to one version of the data",
     )

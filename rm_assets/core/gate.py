@@ -1,6 +1,6 @@
 """The gate: what a model's report must show before its release is built. One finding for each check of the section `gate`.
 
-A value that cannot be told does not pass: whoever accepts that says so in the recipe, with severity `warn` or `off`.
+A value that cannot be told does not pass: whoever accepts that says so in the recipe, with severity `warn` or `ignore`.
 """
 
 import math

@@ -9,7 +9,7 @@ from typing import Literal
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-UNLABELLED = ("pending", "skipped", "over_length")
+UNLABELLED = ("responses_pending", "responses_skipped", "over_length")
 """Why a response has no gold reward, by the name of its count: it waits for a person, a person declined to rank it, or it
 was too long for the gold model."""
 Messages = list[dict[str, str]]

@@ -30,13 +30,15 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     if isinstance(training, TrainingSection):
         few = {"max_optimizer_steps": NUM_STEPS, "pairs_per_step": min(training.pairs_per_step, 4)}
         training = training.model_copy(update=few)
+    checks = {"enough_pairs": recipe.checks.enough_pairs.model_copy(update={"severity": "ignore"})}
     return recipe.model_copy(
         update={
             "name": f"{recipe.name} (smoke)",
             "prompts": recipe.prompts.model_copy(update=prompts),
             "sampling": sampling,
             "training": training,
-            "gate": GateSection.model_validate({name: {"severity": "off"} for name in GateSection.model_fields}),
+            "gate": GateSection.model_validate({name: {"severity": "ignore"} for name in GateSection.model_fields}),
+            "checks": recipe.checks.model_copy(update=checks),
             "release": recipe.release.model_copy(update={"validate_only": True}),
         }
     )

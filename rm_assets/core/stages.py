@@ -75,7 +75,7 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage("prompts", "ingest", "prompts", (), version=3),
         Stage("sampled_responses", "sample", "sampling", ("prompts",), version=2),
-        Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=4),
+        Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=5),
         Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=3),
         Stage("reward_model", "train", "training", ("implicit_pairs",), version=5),
         Stage(

@@ -2,7 +2,8 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from rm_assets.executors.local import TaskEnd, run_local
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import write_json
 from rm_assets.storage.home import find_home
-from rm_assets.storage.lineage import Wanted, wanted
+from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Manifest, Store
 
 SECONDS_BETWEEN_PROGRESS = 5.0
@@ -32,6 +33,17 @@ class Made:
     manifest: Manifest
     folder: Path
     was_there: bool
+
+
+@contextmanager
+def errors_as_failures(what: str, recipe: str) -> Iterator[None]:
+    """An RmAssetsError becomes a Failure of the step, which shows its code, why and fix; dagster does not try again."""
+    try:
+        yield
+    except RmAssetsError as error:
+        raise dg.Failure(
+            f"{what} of recipe '{recipe}': {error}", metadata={"rm/error_code": error.code}, allow_retries=False
+        ) from None
 
 
 class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -58,20 +70,14 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises: dagster.Failure with the error's code and message.
         """
         asset = context.asset_key.to_user_string()
-        try:
+        with errors_as_failures(asset, context.partition_key):
             return (by or self.make_asset)(
                 self.recipe(context.partition_key),
                 asset,
                 say=context.log.info,
                 debug=context.log.debug,
-                run_id=context.run_id,
+                run_id=context.run.run_id,
             )
-        except RmAssetsError as error:
-            raise dg.Failure(
-                f"{asset} of recipe '{context.partition_key}': {error}",
-                metadata={"rm/error_code": error.code},
-                allow_retries=False,
-            ) from None
 
     def make_asset(self, recipe: Recipe, asset: str, *, say: Say, debug: Say, run_id: str = "") -> Made:
         """As `make`, outside Dagster. Raises: RmAssetsError."""
@@ -102,11 +108,9 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         if listener.error:
             raise listener.error
         if manifest is None or end.status != 0:
-            raise _no_manifest(task, end, want, recipe.execution.timeout_seconds)
-        say(
-            f"{asset}: made in {manifest.made['seconds']} s; "
-            + ", ".join(f"{n:,} {what}" for what, n in manifest.work.items())
-        )
+            raise unfinished(task, end, asset, recipe.execution.timeout_seconds)
+        work = [f"{n:,} {what}" for what, n in manifest.work.items()]
+        say("; ".join([f"{asset}: made in {manifest.made['seconds']} s", *work]))
         return Made(manifest, folder, was_there=False)
 
 
@@ -143,7 +147,8 @@ def _metrics(event: dict[str, Any]) -> str:
     )
 
 
-def _no_manifest(task: str, end: TaskEnd, want: Wanted, timeout_seconds: float | None) -> TaskError:
+def unfinished(task: str, end: TaskEnd, result: str, timeout_seconds: float | None) -> TaskError:
+    """Why a task that ended did not give its result."""
     if end.timed_out:
         return TaskError(
             "TASK_003",
@@ -155,7 +160,7 @@ def _no_manifest(task: str, end: TaskEnd, want: Wanted, timeout_seconds: float |
         why = "out of memory, or somebody ended it" if name == "SIGKILL" else f"the process got {name}"
         return TaskError(
             "TASK_001",
-            f"task {task} was killed ({name}) before it committed {want.asset}",
+            f"task {task} was killed ({name}) before {result} was there",
             why=why,
             fix="run again: it resumes from its committed shards or training state",
         )

@@ -26,7 +26,7 @@ def judge(store: Store, recipe: Recipe, name: str) -> Finding:
     Raises: StoreError STORE_002 if the report is not made; RmAssetsError if the release in use cannot be scored.
     """
     settings = getattr(recipe.gate, name)
-    if settings.severity == "off":
+    if settings.severity == "ignore":
         return Finding(True, "turned off by the recipe")
     want = wanted(store, recipe, "evaluation_report")
     folder = store.folder("evaluation_report", want.digest)

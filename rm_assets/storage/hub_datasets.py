@@ -1,6 +1,6 @@
 """Rows of datasets on the Hugging Face Hub, always those of one known commit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rm_assets.core.errors import DataError
@@ -9,16 +9,21 @@ from rm_assets.core.recipe import DatasetSource
 TIMEOUT_SECONDS = 10.0
 """How long the Hub may take to say which commit a revision stands for."""
 _commits: dict[str, str] = {}
-"""Kept for the process, so that a dataset that it reads twice is read at one commit."""
+"""Kept for the process, so that a dataset that it reads twice is read at one commit; begins with those that its inputs were read at."""
 
 
 def commits_read() -> dict[str, str]:
-    """The commit of each dataset that this process has read, by `id` or `id@revision`."""
+    """The commit of each dataset that this process or its inputs have read, by `id` or `id@revision`."""
     return dict(_commits)
 
 
+def go_on_at(commits: Mapping[str, str]) -> None:
+    """Reads these datasets at these commits from now on: what is made from rows that came before has to see the same ones."""
+    _commits.update(commits)
+
+
 def dataset_rows(source: DatasetSource) -> Iterator[dict[str, Any]]:
-    """The rows in the dataset's order, at the commit that its revision stands for when this process first reads it.
+    """The rows in the dataset's order, at the commit of the inputs, else that for which its revision stands when it is first read.
 
     Raises: DataError DATA_001 if the Hub cannot be reached or refuses, or has no such dataset, revision, config or split.
     """

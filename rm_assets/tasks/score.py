@@ -42,7 +42,7 @@ def score(task: Task) -> Product:
     return Product(
         files=[table.name],
         counts={"gold_rewards": num_rewards, "truncated": seen.num_truncated, **labels.account},
-        work=dict(labels.work or {"responses scored": 0}),
+        work=dict(labels.work),
         facts={**seen.facts(), **labels.facts},
         examples=[
             {"prompt": excerpt(r.prompt, 120), "response": excerpt(r.response), "gold_reward": f"{r.gold_reward:.3f}"}
@@ -90,8 +90,8 @@ class _Seen:
         return {
             "gold_reward_mean": round(float(values.mean()), 4),
             "gold_reward_sd": round(float(values.std()), 4),
-            "gold_reward_min": float(values.min()),
-            "gold_reward_max": float(values.max()),
+            "gold_reward_min": round(float(values.min()), 4),
+            "gold_reward_max": round(float(values.max()), 4),
             **{f"mean_{name}": round(total / len(values), 4) for name, total in self._components.items()},
         }
 

@@ -26,7 +26,7 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.fingerprints import Fingerprints
-from rm_assets.storage.hub_datasets import commits_read
+from rm_assets.storage.hub_datasets import commits_read, go_on_at
 from rm_assets.storage.metrics_log import METRICS_LOG, MetricsLog
 from rm_assets.storage.store import Manifest, Store
 from rm_assets.tasks.event_files import EventFiles
@@ -197,6 +197,8 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
 def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
     """Does the work and commits what it made."""
     started = time.monotonic()
+    for manifest in task.inputs.values():
+        go_on_at(manifest.facts.get("dataset_commits", {}))
     product = work(task)
     _require_same_sources(task)
     extras = _statistics(task)

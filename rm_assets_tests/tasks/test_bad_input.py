@@ -185,7 +185,7 @@ CASES: dict[str, tuple[Callable[[Bench], None], dict[str, Any], str, str, tuple[
     ),
     "reward of another response": (
         response_without_reward, {"gold": {**LABELS, "response_field": "response"}}, "gold_rewards", "DATA_007",
-        ("'what is 5 and 1'", "'good what is 5'"),
+        ("1 of 24 responses have no recorded reward, the first is 'good what is 5' to prompt 'what is 5 and 1'",),
     ),
     "rows too few": (
         by_row([{"gold_reward": n} for n in range(19)]), {**ROWS, "gold": BY_ROW}, "gold_rewards", "DATA_007",

@@ -64,6 +64,26 @@ def test_a_commit_stays_what_it_was_and_a_branch_moves(bench: Bench, hub: FakeHu
     assert branch.manifest.facts["dataset_commits"] == {"me/data@main": second}
 
 
+def test_a_branch_that_moves_between_tasks_moves_no_reward_to_another_response(bench: Bench, hub: FakeHub) -> None:
+    rows = [
+        {"prompt": f"question {n}", "a": f"yes {n}", "b": f"no {n}", "reward_a": 1, "reward_b": 0} for n in range(20)
+    ]
+    hub.commit("me/rated", {"train.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode()})
+    source = {"kind": "dataset", "dataset": "me/rated"}
+    rated = bench.recipe(
+        prompts={"source": source, "split": {"train": 0.5, "validation": 0.0, "test": 0.5}},
+        sampling={"kind": "recorded", "source": source, "align": "row", "response_fields": ["a", "b"]},
+        gold={"kind": "recorded", "source": source, "align": "row", "reward_fields": ["reward_a", "reward_b"]},
+    )
+    first = hub.branches["me/rated"]["main"]
+    for asset in ("prompts", "sampled_responses", "gold_rewards"):
+        made = bench.make(rated, asset)
+        assert made.manifest.facts["dataset_commits"] == {"me/rated": first}
+        turned = [{**row, "reward_a": 0, "reward_b": 1} for row in rows]
+        hub.commit("me/rated", {"train.jsonl": "".join(json.dumps(row) + "\n" for row in turned).encode()})
+    assert {(r.response.split()[0], r.gold_reward) for r in bench.rows(made)} == {("yes", 1), ("no", 0)}
+
+
 def test_a_private_dataset_is_read_with_the_token_of_the_environment_and_nothing_tells_it(
     bench: Bench, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

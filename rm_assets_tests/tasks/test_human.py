@@ -58,7 +58,7 @@ def test_gold_waits_says_how_many_are_pending_and_leaves_no_table(ranked: Bench)
         with pytest.raises(DataError) as waiting:
             ranked.make(recipe(ranked), "gold_rewards")
         assert waiting.value.code == "DATA_013"
-        assert waiting.value.what == f"{num_ranked} of 4 prompts are ranked, {4 - num_ranked} pending, 0 skipped"
+        assert waiting.value.what == f"{4 - num_ranked} of 4 prompts wait for a person ({num_ranked} ranked, 0 skipped)"
         assert "rm-assets rank toy" in waiting.value.fix
         rank(ranked, PROMPTS[num_ranked], "a > b > c")
     assert not list(ranked.home.glob("gold_rewards/*/*.parquet"))
@@ -82,7 +82,7 @@ def test_each_ranking_rebuilds_gold_and_what_follows_alone(ranked: Bench) -> Non
 
 def test_what_is_ranked_is_built_and_the_rest_is_counted_where_the_recipe_drops_it(ranked: Bench) -> None:
     responses = ranked.make(recipe(ranked, "drop"), *ASSETS[:2])
-    with pytest.raises(DataError, match=r"DATA_013.*0 of 4 prompts are ranked"):
+    with pytest.raises(DataError, match=r"DATA_013.*4 of 4 prompts wait"):
         ranked.make(recipe(ranked, "drop"), "gold_rewards")
     rank(ranked, PROMPTS[0], "a > b > c")
     rank(ranked, PROMPTS[1], "", action="skip")
@@ -93,10 +93,10 @@ def test_what_is_ranked_is_built_and_the_rest_is_counted_where_the_recipe_drops_
     counts = made.manifest.counts
     assert counts == {
         "gold_rewards": 8, "truncated": 0, "ranked_prompts": 2, "pending_prompts": 1, "skipped_prompts": 1,
-        "one_text_prompts": 0, "pending": 4, "skipped": 4, "stale_rankings": 0, "rankings_of_unknown_prompts": 1,
+        "one_text_prompts": 0, "responses_pending": 4, "responses_skipped": 4, "stale_rankings": 0, "rankings_of_unknown_prompts": 1,
     }  # fmt: skip
     assert order_of_rewards(ranked.rows(responses), ranked.rows(made), counts).passed
-    assert not order_of_rewards(ranked.rows(responses), ranked.rows(made), counts | {"skipped": 0}).passed
+    assert not order_of_rewards(ranked.rows(responses), ranked.rows(made), counts | {"responses_skipped": 0}).passed
     assert ranked.make(recipe(ranked, "drop"), "implicit_pairs").manifest.counts["train_pairs"] == 3
 
 
@@ -131,7 +131,7 @@ def test_a_ranking_of_responses_that_have_changed_since_is_pending_again(ranked:
     ranked.write("answers.jsonl", [*rows, {"prompt": PROMPTS[0], "response": "new"}])
     with pytest.raises(DataError) as waiting:
         ranked.make(recipe(ranked), *ASSETS[:3])
-    assert waiting.value.what == "3 of 4 prompts are ranked, 1 pending, 0 skipped"
+    assert waiting.value.what == "1 of 4 prompts wait for a person (3 ranked, 0 skipped)"
     assert waiting.value.why == "rankings of responses that have changed since: 1"
     made = ranked.make(recipe(ranked, "drop"), "gold_rewards")
     # in another order, and one less: the rankings of the others hold
@@ -166,7 +166,7 @@ def test_every_response_has_a_reward_or_is_counted(
         with suppress(DataError):  # as nobody ranked anything
             rewards.extend(labels.rewards)
             assert account["ranked_prompts"]
-    assert len(rewards) + account["pending"] + account["skipped"] == len(responses)
+    assert len(rewards) + account["responses_pending"] + account["responses_skipped"] == len(responses)
     assert sum(account[f"{s}_prompts"] for s in ("ranked", "pending", "skipped", "one_text")) == len(prompts)
     assert not rewards or order_of_rewards(responses, rewards, account).passed
 

@@ -1,11 +1,13 @@
 """From a pair of a released model back to its prompt, seeds, gold and versions."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from rm_assets.cli.results import Found
 from rm_assets.cli.trace import assets_of, trace
 from rm_assets.core.errors import StoreError
 from rm_assets.resources.compute import Made
@@ -35,9 +37,38 @@ def test_a_trained_pair_leads_back_to_its_rows_and_versions(chain: Chain, releas
     }
     assert found.as_json()["assets"]["gold_rewards"]["made"]["run_id"] == made["gold_rewards"].manifest.made["run_id"]
     out = io.StringIO()
-    found.print(Console(file=out, width=200))
+    found.print(Console(file=out, width=80))
+    for name, asset in found.assets.items():  # in 80 columns as in more
+        at = asset.made["at"][:19]
+        assert (
+            f"{name} {asset.digest[:12]}\n  made {at}, version {asset.stage_version} of the stage\n" in out.getvalue()
+        )
     for text in ("trained on", "chosen response", "rejected response", found.prompt.prompt, "gold reward 1"):
         assert text in out.getvalue()
+
+
+def test_the_commits_of_datasets_are_said(chain: Chain, released: Path) -> None:
+    bench, made = chain
+    assets = assets_of(None, released)
+    row = next(iter(bench.rows(made["gold_rewards"])))
+    gold = replace(assets["gold_rewards"], facts={"dataset_commits": {"me/data": "0123456789abcdef"}})
+    found = trace({**assets, "gold_rewards": gold}, pair=None, response=row.response_id, prompt=None)
+    out = io.StringIO()
+    found.print(Console(file=out, width=80))
+    assert "\n  dataset me/data at commit 0123456789ab\n" in out.getvalue()
+    assert found.as_json()["assets"]["gold_rewards"]["dataset_commits"] == {"me/data": "0123456789abcdef"}
+
+
+@pytest.mark.parametrize(
+    ("asset", "column"), [("prompts", "prompt_id"), ("gold_rewards", "response_id"), ("implicit_pairs", "pair_id")]
+)
+def test_examples_are_shown_with_the_ids_that_are_traced(chain: Chain, asset: str, column: str) -> None:
+    bench, made = chain
+    out = io.StringIO()
+    Found(asset, made[asset].manifest, made[asset].folder).print(Console(file=out, width=80))
+    for row, example in zip(bench.rows(made[asset])[:3], made[asset].manifest.examples[:3], strict=True):
+        first = next(iter(example))
+        assert f"{column} {getattr(row, column)}\n{first} {example[first]}\n" in out.getvalue()
 
 
 def test_a_test_pair_was_not_trained_on(chain: Chain, released: Path) -> None:

@@ -99,8 +99,9 @@ def encode_pairs(
             if num_in % REPORT_EVERY == 0:
                 reporter.log(f"{num_in:,} pairs tokenized")
     store = builder.store(file, num_in, None if is_validation else settings.max_train_pairs, seed)
-    what = "validation pairs" if is_validation else "pairs"
-    reporter.log(f"{what}: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in store.counts.items()))
+    what, kept = ("validation pairs", "kept") if is_validation else ("pairs", "trained")
+    said = {kept if name == "trained" else name: number for name, number in store.counts.items()}
+    reporter.log(f"{what}: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in said.items()))
     if not len(store) and not is_validation:
         raise DataError(
             "DATA_005",

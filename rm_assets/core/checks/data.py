@@ -17,7 +17,7 @@ def balance_of_sources(prompts: Iterable[Prompt], limit: float) -> Finding:
     """Passes if there is one source, or none has more than a share `limit` of the training prompts."""
     sources = Counter(prompt.source for prompt in prompts if prompt.split == "train")
     if len(sources) < 2:
-        return Finding(True, "one source", {"data/largest_source_share": 1.0})
+        return Finding(True, "one source", {"data/largest_source_share": 1.0}, looked=False)
     (name, number), total = sources.most_common(1)[0], sources.total()
     return Finding(
         number / total <= limit,
@@ -42,10 +42,15 @@ def too_long_for_gold(counts: Mapping[str, int], limit: float) -> Finding:
     num_cut, num_dropped = counts.get("truncated", 0), counts.get("over_length", 0)
     num_responses = counts.get("gold_rewards", 0) + num_dropped
     share = (num_cut + num_dropped) / num_responses if num_responses else 0.0
+    parts = (
+        f"saw the beginning of {num_cut}" if num_cut else "",
+        f"left {num_dropped} without reward" if num_dropped else "",
+    )
+    said = " and ".join(part for part in parts if part)
     return Finding(
         share <= limit,
-        f"{num_cut + num_dropped} of {num_responses} ({share:.1%}) responses were too long for the gold model, which saw "
-        f"the beginning of {num_cut} and left {num_dropped} without reward",
+        f"{num_cut + num_dropped} of {num_responses} ({share:.1%}) responses were too long for the gold model"
+        + (f", which {said}" if said else ""),
         {"data/share_too_long_for_gold": share},
     )
 
@@ -116,7 +121,7 @@ def orders_that_disagree(counts: Mapping[str, int], limit: float) -> Finding:
 
     judges = _judges(counts)
     if not judges:
-        return Finding(True, "no judge")
+        return Finding(True, "no judge", looked=False)
     worst = max(judges, key=of)
     share, num_disagree, num_pairs = of(worst)
     return Finding(
@@ -139,7 +144,7 @@ def unreadable_judgements(counts: Mapping[str, int], limit: float) -> Finding:
 
     judges = _judges(counts)
     if not judges:
-        return Finding(True, "no judge")
+        return Finding(True, "no judge", looked=False)
     worst = max(judges, key=of)
     share, num_unreadable, num_answers = of(worst)
     num_refused = counts.get(f"{worst}refused_judgements", 0)

@@ -123,11 +123,11 @@ def no_drift(asset: str, rows: Iterable[Any], earlier: EarlierTable | None, limi
     does not explain, or there is no earlier version to compare with.
     """
     if earlier is None:
-        return Finding(True, "there is no earlier version")
+        return Finding(True, "there is no earlier version", looked=False)
     try:
         older = gather(asset, earlier.rows)
     except StoreError as error:
-        return Finding(True, f"cannot be compared with the version before: {error.what}")
+        return Finding(True, f"cannot be compared with the version before: {error.what}", looked=False)
     newer = gather(asset, rows)
     before = f"before (made {earlier.made_at[:16].replace('T', ' ')}, {len(older.group)} rows)"
     found = drifts(older, newer)

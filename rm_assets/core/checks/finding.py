@@ -7,11 +7,18 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a check passed, the sentence that a person reads, and its numbers by metadata key."""
+    """Whether a check passed, the sentence that a person reads, and its numbers by metadata key.
+
+    `looked` is False where there was nothing to look at; the sentence says why.
+    """
 
     passed: bool
     sentence: str
     numbers: dict[str, int | float] = field(default_factory=dict)
+    looked: bool = True
+
+
+TURNED_OFF = Finding(True, "turned off by the recipe", looked=False)
 
 
 @dataclass(frozen=True)

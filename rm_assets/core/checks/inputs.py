@@ -178,9 +178,9 @@ INPUT_CHECKS: dict[str, Callable[..., Finding]] = {
 def judge(name: str, found: Examination, settings: CheckSettings) -> Finding:
     """The finding of one check, which is none where the base is not there or another check says why it cannot read."""
     if found.missing:
-        return Finding(True, f"not examined: {found.missing}")
+        return Finding(True, f"not examined: {found.missing}", looked=False)
     if found.fault and name != "base_can_read_pairs":
-        return Finding(True, "not examined: base_can_read_pairs says why")
+        return Finding(True, "not examined: base_can_read_pairs says why", looked=False)
     limit = (settings.limit,) if isinstance(settings, LimitedCheck) else ()
     return INPUT_CHECKS[name](found, *limit)
 
@@ -204,7 +204,7 @@ def batch_dependence(facts: Mapping[str, object], limit: float) -> Finding:
     """Passes if a reward computed in a batch differs by at most `limit` times the spread of the rewards."""
     measured = facts.get("batch_comparison")
     if not isinstance(measured, Mapping):
-        return Finding(True, "not measured: the model was made before rewards were compared")
+        return Finding(True, "not measured: the model was made before rewards were compared", looked=False)
     difference, spread = measured["largest_difference"], measured["spread"]
     share = difference / spread if spread else float(difference > 0)
     return Finding(

@@ -13,6 +13,8 @@ from rm_assets.core.records import GoldReward, Pair
 
 ScoredPair = tuple[Pair, float, float]
 """A training pair, the reward of its chosen and the reward of its rejected response."""
+NO_COMPONENTS = "none recorded"
+"""What pairs differ in whose gold rewards have no components."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class ComparedPair:
         """Names of the verifier's components in which the two differ, joined by "+"."""
         one, two = self.chosen.gold.components, self.rejected.gold.components
         if not one or not two:
-            return "none recorded"
+            return NO_COMPONENTS
         names = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
         return "+".join(names) or "no component differs"
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, DriftCheck, LimitedCheck
+from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, DriftCheck, LimitedCheck, ShareCheck
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
     Combine,
@@ -108,6 +108,7 @@ __all__ = [
     "Section",
     "ServedModel",
     "ServerSampling",
+    "ShareCheck",
     "SoftBradleyTerry",
     "SplitFractions",
     "TfdsSource",

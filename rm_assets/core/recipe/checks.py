@@ -10,8 +10,8 @@ from rm_assets.core.recipe.section import Section
 class CheckSettings(Section):
     """A check that holds or does not."""
 
-    severity: Literal["error", "warn", "off"] = Field(
-        description="What a failure does: `error` keeps what depends on the asset from being built, `warn` only says so."
+    severity: Literal["error", "warn", "ignore"] = Field(
+        description="What a failure does: `error` keeps what depends on the asset from being built, `warn` only says so, with `ignore` nothing is looked at."
     )
 
     @property
@@ -60,6 +60,12 @@ class SeveritySection(Section):
         }
 
 
+class ShareCheck(LimitedCheck):
+    """A check of a measured share."""
+
+    limit: float = Field(ge=0, le=1, description="Largest share at which the check passes, 0 to 1.")
+
+
 def _error() -> CheckSettings:
     return CheckSettings(severity="error")
 
@@ -72,6 +78,10 @@ def _drift() -> DriftCheck:
     return DriftCheck(severity="warn", limit=0.25)
 
 
+def _share(limit: float) -> ShareCheck:
+    return ShareCheck(severity="warn", limit=limit)
+
+
 class ChecksSection(SeveritySection):
     """What must hold of prompts, responses, gold rewards, pairs and the model. Changes no result and enters no digest."""
 
@@ -79,37 +89,37 @@ class ChecksSection(SeveritySection):
         default=_error(),
         description="prompts: no prompt, no two dialogues that begin the same, and with `prompts.near_duplicates` no two near-duplicates are in two splits.",
     )
-    test_prompts_are_new: LimitedCheck = Field(
-        default=_warn(0.05),
+    test_prompts_are_new: ShareCheck = Field(
+        default=_share(0.05),
         description="prompts: largest share, of the test prompts of 8 words or more, of those of which most runs of 8 words are in training prompts, too.",
     )
-    sources_are_balanced: LimitedCheck = Field(
-        default=_warn(0.9), description="prompts: largest share of one source among the training prompts of several."
+    sources_are_balanced: ShareCheck = Field(
+        default=_share(0.9), description="prompts: largest share of one source among the training prompts of several."
     )
     prompts_have_not_drifted: DriftCheck = Field(
         default=_drift(),
         description="prompts: largest population stability index, and Kolmogorov-Smirnov statistic, of lengths and sources against the version before.",
     )
-    prompt_lengths_are_usual: LimitedCheck = Field(
-        default=_warn(0.02), description="prompts: largest share of prompts that are far longer or shorter than most."
+    prompt_lengths_are_usual: ShareCheck = Field(
+        default=_share(0.02), description="prompts: largest share of prompts that are far longer or shorter than most."
     )
     responses_stay_in_their_split: CheckSettings = Field(
         default=_error(),
         description="sampled_responses: no response's prompt is in two splits, with `prompts.near_duplicates` no two near-duplicates are, and no response has another split than its prompt.",
     )
-    responses_are_not_empty: LimitedCheck = Field(
-        default=_warn(0.01), description="sampled_responses: largest share of responses without text."
+    responses_are_not_empty: ShareCheck = Field(
+        default=_share(0.01), description="sampled_responses: largest share of responses without text."
     )
-    responses_are_whole: LimitedCheck = Field(
-        default=_warn(0.2),
+    responses_are_whole: ShareCheck = Field(
+        default=_share(0.2),
         description="sampled_responses: largest share of sampled responses that the length limit cut.",
     )
     responses_have_not_drifted: DriftCheck = Field(
         default=_drift(),
         description="sampled_responses: largest population stability index, and Kolmogorov-Smirnov statistic, of lengths against the version before.",
     )
-    response_lengths_are_usual: LimitedCheck = Field(
-        default=_warn(0.02),
+    response_lengths_are_usual: ShareCheck = Field(
+        default=_share(0.02),
         description="sampled_responses: largest share of responses that are far longer or shorter than most.",
     )
     rewards_stay_in_their_split: CheckSettings = Field(
@@ -120,28 +130,28 @@ class ChecksSection(SeveritySection):
         default=_error(),
         description="gold_rewards: one finite reward for each response, in the order of the responses; none only for a counted reason.",
     )
-    gold_saw_whole_responses: LimitedCheck = Field(
-        default=_warn(0.02),
+    gold_saw_whole_responses: ShareCheck = Field(
+        default=_share(0.02),
         description="gold_rewards: largest share of responses that were too long for the gold model, cut or dropped.",
     )
-    gold_tells_responses_apart: LimitedCheck = Field(
-        default=_warn(0.5),
+    gold_tells_responses_apart: ShareCheck = Field(
+        default=_share(0.5),
         description="gold_rewards: largest share of prompts with several responses whose gold rewards are all equal.",
     )
-    judge_agrees_with_itself: LimitedCheck = Field(
-        default=_warn(0.4),
+    judge_agrees_with_itself: ShareCheck = Field(
+        default=_share(0.4),
         description="gold_rewards: largest share of pairs of responses for which a judge came to another result when asked in the other order.",
     )
-    judge_is_readable: LimitedCheck = Field(
-        default=_warn(0.02),
+    judge_is_readable: ShareCheck = Field(
+        default=_share(0.02),
         description="gold_rewards: largest share of a judge's answers that were refused, cut or held no verdict.",
     )
     rewards_have_not_drifted: DriftCheck = Field(
         default=_drift(),
         description="gold_rewards: largest population stability index, and Kolmogorov-Smirnov statistic, of gold rewards against the version before.",
     )
-    rewards_are_usual: LimitedCheck = Field(
-        default=_warn(0.02), description="gold_rewards: largest share of gold rewards that are far from most."
+    rewards_are_usual: ShareCheck = Field(
+        default=_share(0.02), description="gold_rewards: largest share of gold rewards that are far from most."
     )
     pairs_stay_in_their_split: CheckSettings = Field(
         default=_error(),
@@ -158,15 +168,15 @@ class ChecksSection(SeveritySection):
     enough_pairs: LimitedCheck = Field(
         default=_warn(1000), description="implicit_pairs: least number of training pairs."
     )
-    ties_are_few: LimitedCheck = Field(
-        default=_warn(0.5), description="implicit_pairs: largest share of candidates that were ties or equal texts."
+    ties_are_few: ShareCheck = Field(
+        default=_share(0.5), description="implicit_pairs: largest share of candidates that were ties or equal texts."
     )
-    pairs_are_distinct: LimitedCheck = Field(
-        default=_warn(0.2),
+    pairs_are_distinct: ShareCheck = Field(
+        default=_share(0.2),
         description="implicit_pairs: largest share of training pairs whose two texts an earlier pair of the prompt has, in this order or the other.",
     )
-    length_does_not_decide: LimitedCheck = Field(
-        default=_warn(0.7),
+    length_does_not_decide: ShareCheck = Field(
+        default=_share(0.7),
         description="implicit_pairs: largest share of training pairs of unequal length in which the longer (or the shorter) response is chosen.",
     )
     base_can_read_pairs: CheckSettings = Field(
@@ -192,8 +202,8 @@ class ChecksSection(SeveritySection):
         default=_error(),
         description="implicit_pairs: where the tokenizer of training.base adds its special tokens, as in pipelines, a text ends with the same token as in training.",
     )
-    pairs_fit_the_model: LimitedCheck = Field(
-        default=_warn(0.1),
+    pairs_fit_the_model: ShareCheck = Field(
+        default=_share(0.1),
         description="implicit_pairs: largest share of 1,000 sampled pairs that training would leave out as over length or identical after tokenization, and of test conversations that scoring would cut.",
     )
     pairs_have_not_drifted: DriftCheck = Field(

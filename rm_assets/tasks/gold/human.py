@@ -22,7 +22,7 @@ def label(task: Task, section: HumanGold, settings: Mapping[str, Any], responses
     DATA_002, DATA_003 for a damaged file of rankings.
     """
     account = Counter[str](ranked_prompts=0, pending_prompts=0, skipped_prompts=0, one_text_prompts=0)
-    account.update(pending=0, skipped=0, stale_rankings=0, rankings_of_unknown_prompts=0)
+    account.update(responses_pending=0, responses_skipped=0, stale_rankings=0, rankings_of_unknown_prompts=0)
     facts: dict[str, float] = {}
     rewards = _rewards(read_entries(Path(section.rankings)), responses, account, facts)
     return Labels(_complete(rewards, section, task.recipe.name, account), account, facts=facts)
@@ -38,7 +38,7 @@ def _rewards(
         account[f"{found.state}_prompts"] += 1
         account["stale_rankings"] += found.num_stale
         if found.state in ("pending", "skipped"):
-            account[found.state] += len(its_responses)
+            account[f"responses_{found.state}"] += len(its_responses)
             continue
         agreement.add(found.rankings)
         golds = found.gold_rewards()
@@ -59,8 +59,8 @@ def _complete(
     stale = account["stale_rankings"]
     raise DataError(
         "DATA_013",
-        f"{ranked} of {ranked + pending + skipped} prompts are ranked, {pending} pending, {skipped} skipped",
+        f"{pending} of {ranked + pending + skipped} prompts wait for a person ({ranked} ranked, {skipped} skipped)",
         why=f"rankings of responses that have changed since: {stale}" if stale else "",
-        fix=f"`rm-assets rank {recipe}` goes on, each ranking is kept in {section.rankings}"
-        + ("; gold.pending: drop builds with what is ranked" if ranked else ""),
+        fix=f"rank them with `rm-assets rank {recipe}`"
+        + ("; to build with what is ranked, set gold.pending: drop" if ranked else ""),
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -44,10 +44,23 @@ def _rewards(
             for field in section.reward_fields:
                 for value in _finite(row, field):
                     recorded.add(places[prompt_id], (text, value))
+        missing, num_responses = list[Response](), 0
         for place, (_, group) in enumerate(groupby(responses, key=lambda r: r.prompt_id)):
             its_responses = list(group)
-            for r, value in zip(its_responses, _of_responses(its_responses, recorded.of(place), section), strict=True):
-                yield GoldReward(**vars(r), gold_reward=-value if section.ranks else value)
+            num_responses += len(its_responses)
+            found = _of_responses(its_responses, recorded.of(place), section)
+            for r, reward in zip(its_responses, found, strict=True):
+                if reward is None:
+                    missing.append(r)
+                else:
+                    yield GoldReward(**vars(r), gold_reward=-reward if section.ranks else reward)
+    if missing:
+        raise DataError(
+            "DATA_007",
+            f"{len(missing)} of {num_responses} responses have no recorded reward, the first is "
+            f"{missing[0].response!r:.60} to prompt {missing[0].prompt!r:.80}",
+            fix="label them, or correct gold.response_field",
+        )
 
 
 def _finite(row: SourceRow, field: str) -> list[float]:
@@ -62,7 +75,8 @@ def _finite(row: SourceRow, field: str) -> list[float]:
     return values
 
 
-def _of_responses(responses: list[Response], recorded: list[Recorded], section: RecordedGold) -> list[float]:
+def _of_responses(responses: list[Response], recorded: list[Recorded], section: RecordedGold) -> Sequence[float | None]:
+    """The reward of each response of a prompt, None where the record has none of its text."""
     shown = f"prompt {responses[0].prompt!r:.80}"
     if section.response_field is None:
         if len(recorded) != len(responses):
@@ -76,16 +90,13 @@ def _of_responses(responses: list[Response], recorded: list[Recorded], section: 
     for text, value in recorded:
         by_text[text].append(value)
     num_same = Counter(r.response for r in responses)
-    values: list[float] = []
+    values: list[float | None] = []
     used: Counter[str] = Counter()
     for r in responses:
         found = by_text[r.response]
         if not found:
-            raise DataError(
-                "DATA_007",
-                f"{shown}: no recorded reward for the response {r.response!r:.60}",
-                fix="label it, or correct gold.response_field",
-            )
+            values.append(None)
+            continue
         if len(set(found)) > 1 and len(found) != num_same[r.response]:
             raise DataError(
                 "DATA_007",

@@ -13,7 +13,7 @@ from rm_assets.core.checks.finding import EarlierTable
 from rm_assets.core.checks.inputs import INPUT_CHECKS, TRAINING_CHECKS
 from rm_assets.core.checks.splits import SPLIT_CHECKS, near_training
 from rm_assets.core.pairing import by_prompt, make_pairs
-from rm_assets.core.recipe import ChecksSection, LimitedCheck, NearDuplicates, PairsSection
+from rm_assets.core.recipe import ChecksSection, LimitedCheck, NearDuplicates, PairsSection, ShareCheck
 from rm_assets.core.records import GoldReward, Pair, Prompt, Response, conversation
 
 NUM_TRAIN, NUM_TEST = 450, 40
@@ -293,10 +293,10 @@ def test_a_response_without_reward_needs_a_reason() -> None:
     tables = sound()
     some = [r for number, r in enumerate(tables["rewards"]) if number not in (0, 7, 8)]
     check = DATA_CHECKS["rewards_follow_responses"]
-    assert check.find(tables["responses"], some, {"pending": 2, "over_length": 1}).passed
-    assert not check.find(tables["responses"], some, {"pending": 2}).passed
-    assert not check.find(tables["responses"], some, {"pending": 4}).passed
-    assert not check.find(tables["responses"], some[::-1], {"pending": 3}).passed
+    assert check.find(tables["responses"], some, {"responses_pending": 2, "over_length": 1}).passed
+    assert not check.find(tables["responses"], some, {"responses_pending": 2}).passed
+    assert not check.find(tables["responses"], some, {"responses_pending": 4}).passed
+    assert not check.find(tables["responses"], some[::-1], {"responses_pending": 3}).passed
 
 
 def test_pairs_of_equal_length_say_nothing_of_length() -> None:
@@ -338,9 +338,29 @@ def test_every_check_has_a_fault_that_it_finds_and_an_entry_in_the_recipe() -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("counts", "end"),
+    [
+        ({"truncated": 0, "over_length": 0}, "0 of 10 (0.0%) responses were too long for the gold model"),
+        ({"truncated": 2}, "too long for the gold model, which saw the beginning of 2"),
+        ({"over_length": 2}, "too long for the gold model, which left 2 without reward"),
+        ({"truncated": 1, "over_length": 1}, "which saw the beginning of 1 and left 1 without reward"),
+    ],
+)
+def test_only_what_became_of_too_long_responses_is_named(counts: dict[str, int], end: str) -> None:
+    found = ALL_CHECKS["gold_saw_whole_responses"].find({"gold_rewards": 10, **counts}, 0.5)
+    assert found.sentence.endswith(end)
+
+
+def test_a_check_without_anything_to_look_at_says_so() -> None:
+    assert not ALL_CHECKS["judge_is_readable"].find({}, 0.5).looked
+    assert not ALL_CHECKS["prompts_have_not_drifted"].find((), None, 0.5, 0.5).looked
+    assert ALL_CHECKS["gold_saw_whole_responses"].find({"gold_rewards": 10}, 0.5).looked
+
+
 def test_a_recipe_changes_a_limit_and_keeps_the_severity() -> None:
     section = ChecksSection.model_validate({"ties_are_few": {"limit": 0.9}, "enough_pairs": {"severity": "error"}})
-    assert section.ties_are_few == LimitedCheck(severity="warn", limit=0.9)
+    assert section.ties_are_few == ShareCheck(severity="warn", limit=0.9)
     assert section.enough_pairs == LimitedCheck(severity="error", limit=1000)
 
 
