@@ -110,7 +110,8 @@ def records_section(lines: list[dict[str, Any]]) -> str:
             f"""## Recorded responses
 {first["num_responses"]:,} recorded responses ({first["prompts"]:,} prompts, four each, one row a response, those of a prompt
 far apart in the file) from JSON lines to checked pairs, near-duplicate grouping off: `python -m benchmarks.records`. A stage is a task
-process of its own; memory is its peak beyond its imports. {first["machine"]}; python {first["python"]}, pyarrow
+process of its own; memory is its peak beyond its imports. The machine did other work at the same time, so the rates are
+lower bounds. {first["machine"]}; python {first["python"]}, pyarrow
 {first["pyarrow"]}; {first["date"]}.
 
 | stage | seconds | responses a second | memory |

@@ -103,12 +103,14 @@ def test_prompts_that_grew_since_the_version_before_are_a_warning(bench: Bench) 
         done = run(bench, checks, select="prompts")
         assert done.returncode == 0, done.stderr
     (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warning:")]
-    assert warning.startswith("warning: prompts, prompts_have_not_drifted: prompt_")
-    assert "prompt_chars: PSI" in warning and "KS 0.962, median 17 before and 219 now" in warning
-    assert warning.endswith("(104 rows before, 104 now)")
+    begins = (
+        "warning: prompts, prompts_have_not_drifted: prompt lengths in characters are distributed otherwise than before"
+    )
+    assert warning.startswith(begins) and "KS 0.962, limit" in warning
+    assert "104 rows): median 17 then, 219 now" in warning
     # With the first content again, the second is the version before.
     bench.write("prompts.jsonl", [{"prompt": prompt} for prompt in short])
-    assert "median 219 before and 17 now" in run(bench, checks, select="prompts").stdout
+    assert "median 219 then, 17 now" in run(bench, checks, select="prompts").stdout
 
 
 def in_dagster(
