@@ -22,7 +22,12 @@ from rm_assets.resources.compute import Compute
 from rm_assets.resources.recipes import recipe_book
 
 COMMAND = Path(sys.executable).parent / "rm-assets"
-IN_TERMINAL = "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); os.execv(sys.argv[1], sys.argv[1:])"
+IN_TERMINAL = """
+import os, signal, sys
+os.close(os.open(os.ttyname(0), os.O_RDWR))
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests in the background ignores it
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 """Makes the terminal on standard input the one whose Ctrl-C ends the command in the arguments."""
 PROMPTS = [f"What is {n}?" for n in range(4)]
 TEXTS = ("good", "fair", "poor")
