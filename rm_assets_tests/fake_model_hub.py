@@ -5,17 +5,15 @@ cut the connection at a request and let somebody else commit in between.
 """
 
 import base64
-import contextlib
 import hashlib
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from rm_assets_tests.loopback_hub import LoopbackHub, Reply, as_json, content_of, fault
+
 Files = dict[str, bytes]
-Reply = tuple[int, dict[str, str], bytes]
 ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 ZERO = "0" * 40
 
@@ -55,53 +53,41 @@ class FakeRepo:
         return titles
 
 
-class FakeModelHub:
+class FakeModelHub(LoopbackHub):
     """Model repositories, what was asked, and what goes wrong."""
 
     def __init__(self) -> None:
         self.repos: dict[str, FakeRepo] = {}
         self.lfs: Files = {}
-        self.requests: list[str] = []
-        self.authorizations: set[str | None] = set()
-        self.token: str | None = None
-        self.cut: Callable[[str, str], bool] = lambda method, path: False
-        """Whether the connection is dropped at a request, after half of its body."""
         self.before_commit: list[Callable[[], None]] = []
         """What happens just before the next commits, one each."""
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self.http.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self.http.server_port}"
+        super().__init__()
 
     def reply(self, method: str, path: str, headers: Any, body: bytes) -> Reply:
         """The reply to one request."""
-        self.requests.append(f"{method} {path}")
-        self.authorizations.add(headers["Authorization"])
         parts = [unquote(part) for part in urlsplit(path).path.strip("/").split("/")]
         if parts[0] == "lfs":
             return self._lfs_object(method, parts[-1], body)
-        if self.token is not None and headers["Authorization"] != f"Bearer {self.token}":
-            return _fault(401, "", "Invalid username or password.")
+        if self.refuses(headers):
+            return fault(401, "", "Invalid username or password.")
         if parts == ["api", "whoami-v2"]:
-            return _json({"type": "user", "name": "me", "orgs": []})
+            return as_json({"type": "user", "name": "me", "orgs": []})
         if parts == ["api", "validate-yaml"]:
-            return _json({"errors": [], "warnings": []})
+            return as_json({"errors": [], "warnings": []})
         if parts == ["api", "repos", "create"]:
             asked = json.loads(body)
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
             if name in self.repos:
-                return (
-                    409,
-                    {},
-                    json.dumps({"error": "You already created it", "url": f"{self.endpoint}/{name}"}).encode(),
-                )
+                there = {"error": "You already created it", "url": f"{self.endpoint}/{name}"}
+                return 409, {}, json.dumps(there).encode()
             self.repos[name] = FakeRepo(name)
-            return _json({"url": f"{self.endpoint}/{name}"})
+            return as_json({"url": f"{self.endpoint}/{name}"})
         if parts[-3:] == ["lfs", "objects", "batch"]:
             return self._batch(json.loads(body))
         is_api = parts[:2] == ["api", "models"]
         name = "/".join(parts[2:4] if is_api else parts[:2])
         if name not in self.repos:
-            return _fault(404, "RepoNotFound", "Repository not found")
+            return fault(404, "RepoNotFound", "Repository not found")
         rest = parts[4:] if is_api else parts[2:]
         return self._of_repo(method, self.repos[name], rest, body)
 
@@ -113,17 +99,17 @@ class FakeModelHub:
                 [{"name": n, "ref": f"refs/{k}/{n}", "targetCommit": c} for n, c in of.items()]
                 for k, of in (heads, tags)
             ]
-            return _json({"branches": refs[0], "tags": refs[1], "converts": [], "pullRequests": []})
+            return as_json({"branches": refs[0], "tags": refs[1], "converts": [], "pullRequests": []})
         if verb in ("branch", "tag"):
             asked = json.loads(body)
             name, at = (what, asked.get("startingPoint")) if verb == "branch" else (asked["tag"], what)
             of = repo.branches if verb == "branch" else repo.tags
             if name in of:
-                return _fault(409, "", f"Reference refs/{name} already exists")
+                return fault(409, "", f"Reference refs/{name} already exists")
             of[name] = repo.resolve(at or "main")
-            return _json({})
+            return as_json({})
         if repo.resolve(what) not in repo.commits:
-            return _fault(404, "RevisionNotFound", f"Invalid rev id: {what}")
+            return fault(404, "RevisionNotFound", f"Invalid rev id: {what}")
         sha, files = repo.resolve(what), repo.files(what)
         if verb == "preupload":
             modes = [
@@ -131,15 +117,15 @@ class FakeModelHub:
                  "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular"}
                 for f in json.loads(body)["files"]
             ]  # fmt: skip
-            return _json({"files": modes})
+            return as_json({"files": modes})
         if verb == "commit":
             return self._commit(repo, what, body)
         if verb == "tree":
-            return _json([_entry(name, content) for name, content in files.items()])
+            return as_json([_entry(name, content) for name, content in files.items()])
         if verb == "resolve":
-            return _content(sha, files.get("/".join(rest[2:])))
+            return content_of(sha, files.get("/".join(rest[2:])), _sha256)
         siblings = [{"rfilename": name} for name in files]
-        return _json({"_id": "1", "id": repo.name, "sha": sha, "private": True, "tags": [], "downloads": 0, "likes": 0,
+        return as_json({"_id": "1", "id": repo.name, "sha": sha, "private": True, "tags": [], "downloads": 0, "likes": 0,
                       "siblings": siblings})  # fmt: skip
 
     def _commit(self, repo: FakeRepo, branch: str, body: bytes) -> Reply:
@@ -148,7 +134,7 @@ class FakeModelHub:
         lines = [json.loads(line) for line in body.splitlines()]
         header = lines[0]["value"]
         if header.get("parentCommit") not in (None, repo.branches[branch]):
-            return _fault(412, "", "A commit has happened since. Please refresh and try again.")
+            return fault(412, "", "A commit has happened since. Please refresh and try again.")
         files = dict(repo.files(branch))
         for line in lines[1:]:
             value = line["value"]
@@ -156,23 +142,23 @@ class FakeModelHub:
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 if value["oid"] not in self.lfs:
-                    return _fault(400, "", "LFS pointer pointed to a file that does not exist")
+                    return fault(400, "", "LFS pointer pointed to a file that does not exist")
                 files[value["path"]] = self.lfs[value["oid"]]
             else:
                 del files[value["path"]]
         sha = repo.commit(branch, header["summary"], files)
-        return _json({"commitUrl": f"{self.endpoint}/{repo.name}/commit/{sha}", "commitOid": sha, "success": True})
+        return as_json({"commitUrl": f"{self.endpoint}/{repo.name}/commit/{sha}", "commitOid": sha, "success": True})
 
     def _batch(self, asked: dict[str, Any]) -> Reply:
         objects = []
         for each in asked["objects"]:
             upload = {"href": f"{self.endpoint}/lfs/{each['oid']}", "header": {}}
             objects.append({**each, **({} if each["oid"] in self.lfs else {"actions": {"upload": upload}})})
-        return _json({"transfer": "basic", "objects": objects}, "application/vnd.git-lfs+json")
+        return as_json({"transfer": "basic", "objects": objects}, "application/vnd.git-lfs+json")
 
     def _lfs_object(self, method: str, oid: str, body: bytes) -> Reply:
-        if hashlib.sha256(body).hexdigest() != oid:
-            return _fault(400, "", "these are not the bytes of this object")
+        if _sha256(body) != oid:
+            return fault(400, "", "these are not the bytes of this object")
         self.lfs[oid] = body
         return 200, {}, b""
 
@@ -188,73 +174,9 @@ def _oid(content: bytes | None) -> str | None:
 def _entry(name: str, content: bytes) -> dict[str, Any]:
     entry = {"type": "file", "oid": _oid(content), "size": len(content), "path": name}
     if _is_lfs(name):
-        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+        entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 130}
     return entry
 
 
-def _content(sha: str, content: bytes | None) -> Reply:
-    if content is None:
-        return _fault(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": sha})
-    return 200, {"X-Repo-Commit": sha, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}, content
-
-
-def _json(value: Any, kind: str = "application/json") -> Reply:
-    return 200, {"Content-Type": kind}, json.dumps(value).encode()
-
-
-def _fault(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Reply:
-    named = {"X-Error-Code": code, "X-Error-Message": message} if code else {}
-    return status, {**named, **(headers or {})}, json.dumps({"error": message}).encode()
-
-
-def _handler(hub: FakeModelHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _reply(self) -> None:
-            length = int(self.headers["Content-Length"] or 0)
-            if hub.cut(self.command, self.path):
-                self.rfile.read(length // 2)
-                self.close_connection = True
-                self.connection.close()
-                return
-            chunked = self.headers["Transfer-Encoding"] == "chunked"
-            body = b"".join(self._chunks()) if chunked else self.rfile.read(length)
-            status, headers, content = hub.reply(self.command, self.path, self.headers, body)
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        def _chunks(self) -> Iterator[bytes]:
-            while size := int(self.rfile.readline(), 16):
-                yield self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-
-        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _reply
-
-        def handle(self) -> None:
-            with contextlib.suppress(OSError, ValueError):  # a connection that is cut, here or there
-                super().handle()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Says nothing."""
-
-    return Handler
-
-
-@contextlib.contextmanager
-def serving_models() -> Iterator[FakeModelHub]:
-    """A Hub that runs until the end of the block."""
-    hub = FakeModelHub()
-    thread = threading.Thread(target=hub.http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.http.shutdown()
-        thread.join()
-        hub.http.server_close()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

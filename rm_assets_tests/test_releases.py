@@ -18,8 +18,9 @@ from rm_assets.resources.releases import make_release
 from rm_assets.storage.registry import Registry
 from rm_assets.storage.store import Store
 from rm_assets.tasks import release as task
-from rm_assets_tests.fake_model_hub import serving_models
+from rm_assets_tests.fake_model_hub import FakeModelHub
 from rm_assets_tests.fakes import save_causal
+from rm_assets_tests.loopback_hub import serving
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench, in_this_process
 
 UNTRAINED = {**TOY["training"], "learning_rate": 1e-9}
@@ -215,7 +216,7 @@ def test_to_the_hub_and_back_with_an_upload_that_is_cut_and_a_rollback(
     tmp_path: Path, sources: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(sources.folder, home=tmp_path / "home")
-    with serving_models() as hub:
+    with serving(FakeModelHub()) as hub:
         hub.token = "hf_never_to_be_seen"
         for variable, value in (
             ("HF_ENDPOINT", hub.endpoint), ("HF_HUB_DISABLE_XET", 1), ("HF_HUB_OFFLINE", 0), ("HF_TOKEN", hub.token),

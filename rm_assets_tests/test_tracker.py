@@ -214,13 +214,16 @@ def test_a_run_is_green_without_w_and_b_and_has_its_link_with_it(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
 
     def run(mode: str) -> tuple[bool, dict[str, str], str]:
-        bench.recipe(tracking={"wandb": {"mode": mode}})
+        with_four_test_pairs = ("match_rate_is_high", "length_is_not_the_reason", "confidence_is_calibrated")
+        gate = {key: {"severity": "warn"} for key in with_four_test_pairs}
+        bench.recipe(tracking={"wandb": {"mode": mode}}, gate=gate)
         done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, check=True)
         success, links = json.loads(done.stdout.splitlines()[-1])
         return success, links, done.stderr
 
     success, links, said = run("online")
-    assert success and not links and said.count("[TRACKING_001]") == 2
+    assert success, said
+    assert not links and said.count("[TRACKING_001]") == 2
     success, links, said = run("offline")
     assert success and "TRACKING_001" not in said
     assert links.keys() == {"reward_model", "evaluation_report"}

@@ -7,7 +7,8 @@ import pytest
 
 from rm_assets.core.errors import ReleaseError
 from rm_assets.storage.hub_models import publish_as_main, push
-from rm_assets_tests.fake_model_hub import FakeModelHub, FakeRepo, serving_models
+from rm_assets_tests.fake_model_hub import FakeModelHub, FakeRepo
+from rm_assets_tests.loopback_hub import serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own
 TOKEN = "hf_never_to_be_seen"
@@ -17,7 +18,7 @@ BRANCH = "rm-assets/toy-1"
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeModelHub]:
     """A Hub that this test takes for the real one; the client read its address when it was imported."""
-    with serving_models() as made:
+    with serving(FakeModelHub()) as made:
         made.token = TOKEN
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         address = made.endpoint + "/{repo_id}/resolve/{revision}/{filename}"

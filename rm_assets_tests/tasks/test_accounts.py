@@ -24,8 +24,9 @@ from rm_assets.core.recipe_files import SHIPPED_FOLDER, RecipeBook
 from rm_assets.embedded.task import generate_prompts
 from rm_assets.resources.compute import Made
 from rm_assets.storage.sources import read_rows
-from rm_assets_tests.fake_hub import serving_hub
+from rm_assets_tests.fake_hub import FakeHub
 from rm_assets_tests.fakes import build_tokenizer, save_causal, save_classifier
+from rm_assets_tests.loopback_hub import serving
 from rm_assets_tests.tasks.conftest import ASSETS, Bench
 
 REAL_DATA = os.environ.get("RM_ASSETS_REAL_DATA")
@@ -79,7 +80,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, R
     tokenizer.model_max_length = 2048
     save_classifier(recipes / "gold", tokenizer=tokenizer, max_position_embeddings=2048)
     save_causal(recipes / "base")
-    with serving_hub() as hub, pytest.MonkeyPatch.context() as patch:
+    with serving(FakeHub()) as hub, pytest.MonkeyPatch.context() as patch:
         for dataset, splits in DATASETS.items():
             hub.commit(
                 dataset,

@@ -12,6 +12,7 @@ from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.recipe import Recipe
 from rm_assets.executors.local import TaskEnd
 from rm_assets.resources.compute import Made
+from rm_assets.storage.metrics_log import METRICS_LOG
 from rm_assets_tests.fakes import build_tokenizer, save_causal, save_encoder
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench, files
 
@@ -32,7 +33,7 @@ def assert_refused(bench: Bench, recipe: Recipe, asset: str, ends: list[TaskEnd]
     assert all(end.status == 1 for end in ends[num_ends:])
     assert bench.manifests() == before
     unfinished = [d for d in bench.home.glob(f"{asset}/*/") if not (d / "manifest.json").exists()]
-    assert {f.name for d in unfinished for f in d.iterdir()} <= {"request.json", "work"}
+    assert {f.name for d in unfinished for f in d.iterdir()} <= {"request.json", "work", METRICS_LOG}
     assert not [f for f in bench.home.rglob("*") if f.name.endswith(".tmp")]
 
 

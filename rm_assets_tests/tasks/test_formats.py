@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rm_assets.resources.compute import Made
-from rm_assets_tests.fake_hub import serving_hub
+from rm_assets_tests.fake_hub import FakeHub
+from rm_assets_tests.loopback_hub import serving
 from rm_assets_tests.tasks.conftest import ASSETS, Bench, files, in_this_process
 
 Rows = list[dict[str, Any]]
@@ -117,7 +118,7 @@ def bring(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
     monkeypatch.setenv("HF_HOME", str(bench.folder / "hf"))
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    with serving_hub() as hub, http.server.ThreadingHTTPServer(
+    with serving(FakeHub()) as hub, http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(Quiet, directory=str(elsewhere))
     ) as web:  # fmt: skip
         threading.Thread(target=web.serve_forever, daemon=True).start()

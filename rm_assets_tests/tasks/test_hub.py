@@ -12,7 +12,8 @@ import pytest
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import Recipe
-from rm_assets_tests.fake_hub import FakeHub, serving_hub
+from rm_assets_tests.fake_hub import FakeHub
+from rm_assets_tests.loopback_hub import serving
 from rm_assets_tests.tasks.conftest import Bench, files
 
 CARD = b"""---
@@ -35,7 +36,7 @@ def lines(*numbers: int) -> bytes:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A Hub that this test's task processes take for the real one, with 20 questions in me/data."""
-    with serving_hub() as made:
+    with serving(FakeHub()) as made:
         for variable in ("HF_TOKEN", "HF_HUB_OFFLINE"):
             monkeypatch.delenv(variable, raising=False)
         monkeypatch.setenv("HF_ENDPOINT", made.endpoint)
