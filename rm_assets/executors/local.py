@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rm_assets.core.events import parse_line
+from rm_assets.executors.warm import WarmTask, start_warm
 
 TAIL_LINES = 30
 
@@ -29,12 +30,12 @@ class TaskEnd:
 def run_local(
     task: str, request: Path, on_event: Callable[[dict[str, Any]], None], *, timeout_seconds: float | None = None
 ) -> TaskEnd:
-    """Runs `python -m rm_assets.tasks.<task> <request>` to its end.
+    """Runs `python -m rm_assets.tasks.<task> <request>` to its end, forked from a warm process where there is one.
 
     Every event goes to `on_event` when it happens; other output is an event "output". If the caller is interrupted, or this
     process dies, the task's whole process group ends.
     """
-    process = subprocess.Popen(
+    process = start_warm(task, request) or subprocess.Popen(
         [sys.executable, "-m", f"rm_assets.tasks.{task}", str(request)],
         stdin=subprocess.PIPE,  # closes when this process dies, by which the task knows
         stdout=subprocess.PIPE,
@@ -76,12 +77,12 @@ def run_local(
     return TaskEnd(status, timed_out.is_set(), "\n".join(tail))
 
 
-def _end_group_after(process: subprocess.Popen[str]) -> None:
+def _end_group_after(process: subprocess.Popen[str] | WarmTask) -> None:
     process.wait()
     _end_group(process)
 
 
-def _end_group(process: subprocess.Popen[str]) -> None:
+def _end_group(process: subprocess.Popen[str] | WarmTask) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

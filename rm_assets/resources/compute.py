@@ -16,6 +16,7 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.core.smoke import smoke_recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.executors.local import TaskEnd, run_local
+from rm_assets.executors.warm import keep_warm
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import write_json
 from rm_assets.storage.home import find_home
@@ -103,6 +104,7 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         task = STAGES[asset].task
         listener = _Listener(asset, say, debug)
         say(f"{asset}: task {task} starts")
+        keep_warm()  # for the assets that follow
         end = run_local(task, request, listener, timeout_seconds=recipe.execution.timeout_seconds)
         manifest = store.manifest(asset, want.digest)
         if listener.error:

@@ -1,11 +1,14 @@
 """Recorded responses and rewards: finding the prompt that a row of an existing file belongs to."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
+from typing import Any
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import FileSource, PromptsSection, RecordedGold, RecordedResponses, RowSource
-from rm_assets.core.records import Prompt
+from rm_assets.core.records import Prompt, Response
+from rm_assets.storage.grouped_rows import GroupedRows
 from rm_assets.storage.sources import SourceRow, read_rows
 from rm_assets.storage.tables import Table
 from rm_assets.tasks.prompt_rows import prompt_rows, rows_as_ingested
@@ -18,7 +21,34 @@ def prompts_of_responses(task: Task) -> list[Prompt]:
     return [next(group) for _, group in groupby(rows, key=lambda r: r.prompt_id)]
 
 
-def rows_of_prompts(section: PromptsSection, prompts: Iterable[Prompt]) -> Iterator[tuple[SourceRow, str | None]]:
+AlignedRows = Iterator[tuple[SourceRow, str | None]]
+"""Rows of a file, each with the prompt_id it belongs to, None where the graph has no such prompt."""
+
+
+def recorded_of_responses(
+    task: Task,
+    rows: Callable[[list[Prompt]], AlignedRows],
+    values: Callable[[SourceRow], Iterable[Any]],
+    responses: Iterable[Response],
+    account: Counter[str],
+) -> Iterator[tuple[list[Response], list[Any]]]:
+    """The responses of each prompt, and the values of all rows that belong to it. `account` counts the rows."""
+    prompts = prompts_of_responses(task)
+    places = {prompt.prompt_id: place for place, prompt in enumerate(prompts)}
+    account.update(recorded_rows=0, recorded_rows_of_unknown_prompts=0)
+    with GroupedRows(task.folder / "work/recorded") as recorded:
+        for row, prompt_id in rows(prompts):
+            account["recorded_rows"] += 1
+            if prompt_id is None:
+                account["recorded_rows_of_unknown_prompts"] += 1
+                continue
+            for value in values(row):
+                recorded.add(places[prompt_id], value)
+        for place, (_, group) in enumerate(groupby(responses, key=lambda r: r.prompt_id)):
+            yield list(group), recorded.of(place)
+
+
+def rows_of_prompts(section: PromptsSection, prompts: Iterable[Prompt]) -> AlignedRows:
     """Each row of the prompts' own sources with its prompt_id, None where the graph has no such prompt of that source.
 
     Test prompts that have a source of their own take no row of the other one, nor the other way round.
@@ -33,7 +63,7 @@ def rows_of_prompts(section: PromptsSection, prompts: Iterable[Prompt]) -> Itera
 
 def align_rows(
     section: RecordedResponses | RecordedGold, of_prompts: PromptsSection, prompts: Iterable[Prompt]
-) -> Iterator[tuple[SourceRow, str | None]]:
+) -> AlignedRows:
     """Each row of the section's source with the prompt_id it belongs to, None where the graph has no such prompt.
 
     Without a source of its own, the rows are those of the prompts.

@@ -125,6 +125,8 @@ def run_process(work: Callable[[dict[str, Any], LineReporter], None]) -> None:
         os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
         # Threads that wait by spinning take the cores from the threads they wait for as soon as anything else runs here.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        if "torch" in sys.modules:  # in a task that was forked from a warm process
+            sys.modules["torch"].set_num_threads(threads)
         work(request, reporter)
     except RmAssetsError as error:
         reporter.emit(event="error", error=error.to_dict())

@@ -1,17 +1,20 @@
 """Tasks as processes: what they say arrives while they work, and nothing of them outlives its reason."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rm_assets.executors import local
 from rm_assets.executors.local import TaskEnd, run_local
+from rm_assets.executors.warm import WarmServer
 
 REPOSITORY = Path(__file__).parents[2]
 BEGIN = """
@@ -31,16 +34,31 @@ def start_grandchild():
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid
 """
 RUN_IT = """
-import sys
+import sys, time
 from pathlib import Path
+from rm_assets.executors import local
 from rm_assets.executors.local import run_local
+from rm_assets.executors.warm import WarmServer
+if sys.argv[2] == "forked":
+    server = WarmServer(())
+    while not server.is_ready:
+        time.sleep(0.02)
+    local.start_warm = server.start
 run_local("fake", Path(sys.argv[1]), lambda event: print(event["message"], flush=True))
 """
 Start = Callable[..., TaskEnd]
 
 
+@pytest.fixture(params=["started", "forked"])
+def how(request: pytest.FixtureRequest) -> str:
+    """Whether tasks are processes of their own or forked from a warm one."""
+    if request.param == "forked" and sys.platform != "linux":
+        pytest.skip("tasks are forked on Linux alone")
+    return str(request.param)
+
+
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def fake(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Makes `rm_assets.tasks.fake` of a piece of code; its argument is the folder `tmp_path`."""
     modules = tmp_path / "modules"
     modules.mkdir()
@@ -48,7 +66,22 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
         f"import rm_assets.tasks\nrm_assets.tasks.__path__.append({str(modules)!r})\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(modules), str(REPOSITORY)]))
-    return lambda code: (modules / "fake.py").write_text(BEGIN + code) and None
+    with contextlib.ExitStack() as stack:
+        start = None
+        if how == "forked":
+            server = WarmServer(preloaded=())
+            stack.callback(server.close)
+            wait_for(lambda: server.is_ready)
+            start = server.start
+        monkeypatch.setattr(local, "start_warm", start or (lambda *task: None))
+        yield lambda code: (modules / "fake.py").write_text(BEGIN + code) and None
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def run(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = None, **options: Any) -> TaskEnd:
@@ -63,10 +96,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while is_alive(pid):
-        assert time.monotonic() < deadline, f"process {pid} still lives"
-        time.sleep(0.02)
+    wait_for(lambda: not is_alive(pid))
 
 
 def test_events_arrive_while_the_task_works(fake: Callable[[str], None], tmp_path: Path) -> None:
@@ -140,13 +170,16 @@ def test_a_listener_that_fails_ends_the_task(fake: Callable[[str], None], tmp_pa
     wait_until_gone(pids[0])
 
 
-def test_the_death_of_the_caller_ends_the_task_and_its_children(fake: Callable[[str], None], tmp_path: Path) -> None:
+def test_the_death_of_the_caller_ends_the_task_and_its_children(
+    fake: Callable[[str], None], how: str, tmp_path: Path
+) -> None:
     fake(
         "from rm_assets.tasks.session import _end_with_parent\n"
         "threading.Thread(target=_end_with_parent, daemon=True).start()\n"
         "say(str(os.getpid()))\nsay(str(start_grandchild()))\ntime.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", RUN_IT, str(tmp_path)], stdout=subprocess.PIPE, text=True) as caller:
+    command = [sys.executable, "-c", RUN_IT, str(tmp_path), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as caller:
         assert caller.stdout is not None
         pids = [int(caller.stdout.readline()) for _ in range(2)]
         assert all(is_alive(pid) for pid in pids)
@@ -158,3 +191,34 @@ def test_the_death_of_the_caller_ends_the_task_and_its_children(fake: Callable[[
 def test_a_real_task_without_its_request_fails_and_reads_nothing_from_the_terminal(tmp_path: Path) -> None:
     end = run_local("ingest", tmp_path / "none.json", lambda event: None)
     assert end.status == 1 and "none.json" in end.tail
+
+
+def test_a_forked_task_has_the_environment_and_folder_of_now_and_the_modules_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import rm_assets.tasks\nrm_assets.tasks.__path__.append({str(tmp_path)!r})\n"
+    )
+    (tmp_path / "fake.py").write_text(
+        "import os, sys\nprint(os.getcwd(), os.environ['RM_ASSETS_X'], 'colorsys' in sys.modules, os.getpgrp() == os.getpid())\n"
+        "sys.exit(7)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(REPOSITORY)]))
+    server = WarmServer(preloaded=("colorsys", "no_such_module"))
+    try:
+        wait_for(lambda: server.is_ready)
+        monkeypatch.setenv("RM_ASSETS_X", "of now")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(local, "start_warm", server.start)
+        assert run(tmp_path) == TaskEnd(7, False, f"{tmp_path} of now True True")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # libraries have read it, so it would come too late
+        assert not server.is_ready
+    finally:
+        server.close()
+    assert server.start("fake", tmp_path) is None  # and the caller starts a process
+
+
+def test_a_server_ends_with_its_starter(tmp_path: Path) -> None:
+    code = "from rm_assets.executors.warm import WarmServer\nprint(WarmServer()._process.pid, flush=True)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    wait_until_gone(int(done.stdout))

@@ -3,16 +3,15 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from functools import partial
 from typing import Any
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import PreferenceGold
 from rm_assets.core.records import GoldReward, Response
-from rm_assets.storage.grouped_rows import GroupedRows
 from rm_assets.storage.sources import SourceRow
 from rm_assets.tasks.gold.labels import Labels
-from rm_assets.tasks.recorded import prompts_of_responses, rows_of_prompts
+from rm_assets.tasks.recorded import recorded_of_responses, rows_of_prompts
 from rm_assets.tasks.session import Task
 
 
@@ -22,35 +21,29 @@ def label(task: Task, section: PreferenceGold, settings: Mapping[str, Any], resp
     Raises: DataError DATA_003 for a label that the recipe does not know, DATA_007 if a row has not two responses,
     DATA_008 for a margin that is negative or not finite.
     """
-    account = Counter[str](recorded_rows=0, recorded_rows_of_unknown_prompts=0, tied_rows=0)
+    account = Counter[str](tied_rows=0)
     return Labels(_rewards(task, section, responses, account), account)
 
 
 def _rewards(
     task: Task, section: PreferenceGold, responses: Iterable[Response], account: Counter[str]
 ) -> Iterator[GoldReward]:
-    prompts = prompts_of_responses(task)
-    places = {prompt.prompt_id: place for place, prompt in enumerate(prompts)}
-    with GroupedRows(task.folder / "work/recorded") as recorded:
-        for row, prompt_id in rows_of_prompts(task.recipe.prompts, prompts):
-            account["recorded_rows"] += 1
-            if prompt_id is None:
-                account["recorded_rows_of_unknown_prompts"] += 1
-                continue
-            values = two_rewards(section, row)
-            account["tied_rows"] += values[0] == values[1]
-            recorded.add(places[prompt_id], values)
-        for place, (_, group) in enumerate(groupby(responses, key=lambda r: r.prompt_id)):
-            its_responses, golds = list(group), [gold for pair in recorded.of(place) for gold in pair]
-            if len(its_responses) != len(golds):
-                raise DataError(
-                    "DATA_007",
-                    f"prompt {its_responses[0].prompt!r:.80} has {len(its_responses)} responses in {len(golds) // 2} rows of preferences",
-                    why="a preference is between two responses",
-                    fix="name two columns in sampling.response_fields, or use gold.kind recorded for rows with more",
-                )
-            for index, (r, gold) in enumerate(zip(its_responses, golds, strict=True)):
-                yield GoldReward(**vars(r), gold_reward=gold, comparison=str(index // 2))
+    def values(row: SourceRow) -> tuple[float, float]:
+        pair = two_rewards(section, row)
+        account["tied_rows"] += pair[0] == pair[1]
+        return pair
+
+    rows = partial(rows_of_prompts, task.recipe.prompts)
+    for its_responses, golds in recorded_of_responses(task, rows, values, responses, account):
+        if len(its_responses) != len(golds):
+            raise DataError(
+                "DATA_007",
+                f"prompt {its_responses[0].prompt!r:.80} has {len(its_responses)} responses in {len(golds) // 2} rows of preferences",
+                why="a preference is between two responses",
+                fix="name two columns in sampling.response_fields, or use gold.kind recorded for rows with more",
+            )
+        for index, (r, gold) in enumerate(zip(its_responses, golds, strict=True)):
+            yield GoldReward(**vars(r), gold_reward=gold, comparison=str(index // 2))
 
 
 def two_rewards(section: PreferenceGold, row: SourceRow) -> tuple[float, float]:

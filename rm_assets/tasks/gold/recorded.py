@@ -3,16 +3,15 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from functools import partial
 from typing import Any
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import RecordedGold
 from rm_assets.core.records import GoldReward, Response
-from rm_assets.storage.grouped_rows import GroupedRows
 from rm_assets.storage.sources import SourceRow
 from rm_assets.tasks.gold.labels import Labels
-from rm_assets.tasks.recorded import align_rows, prompts_of_responses, require_all_rows
+from rm_assets.tasks.recorded import align_rows, recorded_of_responses, require_all_rows
 from rm_assets.tasks.session import Task
 
 Recorded = tuple[str | None, float]
@@ -25,35 +24,26 @@ def label(task: Task, section: RecordedGold, settings: Mapping[str, Any], respon
     Raises: DataError DATA_007 if number or order do not agree, DATA_008 if a reward is not finite.
     """
     require_all_rows(section, task.recipe.prompts)
-    account = Counter[str](recorded_rows=0, recorded_rows_of_unknown_prompts=0)
+    account = Counter[str]()
     return Labels(_rewards(task, section, responses, account), account)
 
 
 def _rewards(
     task: Task, section: RecordedGold, responses: Iterable[Response], account: Counter[str]
 ) -> Iterator[GoldReward]:
-    prompts = prompts_of_responses(task)
-    places = {prompt.prompt_id: place for place, prompt in enumerate(prompts)}
-    with GroupedRows(task.folder / "work/recorded") as recorded:
-        for row, prompt_id in align_rows(section, task.recipe.prompts, prompts):
-            account["recorded_rows"] += 1
-            if prompt_id is None:
-                account["recorded_rows_of_unknown_prompts"] += 1
-                continue
-            text = None if section.response_field is None else row.text(section.response_field, may_be_empty=True)
-            for field in section.reward_fields:
-                for value in _finite(row, field):
-                    recorded.add(places[prompt_id], (text, value))
-        missing, num_responses = list[Response](), 0
-        for place, (_, group) in enumerate(groupby(responses, key=lambda r: r.prompt_id)):
-            its_responses = list(group)
-            num_responses += len(its_responses)
-            found = _of_responses(its_responses, recorded.of(place), section)
-            for r, reward in zip(its_responses, found, strict=True):
-                if reward is None:
-                    missing.append(r)
-                else:
-                    yield GoldReward(**vars(r), gold_reward=-reward if section.ranks else reward)
+    def values(row: SourceRow) -> Iterator[Recorded]:
+        text = None if section.response_field is None else row.text(section.response_field, may_be_empty=True)
+        return ((text, value) for field in section.reward_fields for value in _finite(row, field))
+
+    rows = partial(align_rows, section, task.recipe.prompts)
+    missing, num_responses = list[Response](), 0
+    for its_responses, recorded in recorded_of_responses(task, rows, values, responses, account):
+        num_responses += len(its_responses)
+        for r, reward in zip(its_responses, _of_responses(its_responses, recorded, section), strict=True):
+            if reward is None:
+                missing.append(r)
+            else:
+                yield GoldReward(**vars(r), gold_reward=-reward if section.ranks else reward)
     if missing:
         raise DataError(
             "DATA_007",
