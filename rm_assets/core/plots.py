@@ -163,6 +163,29 @@ def best_of_n_curve(found: Mapping[str, Any]) -> bytes:
     return _png(figure)
 
 
+def match_rate_curve(found: Mapping[str, Any]) -> bytes:
+    """Match rate and accuracy on training pairs against the number of training pairs (log scale), with their intervals."""
+    figure = _figure(6.4, 4.8)
+    axes = figure.subplots()
+    points = found["points"]
+    numbers = [point["num_pairs"] for point in points]
+    curves = (("train_accuracy", "its own training pairs", REJECTED, "s--"), ("match_rate", "test pairs", CHOSEN, "o-"))
+    for key, name, colour, style in curves:
+        rates = [point[key] for point in points]
+        values = [rate["value"] for rate in rates]
+        spans = [[rate["value"] - rate["low"] for rate in rates], [rate["high"] - rate["value"] for rate in rates]]
+        axes.errorbar(
+            numbers, values, yerr=spans, color=colour, fmt=style, markersize=4, linewidth=1.4, capsize=2.5, label=name
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize=8, loc="best")
+    num_test = points[-1]["match_rate"]["n"]
+    _title(axes, f"Learning curve, n = {num_test:,} test pairs", "training pairs", "share of pairs ordered as by gold")
+    return _png(figure)
+
+
 def forest(found: Mapping[str, Any], *, length: str) -> bytes:
     """Match rates of compared models with their intervals, best on top; the model named `length` is a line through all."""
     models = [model for model in found["models"] if model["model"] != length]

@@ -69,6 +69,7 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
         *([_best_of_n_table(report["best_of_n"])] if report["best_of_n"] else []),
         *([_component_table(report["component_accuracy"])] if report["component_accuracy"] else []),
         *([] if is_existing(report) else [_training_table(report)]),
+        *([_learning_curve_table(report["learning_curve"])] if "learning_curve" in report else []),
         *(_benchmark_table(found) for found in report["benchmarks"]),
         _distribution_table(report["distributions"]),
         Table(
@@ -214,6 +215,36 @@ def _training_table(report: Mapping[str, Any]) -> Table:
     ]
     note = "Loss in nats a pair; guessing gives 0.69. The pair policy can make training pairs easier than test pairs."
     return Table("Training", ("figure", "value", "95 % interval", "n"), rows, note)
+
+
+def _learning_curve_table(curve: Mapping[str, Any]) -> Table:
+    """A row for each share; how far the whole model is ahead of it is paired, on the same test pairs."""
+    rows = []
+    for point in curve["points"]:
+        match, train = point["match_rate"], point["train_accuracy"]
+        ahead = point["whole_is_ahead"]["difference"] if "whole_is_ahead" in point else None
+        rows.append(
+            (
+                percent(point["share"]),
+                count_text(point["num_pairs"]),
+                count_text(point["num_optimizer_steps"]),
+                percent(match["value"]),
+                interval_text(match),
+                f"{points(ahead['value'])} ({points(ahead['low'])} to {points(ahead['high'])})" if ahead else "",
+                percent(train["value"]),
+                percent(point["validation_accuracy"]),
+            )
+        )
+    note = (
+        f"{curve['answer']} All are judged on the same {count_text(curve['points'][-1]['match_rate']['n'])} test pairs, after as "
+        "many passes over their own pairs. Each is one training: intervals hold the chance of the test prompts, not "
+        "that of another seed."
+    )
+    header = (
+        "training prompts", "pairs", "steps", "match rate", "95 % interval", "all are ahead by (points)",
+        "on its training pairs", "on validation pairs",
+    )  # fmt: skip
+    return Table("Learning curve: label more or train longer?", header, rows, note)
 
 
 def _distribution_table(spread: Mapping[str, Any]) -> Table:

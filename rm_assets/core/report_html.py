@@ -26,6 +26,7 @@ _CAPTIONS = {
     "gold_scatter": "Reward against gold reward, a dot for each test response.",
     "reliability": "How often gold agrees, by how sure the model is. On the diagonal it is as right as it is sure.",
     "best_of_n": "Gold reward of the response that the model likes best among n, as choosing moves the policy away from itself.",
+    "learning_curve": "Match rate by the number of training pairs, with 95 % intervals, and accuracy on each model's own training pairs.",
     "training_curve": "Loss and accuracy while training.",
 }
 

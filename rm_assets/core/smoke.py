@@ -33,7 +33,7 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
         evaluation = evaluation.model_copy(update={"learning_curve": LearningCurve(shares=list(SHARES))})
     if isinstance(training, TrainingSection):
         few = {"max_optimizer_steps": NUM_STEPS, "pairs_per_step": min(training.pairs_per_step, 4)}
-        training = training.model_copy(update=few)
+        training = training.model_copy(update={**few, "share_of_prompts": 1.0})
     checks = {"enough_pairs": recipe.checks.enough_pairs.model_copy(update={"severity": "ignore"})}
     return recipe.model_copy(
         update={

@@ -43,12 +43,13 @@ class Stage:
     def reads(self, recipe: Recipe) -> dict[str, Recipe]:
         """What the asset reads, and of which recipe: its own, but for the models of a learning curve."""
         own = dict.fromkeys(self.inputs, recipe)
-        return own | models_at_shares(recipe) if self.asset == "evaluation_report" else own
+        shares = at_shares(recipe) if self.asset == "evaluation_report" else {}
+        return own | {model_at(share): of for share, of in shares.items()}
 
 
-def models_at_shares(recipe: Recipe) -> dict[str, Recipe]:
-    """The models of the recipe's learning curve, by the names under which the evaluation reads them, and their recipes."""
-    return {f"reward_model at share {share}": of for share, of in at_shares(recipe).items()}
+def model_at(share: float) -> str:
+    """The name under which the evaluation reads a model of the learning curve."""
+    return f"reward_model at share {share}"
 
 
 def asset_of(name: str) -> str:
