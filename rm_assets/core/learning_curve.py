@@ -80,23 +80,24 @@ def answer_labels(share: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[st
     gain, few, many = step["difference"], share["num_pairs"], whole["num_pairs"]
     useful = USEFUL_GAIN * math.log2(many / few)
     found = (
-        f"from {100 * share['share']:g} % of the training prompts to all of them ({few:,} to {many:,} pairs) the match rate "
-        f"changed by {100 * gain['value']:+.1f} points (95 % interval {100 * gain['low']:+.1f} to "
-        f"{100 * gain['high']:+.1f}, {gain['n']:,} test pairs)"
+        f"with all training prompts in place of {100 * share['share']:g} % of them ({many:,} pairs, not {few:,}) the match "
+        f"rate changed by {100 * gain['value']:+.1f} points (95 % interval {100 * gain['low']:+.1f} to "
+        f"{100 * gain['high']:+.1f}, n = {gain['n']:,})"
     )
-    wanted = f"{100 * useful:.1f} points, the part of this step in {100 * USEFUL_GAIN:g} points for twice the pairs"
+    wanted = f"{100 * useful:.1f} points ({100 * USEFUL_GAIN:g} for twice the pairs)"
     if gain["high"] < useful:
-        answer = "hardly"
-        sentence = f"More labels of this kind are unlikely to help much: {found}, less than {wanted}."
+        answer, sentence = "hardly", f"More labels of this kind are unlikely to help much: {found}, less than {wanted}."
     elif gain["low"] > 0:
         answer, sentence = "yes", f"Label more: {found}."
     else:
-        answer = "open"
         more = step["more_pairs"]
-        enough = f" About {more:,} more test pairs would show a change of this size." if more else ""
-        sentence = (
-            f"Whether more labels would help cannot be told with {gain['n']:,} test pairs: {found}, which excludes "
-            f"neither no gain nor a useful one ({wanted}).{enough}"
+        enough = f"; about {more:,} more test pairs would show a change of this size" if more else ""
+        answer, sentence = (
+            "open",
+            (
+                f"Whether more labels would help cannot be told with {gain['n']:,} test pairs: {found}, which leaves both no "
+                f"gain and a useful one, {wanted}, possible{enough}."
+            ),
         )
     return {"answer": answer, "useful_gain": useful, "sentence": sentence}
 
