@@ -84,19 +84,19 @@ def answer_labels(share: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[st
         f"rate changed by {100 * gain['value']:+.1f} points (95 % interval {100 * gain['low']:+.1f} to "
         f"{100 * gain['high']:+.1f}, n = {gain['n']:,})"
     )
-    wanted = f"{100 * useful:.1f} points ({100 * USEFUL_GAIN:g} for twice the pairs)"
+    wanted = f"a useful gain, {100 * useful:.1f} points ({100 * USEFUL_GAIN:g} for twice the pairs)"
     if gain["high"] < useful:
         answer, sentence = "hardly", f"More labels of this kind are unlikely to help much: {found}, less than {wanted}."
     elif gain["low"] > 0:
         answer, sentence = "yes", f"Label more: {found}."
     else:
         more = step["more_pairs"]
-        enough = f"; about {more:,} more test pairs would show a change of this size" if more else ""
+        enough = f" About {more:,} more test pairs would show a change of this size." if more else ""
         answer, sentence = (
             "open",
             (
-                f"Whether more labels would help cannot be told with {gain['n']:,} test pairs: {found}, which leaves both no "
-                f"gain and a useful one, {wanted}, possible{enough}."
+                f"Whether more labels would help cannot be told with {gain['n']:,} test pairs: {found}, so that none and "
+                f"{wanted}, are both possible.{enough}"
             ),
         )
     return {"answer": answer, "useful_gain": useful, "sentence": sentence}
@@ -127,7 +127,7 @@ def _by_validation(looks: Sequence[tuple[int, float]], metric: str) -> dict[str,
         f"the validation {metric} was {last:.3f} at the end (step {step:,}), {best:.3f} at best before it "
         f"(step {best_step:,})"
     )
-    advice = "Training longer may help, too" if is_better else "Nothing speaks for training longer"
+    advice = "Training longer may help, too" if is_better else "Nothing in its history speaks for training longer"
     return {"still_improving": is_better, "sentence": f"{advice}: {found}."}
 
 
@@ -146,5 +146,7 @@ def _by_loss(losses: Sequence[tuple[int, float]]) -> dict[str, Any]:
             "learns its pairs by heart, which only training.validation would show."
         )
         return {"still_improving": True, "sentence": sentence}
-    sentence = f"Nothing speaks for training longer: the training loss fell no more than by chance ({found})."
+    sentence = (
+        f"Nothing in its history speaks for training longer: the training loss fell no more than by chance ({found})."
+    )
     return {"still_improving": False, "sentence": sentence}

@@ -169,20 +169,29 @@ def match_rate_curve(found: Mapping[str, Any]) -> bytes:
     axes = figure.subplots()
     points = found["points"]
     numbers = [point["num_pairs"] for point in points]
-    curves = (("train_accuracy", "its own training pairs", REJECTED, "s--"), ("match_rate", "test pairs", CHOSEN, "o-"))
-    for key, name, colour, style in curves:
+    curves = (
+        ("match_rate", "test pairs", CHOSEN, "o-", 1.0),
+        ("train_accuracy", "its own training pairs", REJECTED, "s:", 1.04),
+    )
+    for key, name, colour, style, beside in curves:
         rates = [point[key] for point in points]
         values = [rate["value"] for rate in rates]
         spans = [[rate["value"] - rate["low"] for rate in rates], [rate["high"] - rate["value"] for rate in rates]]
+        places = [beside * number for number in numbers]  # so that one interval does not hide another
         axes.errorbar(
-            numbers, values, yerr=spans, color=colour, fmt=style, markersize=4, linewidth=1.4, capsize=2.5, label=name
+            places, values, yerr=spans, color=colour, fmt=style, markersize=4, linewidth=1.4, capsize=2.5, label=name
         )
     axes.set_xscale("log", base=2)
     axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize=8, loc="best")
     num_test = points[-1]["match_rate"]["n"]
-    _title(axes, f"Learning curve, n = {num_test:,} test pairs", "training pairs", "share of pairs ordered as by gold")
+    _title(
+        axes,
+        f"Learning curve, n = {num_test:,} test pairs",
+        "training pairs, log scale",
+        "share of pairs ordered as by gold",
+    )
     return _png(figure)
 
 

@@ -24,12 +24,13 @@ BREAKDOWNS = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first column is left-aligned, the others right. `note` says how to read it."""
+    """A table of texts; the first column is left-aligned, the others right. `lead` is what it shows, `note` how to read it."""
 
     title: str
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     note: str = ""
+    lead: str = ""
 
 
 def percent(value: float | None) -> str:
@@ -236,15 +237,14 @@ def _learning_curve_table(curve: Mapping[str, Any]) -> Table:
             )
         )
     note = (
-        f"{curve['answer']} All are judged on the same {count_text(curve['points'][-1]['match_rate']['n'])} test pairs, after as "
-        "many passes over their own pairs. Each is one training: intervals hold the chance of the test prompts, not "
-        "that of another seed."
+        f"All are judged on the same {count_text(curve['points'][-1]['match_rate']['n'])} test pairs, after as many passes "
+        "over their own pairs. Each is one training: intervals hold the chance of the test prompts, not that of another seed."
     )
     header = (
         "training prompts", "pairs", "steps", "match rate", "95 % interval", "all are ahead by (points)",
         "on its training pairs", "on validation pairs",
     )  # fmt: skip
-    return Table("Learning curve: label more or train longer?", header, rows, note)
+    return Table("Learning curve: label more or train longer?", header, rows, note, curve["answer"])
 
 
 def _distribution_table(spread: Mapping[str, Any]) -> Table:
@@ -324,7 +324,7 @@ def render_markdown(report: Mapping[str, Any], *, recipe_name: str, lineage: Map
         parts += ["## Diagnosis", "No warning sign."]
     tables = [*report_tables(report), Table("Lineage", ("input", "version"), list(lineage.items()))]
     for table in tables:
-        parts += [f"## {table.title}", _markdown_table(table)]
+        parts += [f"## {table.title}", *([_inline(table.lead)] if table.lead else []), _markdown_table(table)]
         parts += [_inline(table.note)] if table.note else []
     if report["worst_mistakes"]:
         parts.append("## Worst mistakes")

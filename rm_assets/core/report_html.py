@@ -113,10 +113,11 @@ def _html_table(table: Table, rates: Mapping[str, Mapping[str, Any]] | None = No
         f"{_interval_strip(rates[row[0]]) if rates else ''}</tr>"
         for row in table.rows
     )
+    lead = f"<p>{_text(table.lead)}</p>" if table.lead else ""
     note = f"<p class=note>{_text(table.note)}</p>" if table.note else ""
     kind = "lineage" if table.title == "Lineage" else "data"
     return (
-        f"<section><h2>{_text(table.title)}</h2><div class=wide><table class={kind}><thead><tr>{head}</tr></thead>"
+        f"<section><h2>{_text(table.title)}</h2>{lead}<div class=wide><table class={kind}><thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>{note}</section>"
     )
 

@@ -33,7 +33,7 @@ def test_a_step_that_excludes_a_useful_gain_says_that_more_labels_hardly_help(
 ) -> None:
     found = labels(value, low, high)
     assert found["answer"] == "hardly"
-    assert "unlikely to help much" in found["sentence"] and "less than 2.0 points" in found["sentence"]
+    assert "unlikely to help much" in found["sentence"] and "less than a useful gain, 2.0 points" in found["sentence"]
 
 
 @pytest.mark.parametrize(("value", "low", "high"), [(0.008, -0.01, 0.026), (0.0, -0.02, 0.02), (0.02, 0.0, 0.04)])
@@ -41,7 +41,7 @@ def test_a_step_that_excludes_neither_says_so(value: float, low: float, high: fl
     found = labels(value, low, high)
     assert found["answer"] == "open"
     assert "cannot be told with 840 test pairs" in found["sentence"]
-    assert "about 1,234 more test pairs" in found["sentence"]
+    assert "About 1,234 more test pairs" in found["sentence"]
 
 
 def test_a_step_of_another_size_is_held_to_its_part_of_a_doubling() -> None:
@@ -69,7 +69,7 @@ def test_validation_that_is_best_at_the_end_is_still_improving() -> None:
     }
     flat = answer_training(training(looks(0.60, 0.504, 0.50, name="validation_loss"), "loss"))
     assert flat["still_improving"] is False
-    assert flat["sentence"].startswith("Nothing speaks for training longer")
+    assert flat["sentence"].startswith("Nothing in its history speaks for training longer")
     rising = looks(0.7, 0.8, 0.75, name="validation_accuracy")
     assert answer_training(training(rising, "accuracy"))["still_improving"] is False
     assert answer_training(training(rising[:2], "accuracy"))["still_improving"] is True
