@@ -84,20 +84,19 @@ def answer_labels(share: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[st
         f"rate changed by {100 * gain['value']:+.1f} points (95 % interval {100 * gain['low']:+.1f} to "
         f"{100 * gain['high']:+.1f}, n = {gain['n']:,})"
     )
-    wanted = f"a useful gain, {100 * useful:.1f} points ({100 * USEFUL_GAIN:g} for twice the pairs)"
+    wanted = f"a useful gain of {100 * useful:.1f} points ({100 * USEFUL_GAIN:g} for twice the pairs)"
     if gain["high"] < useful:
-        answer, sentence = "hardly", f"More labels of this kind are unlikely to help much: {found}, less than {wanted}."
+        answer = "hardly"
+        sentence = f"More labels of this kind are unlikely to help much: {found}, less than {wanted}."
     elif gain["low"] > 0:
         answer, sentence = "yes", f"Label more: {found}."
     else:
         more = step["more_pairs"]
         enough = f" About {more:,} more test pairs would show a change of this size." if more else ""
-        answer, sentence = (
-            "open",
-            (
-                f"Whether more labels would help cannot be told with {gain['n']:,} test pairs: {found}, so that none and "
-                f"{wanted}, are both possible.{enough}"
-            ),
+        answer = "open"
+        sentence = (
+            f"Whether more labels would help cannot be told with {gain['n']:,} test pairs: {found}; none and {wanted} are "
+            f"both possible.{enough}"
         )
     return {"answer": answer, "useful_gain": useful, "sentence": sentence}
 

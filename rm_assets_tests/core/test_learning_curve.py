@@ -33,7 +33,10 @@ def test_a_step_that_excludes_a_useful_gain_says_that_more_labels_hardly_help(
 ) -> None:
     found = labels(value, low, high)
     assert found["answer"] == "hardly"
-    assert "unlikely to help much" in found["sentence"] and "less than a useful gain, 2.0 points" in found["sentence"]
+    assert (
+        "unlikely to help much" in found["sentence"]
+        and "less than a useful gain of 2.0 points (2 for twice the pairs)" in found["sentence"]
+    )
 
 
 @pytest.mark.parametrize(("value", "low", "high"), [(0.008, -0.01, 0.026), (0.0, -0.02, 0.02), (0.02, 0.0, 0.04)])
