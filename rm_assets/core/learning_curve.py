@@ -26,7 +26,7 @@ FEWEST_LOGS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedModel:
+class ModelAtShare:
     """A model trained on a share of the training prompts: its rewards for the test responses, and its own training.
 
     `test` are the same responses in the same order for every model, `train_pairs` some of the pairs that it was trained on.
@@ -38,7 +38,7 @@ class SharedModel:
     training: Mapping[str, Any]
 
 
-def learning_curve(models: Sequence[SharedModel], settings: EvaluationSection) -> dict[str, Any]:
+def learning_curve(models: Sequence[ModelAtShare], settings: EvaluationSection) -> dict[str, Any]:
     """The points by rising share, the last one the whole model, and both answers in words; plain data.
 
     Each point but the last has how far the `whole_is_ahead` of it (see comparison.compare).
@@ -66,7 +66,7 @@ def learning_curve(models: Sequence[SharedModel], settings: EvaluationSection) -
     return {"points": points, "label_more": label_more, "train_longer": train_longer, "answer": answer}
 
 
-def _train_accuracy(model: SharedModel, settings: EvaluationSection) -> dict[str, Any]:
+def _train_accuracy(model: ModelAtShare, settings: EvaluationSection) -> dict[str, Any]:
     credits = [credit(chosen - rejected) for _, chosen, rejected in model.train_pairs]
     return rate(credits, [pair.prompt_id for pair, _, _ in model.train_pairs], settings, clustered=True)
 

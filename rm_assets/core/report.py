@@ -238,11 +238,11 @@ def _learning_curve_table(curve: Mapping[str, Any]) -> Table:
         )
     note = (
         f"All are judged on the same {count_text(curve['points'][-1]['match_rate']['n'])} test pairs, after as many passes "
-        "over their own pairs. Each is one training: intervals hold the chance of the test prompts, not that of another seed."
+        'over their own pairs; "on its pairs" is the accuracy there. Each is one training: intervals hold the chance of '
+        "the test prompts, not that of another seed."
     )
     header = (
-        "training prompts", "pairs", "steps", "match rate", "95 % interval", "all are ahead by (points)",
-        "on its training pairs", "on validation pairs",
+        "prompts", "pairs", "steps", "match rate", "95 % interval", "all ahead by (points)", "on its pairs", "validation",
     )  # fmt: skip
     return Table("Learning curve: label more or train longer?", header, rows, note, curve["answer"])
 

@@ -16,12 +16,13 @@ def _at_share(recipe: Recipe, share: float) -> Recipe:
     most, validation = training.max_optimizer_steps, training.validation
     update = {
         "share_of_prompts": training.share_of_prompts * share,
-        "max_optimizer_steps": most and _of(share, most),
-        "validation": validation and validation.model_copy(update={"every_steps": _of(share, validation.every_steps)}),
+        "max_optimizer_steps": most and _shrunk(share, most),
+        "validation": validation
+        and validation.model_copy(update={"every_steps": _shrunk(share, validation.every_steps)}),
     }
     name = f"{recipe.name} (share {share})"
     return recipe.model_copy(update={"name": name, "training": training.model_copy(update=update)})
 
 
-def _of(share: float, steps: int) -> int:
+def _shrunk(share: float, steps: int) -> int:
     return max(1, round(share * steps))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.digests import unit_interval
 from rm_assets.core.evaluation import ScoredPair, ScoredResponse, build_report, compare_pairs
-from rm_assets.core.learning_curve import SharedModel, learning_curve
+from rm_assets.core.learning_curve import ModelAtShare, learning_curve
 from rm_assets.core.plots import (
     best_of_n_curve,
     gold_scatter,
@@ -68,7 +68,7 @@ def evaluate(task: Task) -> Product:
         del scorer  # its memory is for the models of the learning curve
         shared = [_at_share(task, share, in_order, gold) for share in at_shares(task.recipe)]
     test = tested.responses
-    whole = SharedModel(share=1.0, test=test, train_pairs=scored_pairs, training=training)
+    whole = ModelAtShare(share=1.0, test=test, train_pairs=scored_pairs, training=training)
     report = build_report(
         test=test,
         scored_train_pairs=scored_pairs,
@@ -104,7 +104,7 @@ def _score_pairs(scorer: ResponseScorer, pairs: Sequence[Pair]) -> list[ScoredPa
     return list(zip(pairs, rewards[::2], rewards[1::2], strict=True))
 
 
-def _at_share(task: Task, share: float, train_pairs: Sequence[Pair], gold: list[GoldReward]) -> SharedModel:
+def _at_share(task: Task, share: float, train_pairs: Sequence[Pair], gold: list[GoldReward]) -> ModelAtShare:
     """A model of the learning curve on the test responses `gold`, and on the first of its own among `train_pairs`."""
     checkpoint = task.input(model_at(share), CHECKPOINT)
     training: dict[str, Any] = json.loads((checkpoint / TRAINING_FILE).read_text("utf-8"))
@@ -113,7 +113,7 @@ def _at_share(task: Task, share: float, train_pairs: Sequence[Pair], gold: list[
     scorer = _scorer(task, checkpoint, training["max_length"])
     own = [pair for pair in train_pairs if pair.pair_id in trained][: task.recipe.evaluation.max_train_pairs]
     test = score_test_responses(scorer, gold).responses
-    return SharedModel(share=share, test=test, train_pairs=_score_pairs(scorer, own), training=training)
+    return ModelAtShare(share=share, test=test, train_pairs=_score_pairs(scorer, own), training=training)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rm_assets.core.learning_curve import SharedModel, answer_labels, answer_training, learning_curve
+from rm_assets.core.learning_curve import ModelAtShare, answer_labels, answer_training, learning_curve
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import Pair, conversation
 from rm_assets_tests.core.evaluation.test_evaluation import scored
@@ -100,7 +100,7 @@ def test_few_logged_losses_or_one_look_tell_nothing() -> None:
     assert one["still_improving"] is None
 
 
-def model(share: float, num_right: int, num_pairs: int) -> SharedModel:
+def model(share: float, num_right: int, num_pairs: int) -> ModelAtShare:
     """Right in the first of four test pairs."""
     test = [scored(p, k, gold=k, reward=k if p < num_right else -k) for p in range(4) for k in (0, 1)]
     pair = Pair(
@@ -109,7 +109,7 @@ def model(share: float, num_right: int, num_pairs: int) -> SharedModel:
         rejected_gold_reward=0.0, gold_margin=1.0,
     )  # fmt: skip
     summary = {"num_pairs": {"trained": num_pairs}, "num_optimizer_steps": num_pairs // 4, "validation_accuracy": None}
-    return SharedModel(
+    return ModelAtShare(
         share=share, test=test, train_pairs=[(pair, 1.0, 0.0), (pair, 0.0, 1.0)], training=summary | training([])
     )
 
