@@ -25,7 +25,7 @@ def materialize_result(made: Made, links: Mapping[str, Any] | None = None) -> dg
     metadata: dict[str, Any] = {
         **{f"rm/{name}": _value(fact) for name, fact in manifest.facts.items() if fact is not None},
         **{f"data/num_{name}": count for name, count in manifest.counts.items()},
-        **{f"work/{name.replace(' ', '_')}": 0 if made.was_there else count for name, count in manifest.work.items()},
+        **{f"work/{name.replace(' ', '_')}": count for name, count in made.work.items()},
         **{f"plot/{Path(plot).stem}": _picture(made, plot) for plot in manifest.plots},
         **_statistics(made),
         **_examples(manifest),

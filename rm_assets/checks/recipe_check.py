@@ -10,6 +10,7 @@ import dagster as dg
 from rm_assets.core.checks.finding import Finding
 from rm_assets.core.errors import StoreError
 from rm_assets.core.recipe import Recipe
+from rm_assets.core.stages import asset_of
 from rm_assets.resources.compute import errors_as_failures
 from rm_assets.resources.recipes import RECIPES
 from rm_assets.storage.lineage import Wanted, wanted
@@ -47,7 +48,9 @@ def made_asset(context: dg.AssetCheckExecutionContext, store: Store, recipe: Rec
     """
     digest = _digest_in_run(context, asset) or wanted(store, recipe, asset).digest
     manifest = _committed(store, recipe, asset, digest)
-    inputs = {name: _committed(store, recipe, name, entry["digest"]) for name, entry in manifest.inputs.items()}
+    inputs = {
+        name: _committed(store, recipe, asset_of(name), entry["digest"]) for name, entry in manifest.inputs.items()
+    }
     return Wanted(asset, digest, manifest.settings, inputs, manifest)
 
 

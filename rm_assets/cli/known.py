@@ -20,7 +20,7 @@ from rm_assets.core.recipe import (
     scorers_of,
 )
 from rm_assets.core.recipe_counts import Known, Made
-from rm_assets.core.stages import STAGES
+from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import find_home
 from rm_assets.storage.lineage import wanted
@@ -70,18 +70,19 @@ def _made(store: Store, recipe: Recipe, notes: list[str]) -> dict[str, Made]:
         Fingerprints(store.home / "fingerprints", remembers=False).of
     )  # fmt: skip
     made: dict[str, Made] = {}
-    for asset in STAGES:
+    assets = dict.fromkeys(STAGES, recipe) | STAGES["evaluation_report"].reads(recipe)
+    for name, of in assets.items():
         try:
-            manifest = wanted(store, recipe, asset, fingerprint).manifest
+            manifest = wanted(store, of, asset_of(name), fingerprint).manifest
         except (DataError, RecipeError) as error:
-            notes.append(f"{asset}: {error.what}")
+            notes.append(f"{name}: {error.what}")
             break
         except StoreError as error:
             if error.code != "STORE_002":
                 raise
-            break  # nothing after an asset that is not made can be made
+            continue  # what it reads is not made
         if manifest is not None:
-            made[asset] = Made(manifest.counts, manifest.facts, manifest.work)
+            made[name] = Made(manifest.counts, manifest.facts, manifest.work)
     return made
 
 

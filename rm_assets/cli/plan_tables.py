@@ -1,9 +1,12 @@
 """The plan of a recipe for people: stages, training, memory, devices, warnings."""
 
+import functools
+
 from rich.console import Console
 from rich.table import Table
 
 from rm_assets.core.plan import InferenceMemory, TrainingMemory
+from rm_assets.core.recipe_counts import Count
 from rm_assets.core.recipe_plan import RecipePlan, TrainingPlan
 
 SECONDS_OF_A_MINUTE, SECONDS_OF_AN_HOUR = 60, 3600
@@ -17,6 +20,12 @@ def print_plan(plan: RecipePlan, console: Console) -> None:
     )
     console.print(_stages(plan))
     console.print(_training(plan.training))
+    if plan.curve:
+        steps = functools.reduce(Count.plus, (training.optimizer_steps for training in plan.curve.values()))
+        console.print(
+            f"learning curve: {len(plan.curve)} more trainings, {steps} optimizer steps; time and cost of a device are of all",
+            soft_wrap=True,
+        )
     if plan.training.memory_kept and plan.training.memory_recomputed:
         console.print(_memory(plan.training, plan.training.memory_kept, plan.training.memory_recomputed))
     console.print(_devices(plan))
@@ -31,11 +40,11 @@ def _stages(plan: RecipePlan) -> Table:
     table = Table("stage", "made", "makes", "tokens", "operations at most", "device memory, estimated")
     for stage in plan.stages:
         if stage.asset == "evaluation_report":
-            table.add_row(
-                "reward_model", _yes(plan.training.made), f"{plan.training.pairs} pairs trained on",
-                str(plan.training.tokens), _flops(plan.training.flops),
-                _chosen_total(plan.training),
-            )  # fmt: skip
+            for name, training in {"reward_model": plan.training, **plan.curve}.items():
+                table.add_row(
+                    name, _yes(training.made), f"{training.pairs} pairs trained on",
+                    str(training.tokens), _flops(training.flops), _chosen_total(training),
+                )  # fmt: skip
         has_model = stage.model is not None
         table.add_row(
             stage.asset, _yes(stage.made), f"{stage.items} {stage.unit}", str(stage.tokens) if stage.tokens else "",

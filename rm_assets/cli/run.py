@@ -196,4 +196,6 @@ def _print_verdict(folder: Path, console: Console) -> None:
     console.print(table)
     console.print(f"tie rate {match['tie_rate']:.3f} ({match['num_ties']} pairs with equal gold left out)")
     console.print(report["verdict"])
+    if "learning_curve" in report:
+        console.print(report["learning_curve"]["answer"])
     console.print(f"report:       {folder / 'report.html'}", soft_wrap=True)

@@ -163,6 +163,38 @@ def best_of_n_curve(found: Mapping[str, Any]) -> bytes:
     return _png(figure)
 
 
+def match_rate_curve(found: Mapping[str, Any]) -> bytes:
+    """Match rate and accuracy on training pairs against the number of training pairs (log scale), with their intervals."""
+    figure = _figure(6.4, 4.8)
+    axes = figure.subplots()
+    points = found["points"]
+    numbers = [point["num_pairs"] for point in points]
+    curves = (
+        ("match_rate", "test pairs", CHOSEN, "o-", 1.0),
+        ("train_accuracy", "its own training pairs", REJECTED, "s:", 1.04),
+    )
+    for key, name, colour, style, beside in curves:
+        rates = [point[key] for point in points]
+        values = [rate["value"] for rate in rates]
+        spans = [[rate["value"] - rate["low"] for rate in rates], [rate["high"] - rate["value"] for rate in rates]]
+        places = [beside * number for number in numbers]  # so that one interval does not hide another
+        axes.errorbar(
+            places, values, yerr=spans, color=colour, fmt=style, markersize=4, linewidth=1.4, capsize=2.5, label=name
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize=8, loc="best")
+    num_test = points[-1]["match_rate"]["n"]
+    _title(
+        axes,
+        f"Learning curve, n = {num_test:,} test pairs",
+        "training pairs, log scale",
+        "share of pairs ordered as by gold",
+    )
+    return _png(figure)
+
+
 def forest(found: Mapping[str, Any], *, length: str) -> bytes:
     """Match rates of compared models with their intervals, best on top; the model named `length` is a line through all."""
     models = [model for model in found["models"] if model["model"] != length]

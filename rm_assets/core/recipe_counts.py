@@ -90,7 +90,7 @@ def split_prompts(recipe: Recipe, known: Known) -> dict[str, Count]:
 def _of_splits(recipe: Recipe, source: Count, test: Count) -> dict[str, Count]:
     """What the prompts' source gives, by its shares; a source of test prompts gives all of the test split."""
     section = recipe.prompts
-    of_split: dict[str, Count] = {split: _share(source, float(getattr(section.split, split))) for split in SPLITS}
+    of_split: dict[str, Count] = {split: share_of(source, float(getattr(section.split, split))) for split in SPLITS}
     return of_split if section.test is None else {**of_split, "test": test}
 
 
@@ -113,7 +113,8 @@ def _source_rows(source: PromptSource, num_rows: int | None) -> Count:
     return UNKNOWN if num_rows is None else Count(num_rows, "at_most")
 
 
-def _share(total: Count, share: float) -> Count:
+def share_of(total: Count, share: float) -> Count:
+    """A share that a hash decides."""
     if share in (0.0, 1.0) or total.value is None:
         return Count(0, "made") if share == 0.0 else total
     return Count(round(total.value * share), "at_most_about")

@@ -1,7 +1,8 @@
 """The plan of a recipe: its stages, its training in numbers, the devices it fits, and what is known to go wrong."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rm_assets.core import guidance
@@ -19,8 +20,10 @@ from rm_assets.core.plan import (
 )
 from rm_assets.core.prices import DevicePrice
 from rm_assets.core.recipe import Recipe, SamplingSettings, TrainingSection
-from rm_assets.core.recipe_counts import UNKNOWN, Count, Known, pairs_by_split
+from rm_assets.core.recipe_counts import UNKNOWN, Count, Known, pairs_by_split, share_of
+from rm_assets.core.shares import at_shares
 from rm_assets.core.stage_plans import BYTES, StagePlan, plan_stages
+from rm_assets.core.stages import model_at
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """Whether the training fits, and what it costs on as many of one device as it has processes.
+    """Whether the training fits, and what it and those of a learning curve cost on as many of one device as it has processes.
 
     Hours and cost need a probe on that very device.
     """
@@ -88,7 +91,7 @@ class DevicePlan:
 
 @dataclass(frozen=True)
 class RecipePlan:
-    """The whole plan; `notes` say what could not be found out, and why."""
+    """The whole plan; `notes` say what could not be found out, and why. `curve` are the trainings of a learning curve by name."""
 
     recipe: str
     stages: list[StagePlan]
@@ -96,6 +99,7 @@ class RecipePlan:
     devices: list[DevicePlan]
     warnings: list[guidance.PlanWarning]
     notes: list[str]
+    curve: dict[str, TrainingPlan] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -103,6 +107,7 @@ class RecipePlan:
             "recipe": self.recipe,
             "stages": [stage.as_json() for stage in self.stages],
             "training": self.training.as_json(),
+            "learning_curve": {name: training.as_json() for name, training in self.curve.items()},
             "devices": [asdict(device) for device in self.devices],
             "warnings": [asdict(warning) for warning in self.warnings],
             "notes": self.notes,
@@ -114,21 +119,34 @@ def plan_recipe(
 ) -> RecipePlan:
     """The plan of `recipe` with all that is known. A probe's seconds a step give hours and, by the prices, a cost."""
     training = plan_training(recipe, known, probe)
+    curve = {
+        model_at(share): plan_training(of, _known_at(known, model_at(share)), probe)
+        for share, of in at_shares(recipe).items()
+    }
+    trainings = [training, *curve.values()]
     return RecipePlan(
         recipe=recipe.name,
-        stages=plan_stages(recipe, known, training.pairs),
+        stages=plan_stages(recipe, known, [each.pairs for each in trainings]),
         training=training,
-        devices=[_on_device(training, price, probe) for price in prices],
+        devices=[_on_device(trainings, price, probe) for price in prices],
         warnings=recipe_warnings(recipe, known, training),
         notes=notes,
+        curve=curve,
     )
+
+
+def _known_at(known: Known, name: str) -> Known:
+    """The same with the model of this name as the reward model, if it is made."""
+    others = {asset: made for asset, made in known.made.items() if asset != "reward_model"}
+    return replace(known, made=others | ({"reward_model": known.made[name]} if name in known.made else {}))
 
 
 def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> TrainingPlan:
     """Steps, tokens, work, memory and, with a probe, seconds."""
     settings = training_of(recipe)
     made = known.made.get("reward_model")
-    pairs = pairs_by_split(recipe, known)["train"].capped(settings.max_train_pairs).at_most()
+    drawn = share_of(pairs_by_split(recipe, known)["train"], settings.share_of_prompts)
+    pairs = drawn.capped(settings.max_train_pairs).at_most()
     pairs = Count(made.counts["pairs_trained"], "made") if made else pairs
     per_epoch, steps = _steps(recipe, pairs)
     steps = Count(made.counts["optimizer_steps"], "made") if made else steps
@@ -218,11 +236,12 @@ def _most_tokens(recipe: Recipe, pairs: Count, steps: Count) -> Count:
     return Count(seen * 2 * settings.max_length, steps.basis).at_most()
 
 
-def _on_device(training: TrainingPlan, price: DevicePrice, probe: Probe | None) -> DevicePlan:
+def _on_device(trainings: Sequence[TrainingPlan], price: DevicePrice, probe: Probe | None) -> DevicePlan:
+    training = trainings[0]
     need = training.memory.total if training.memory else None
-    hours = None
-    if probe is not None and probe.device == price.device and training.seconds is not None:
-        hours = training.seconds / 3600
+    hours, seconds = None, [each.seconds for each in trainings if each.seconds is not None]
+    if probe is not None and probe.device == price.device and len(seconds) == len(trainings):
+        hours = sum(seconds) / 3600
     return DevicePlan(
         **price.model_dump(),
         fits=None if need is None or price.memory_gb is None else need <= price.memory_gb * 1e9,

@@ -24,12 +24,13 @@ BREAKDOWNS = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first column is left-aligned, the others right. `note` says how to read it."""
+    """A table of texts; the first column is left-aligned, the others right. `lead` is what it shows, `note` how to read it."""
 
     title: str
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     note: str = ""
+    lead: str = ""
 
 
 def percent(value: float | None) -> str:
@@ -69,6 +70,7 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
         *([_best_of_n_table(report["best_of_n"])] if report["best_of_n"] else []),
         *([_component_table(report["component_accuracy"])] if report["component_accuracy"] else []),
         *([] if is_existing(report) else [_training_table(report)]),
+        *([_learning_curve_table(report["learning_curve"])] if "learning_curve" in report else []),
         *(_benchmark_table(found) for found in report["benchmarks"]),
         _distribution_table(report["distributions"]),
         Table(
@@ -216,6 +218,35 @@ def _training_table(report: Mapping[str, Any]) -> Table:
     return Table("Training", ("figure", "value", "95 % interval", "n"), rows, note)
 
 
+def _learning_curve_table(curve: Mapping[str, Any]) -> Table:
+    """A row for each share; how far the whole model is ahead of it is paired, on the same test pairs."""
+    rows = []
+    for point in curve["points"]:
+        match, train = point["match_rate"], point["train_accuracy"]
+        ahead = point["whole_is_ahead"]["difference"] if "whole_is_ahead" in point else None
+        rows.append(
+            (
+                percent(point["share"]),
+                count_text(point["num_pairs"]),
+                count_text(point["num_optimizer_steps"]),
+                percent(match["value"]),
+                interval_text(match),
+                f"{points(ahead['value'])} ({points(ahead['low'])} to {points(ahead['high'])})" if ahead else "",
+                percent(train["value"]),
+                percent(point["validation_accuracy"]),
+            )
+        )
+    note = (
+        f"All are judged on the same {count_text(curve['points'][-1]['match_rate']['n'])} test pairs, after as many passes "
+        'over their own pairs; "on its pairs" is the accuracy there. Each is one training: intervals hold the chance of '
+        "the test prompts, not that of another seed."
+    )
+    header = (
+        "prompts", "pairs", "steps", "match rate", "95 % interval", "all ahead by (points)", "on its pairs", "validation",
+    )  # fmt: skip
+    return Table("Learning curve: label more or train longer?", header, rows, note, curve["answer"])
+
+
 def _distribution_table(spread: Mapping[str, Any]) -> Table:
     rows = []
     names = (
@@ -293,7 +324,7 @@ def render_markdown(report: Mapping[str, Any], *, recipe_name: str, lineage: Map
         parts += ["## Diagnosis", "No warning sign."]
     tables = [*report_tables(report), Table("Lineage", ("input", "version"), list(lineage.items()))]
     for table in tables:
-        parts += [f"## {table.title}", _markdown_table(table)]
+        parts += [f"## {table.title}", *([_inline(table.lead)] if table.lead else []), _markdown_table(table)]
         parts += [_inline(table.note)] if table.note else []
     if report["worst_mistakes"]:
         parts.append("## Worst mistakes")

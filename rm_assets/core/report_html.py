@@ -26,6 +26,7 @@ _CAPTIONS = {
     "gold_scatter": "Reward against gold reward, a dot for each test response.",
     "reliability": "How often gold agrees, by how sure the model is. On the diagonal it is as right as it is sure.",
     "best_of_n": "Gold reward of the response that the model likes best among n, as choosing moves the policy away from itself.",
+    "learning_curve": "Match rate by the number of training pairs, with 95 % intervals, and accuracy on each model's own training pairs.",
     "training_curve": "Loss and accuracy while training.",
 }
 
@@ -112,10 +113,11 @@ def _html_table(table: Table, rates: Mapping[str, Mapping[str, Any]] | None = No
         f"{_interval_strip(rates[row[0]]) if rates else ''}</tr>"
         for row in table.rows
     )
+    lead = f"<p>{_text(table.lead)}</p>" if table.lead else ""
     note = f"<p class=note>{_text(table.note)}</p>" if table.note else ""
     kind = "lineage" if table.title == "Lineage" else "data"
     return (
-        f"<section><h2>{_text(table.title)}</h2><div class=wide><table class={kind}><thead><tr>{head}</tr></thead>"
+        f"<section><h2>{_text(table.title)}</h2>{lead}<div class=wide><table class={kind}><thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>{note}</section>"
     )
 

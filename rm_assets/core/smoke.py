@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from rm_assets.core.recipe import GateSection, Recipe, SamplingSettings, SplitFractions, TrainingSection
+from rm_assets.core.recipe import GateSection, LearningCurve, Recipe, SamplingSettings, SplitFractions, TrainingSection
 
 NUM_PROMPTS = 64
 NUM_STEPS = 10
+SHARES = (0.25, 0.5)
+"""Of the training prompts, for a learning curve; smaller ones could be empty."""
 
 
 def smoke_recipe(recipe: Recipe) -> Recipe:
@@ -26,10 +28,12 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
                 "max_new_tokens": min(sampling.max_new_tokens, 64),
             }
         )
-    training = recipe.training
+    training, evaluation = recipe.training, recipe.evaluation
+    if evaluation.learning_curve is not None:
+        evaluation = evaluation.model_copy(update={"learning_curve": LearningCurve(shares=list(SHARES))})
     if isinstance(training, TrainingSection):
         few = {"max_optimizer_steps": NUM_STEPS, "pairs_per_step": min(training.pairs_per_step, 4)}
-        training = training.model_copy(update=few)
+        training = training.model_copy(update={**few, "share_of_prompts": 1.0})
     checks = {"enough_pairs": recipe.checks.enough_pairs.model_copy(update={"severity": "ignore"})}
     return recipe.model_copy(
         update={
@@ -37,6 +41,7 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
             "prompts": recipe.prompts.model_copy(update=prompts),
             "sampling": sampling,
             "training": training,
+            "evaluation": evaluation,
             "gate": GateSection.model_validate({name: {"severity": "ignore"} for name in GateSection.model_fields}),
             "checks": recipe.checks.model_copy(update=checks),
             "release": recipe.release.model_copy(update={"validate_only": True}),

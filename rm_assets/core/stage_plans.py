@@ -1,6 +1,6 @@
 """What each stage of a recipe makes, the tokens it reads or writes for that, and what these take of its model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,8 +61,11 @@ class StagePlan:
         }  # fmt: skip
 
 
-def plan_stages(recipe: Recipe, known: Known, trained_pairs: Count) -> list[StagePlan]:
-    """Every stage but the training, which has a plan of its own; one entry for each scorer of a combined gold."""
+def plan_stages(recipe: Recipe, known: Known, trained_pairs: Sequence[Count]) -> list[StagePlan]:
+    """Every stage but the training, which has a plan of its own; one entry for each scorer of a combined gold.
+
+    `trained_pairs` are those of each model that is evaluated: the recipe's, and those of its learning curve.
+    """
     canaries = Count(recipe.evaluation.num_canaries, "at_most")
     return [
         StagePlan("prompts", "prompts" in known.made, total(split_prompts(recipe, known)), "prompts"),
@@ -148,11 +151,13 @@ GOLD_PLANS: dict[str, Callable[[Recipe, Known, str, Any], StagePlan]] = {
 """By the kind of gold; the scorers of a combined one are planned each by itself."""
 
 
-def _evaluation(recipe: Recipe, known: Known, trained_pairs: Count) -> StagePlan:
-    """Test responses, both sides of some training pairs, and the canaries once more; in float32."""
+def _evaluation(recipe: Recipe, known: Known, trained_pairs: Sequence[Count]) -> StagePlan:
+    """Test responses and both sides of some training pairs by each model, and the canaries once more; in float32."""
     settings = recipe.evaluation
-    sides = trained_pairs.capped(settings.max_train_pairs).times(2)
-    scored = responses_by_split(recipe, known)["test"].plus(sides).plus(Count(settings.num_canaries, "at_most"))
+    scored = Count(settings.num_canaries, "at_most")
+    for pairs in trained_pairs:
+        sides = pairs.capped(settings.max_train_pairs).times(2)
+        scored = scored.plus(responses_by_split(recipe, known)["test"]).plus(sides)
     made = known.made.get("evaluation_report")
     if made and SCORED in made.work:
         scored = Count(made.work[SCORED], "made")

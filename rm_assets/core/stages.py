@@ -9,6 +9,7 @@ from typing import Any
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import Recipe
+from rm_assets.core.shares import at_shares
 
 PLACES_OF_SERVERS = ("base_url", "api_key_env")
 ROWS_OF_PROMPTS = ("source", "test", "prompt_field", "dialogue_fields", "transcript", "max_prompts")
@@ -38,6 +39,22 @@ class Stage:
             rows = recipe.prompts.model_dump(mode="json", include=set(ROWS_OF_PROMPTS))
             settings["rows_of_prompts"] = _by_content(rows, fingerprint)
         return settings | ({"run_seed": recipe.seed} if self.asset == "reward_model" else {})
+
+    def reads(self, recipe: Recipe) -> dict[str, Recipe]:
+        """What the asset reads, and of which recipe: its own, but for the models of a learning curve."""
+        own = dict.fromkeys(self.inputs, recipe)
+        shares = at_shares(recipe) if self.asset == "evaluation_report" else {}
+        return own | {model_at(share): of for share, of in shares.items()}
+
+
+def model_at(share: float) -> str:
+    """The name under which the evaluation reads a model of the learning curve."""
+    return f"reward_model at share {share}"
+
+
+def asset_of(name: str) -> str:
+    """The asset that stands behind the name of an input."""
+    return name.partition(" ")[0]
 
 
 def _by_content(value: Any, fingerprint: Callable[[str], str]) -> Any:

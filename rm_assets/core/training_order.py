@@ -1,4 +1,4 @@
-"""The order in which pairs are trained on: a function of the seed and the epoch alone, so that every process knows it."""
+"""Which pairs are trained on and in which order: a function of the seed and the epoch alone, so that every process knows it."""
 
 import math
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rm_assets.core.digests import unit_interval
 from rm_assets.core.plan import num_optimizer_steps, num_warmup_steps
 from rm_assets.core.recipe import TrainingSection
 
@@ -38,6 +39,14 @@ def make_plan(num_pairs: int, settings: TrainingSection) -> StepPlan:
     if settings.max_optimizer_steps is not None:
         num_steps = min(num_steps, settings.max_optimizer_steps)
     return StepPlan(num_pairs, settings.pairs_per_step, num_steps, num_warmup_steps(num_steps, settings.warmup_ratio))
+
+
+def is_in_share(prompt_id: str, share: float, *, seed: int) -> bool:
+    """Whether a training prompt is among the share that is trained on.
+
+    It depends on no other prompt: a larger share contains a smaller one, and a new prompt changes nothing for the rest.
+    """
+    return share == 1 or unit_interval("share of prompts", seed, prompt_id) < share
 
 
 def epoch_order(prompts: Numbers, *, seed: int, epoch: int, shuffle: str) -> Numbers:

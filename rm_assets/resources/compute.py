@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pydantic import Field
 from rm_assets.core.errors import RmAssetsError, TaskError
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.smoke import smoke_recipe
-from rm_assets.core.stages import STAGES
+from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.executors.local import TaskEnd, run_local
 from rm_assets.executors.warm import keep_warm
 from rm_assets.resources.recipes import recipe_book
@@ -29,11 +30,20 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Made:
-    """A committed asset, and whether it had been made before."""
+    """A committed asset, whether it had been made before, and what no other asset makes and was made for it on the way."""
 
     manifest: Manifest
     folder: Path
     was_there: bool
+    on_the_way: tuple["Made", ...] = ()
+
+    @property
+    def work(self) -> dict[str, int]:
+        """What was computed now, all zero when it had been made before."""
+        done: Counter[str] = Counter()
+        for made in (self, *self.on_the_way):
+            done.update({what: 0 if made.was_there else n for what, n in made.manifest.work.items()})
+        return dict(done)
 
 
 @contextmanager
@@ -83,11 +93,12 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
     def make_asset(self, recipe: Recipe, asset: str, *, say: Say, debug: Say, run_id: str = "") -> Made:
         """As `make`, outside Dagster. Raises: RmAssetsError."""
         store = self.store()
+        on_the_way = tuple(self._make_at_shares(store, recipe, asset, say=say, debug=debug, run_id=run_id))
         want = wanted(store, recipe, asset)
         folder = store.folder(asset, want.digest)
         if want.manifest:
             say(f"{asset}: nothing to do, made before as {want.digest[:12]}")
-            return Made(want.manifest, folder, was_there=True)
+            return Made(want.manifest, folder, was_there=True, on_the_way=on_the_way)
         request = folder / "request.json"
         write_json(
             request,
@@ -113,7 +124,16 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise unfinished(task, end, asset, recipe.execution.timeout_seconds)
         work = [f"{n:,} {what}" for what, n in manifest.work.items()]
         say("; ".join([f"{asset}: made in {manifest.made['seconds']} s", *work]))
-        return Made(manifest, folder, was_there=False)
+        return Made(manifest, folder, was_there=False, on_the_way=on_the_way)
+
+    def _make_at_shares(self, store: Store, recipe: Recipe, asset: str, *, say: Say, **options: Any) -> Iterator[Made]:
+        """The models of a learning curve, which no asset of the graph makes, once all else that `asset` reads is there."""
+        reads = STAGES[asset].reads(recipe)
+        others = {name: of for name, of in reads.items() if of is not recipe}
+        if others and all(wanted(store, recipe, name).manifest for name in reads if name not in others):
+            for name, of in others.items():
+                say(f"{asset}: {name} of the training prompts")
+                yield self.make_asset(of, asset_of(name), say=say, **options)
 
 
 class _Listener:

@@ -16,7 +16,7 @@ from rm_assets.executors.local import run_local
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
-from rm_assets.storage.lineage import wanted
+from rm_assets.storage.lineage import committed, wanted
 from rm_assets.storage.store import Manifest, Store
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.evaluate import REWARDS_FILE
@@ -61,18 +61,12 @@ def load_first(name: str) -> Recipe:
 
 def gold_of(store: Store, on: Recipe) -> Manifest:
     """The gold rewards that models are judged by. Raises: StoreError STORE_002 if they are not made."""
-    fix = f"run `rm-assets run {on.name} --select '*gold_rewards'`"
-    not_made = StoreError(
-        "STORE_002", f"gold_rewards of recipe '{on.name}' has not been made as the recipe wants it now", fix=fix
-    )
-    try:
-        manifest = wanted(store, on, "gold_rewards").manifest
-    except StoreError as error:
-        if error.code == "STORE_002":
-            raise not_made from None
-        raise
+    manifest = committed(store, on, "gold_rewards")
     if manifest is None:
-        raise not_made
+        raise StoreError(
+            "STORE_002", f"gold_rewards of recipe '{on.name}' has not been made as the recipe wants it now",
+            fix=f"run `rm-assets run {on.name} --select '*gold_rewards'`",
+        )  # fmt: skip
     return manifest
 
 
@@ -95,31 +89,22 @@ def find_models(store: Store, on: Recipe, names: Sequence[str], *, max_length: i
 
 
 def _of_recipe(store: Store, recipe: Recipe, gold: Manifest, settings: dict[str, Any]) -> Candidate:
-    try:
-        model = wanted(store, recipe, "reward_model")
-    except StoreError as error:
-        if error.code != "STORE_002":
-            raise
-        raise _no_model(recipe) from None
-    if model.manifest is None:
-        raise _no_model(recipe)
+    model = committed(store, recipe, "reward_model")
+    if model is None:
+        raise StoreError(
+            "STORE_002", f"reward_model of recipe '{recipe.name}' has not been made as the recipe wants it now",
+            fix=f"run `rm-assets run {recipe.name}`",
+        )  # fmt: skip
     checkpoint = store.folder("reward_model", model.digest) / "checkpoint"
-    report = wanted(store, recipe, "evaluation_report")
-    folder = store.folder("evaluation_report", report.digest)
-    is_same = report.manifest is not None and report.inputs["gold_rewards"].data_version == gold.data_version
+    report = committed(store, recipe, "evaluation_report")
+    folder = store.folder("evaluation_report", report.digest) if report else None
+    is_same = report is not None and report.inputs["gold_rewards"]["data_version"] == gold.data_version
     return Candidate(
         recipe.name, ModelRef(path=str(checkpoint)), _max_length(checkpoint) or recipe.training.max_length,
         training=checkpoint / TRAINING_FILE, recipe=recipe.name.partition("@")[0],
         report=folder if is_same else None,
-        earlier_report=folder / "report.json" if report.manifest else None,
-        is_same_evaluation=is_same and report.settings == settings,
-    )  # fmt: skip
-
-
-def _no_model(recipe: Recipe) -> StoreError:
-    return StoreError(
-        "STORE_002", f"reward_model of recipe '{recipe.name}' has not been made as the recipe wants it now",
-        fix=f"run `rm-assets run {recipe.name}`",
+        earlier_report=folder / "report.json" if folder else None,
+        is_same_evaluation=report is not None and is_same and report.settings == settings,
     )  # fmt: skip
 
 

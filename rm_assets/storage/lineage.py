@@ -7,7 +7,7 @@ from typing import Any
 from rm_assets.core.digests import asset_digest
 from rm_assets.core.errors import StoreError
 from rm_assets.core.recipe import Recipe
-from rm_assets.core.stages import STAGES
+from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.store import Manifest, Store
 
@@ -31,18 +31,28 @@ def wanted(store: Store, recipe: Recipe, asset: str, fingerprint: Callable[[str]
     """
     stage = STAGES[asset]
     inputs: dict[str, Manifest] = {}
-    for upstream in stage.inputs:
-        manifest = wanted(store, recipe, upstream, fingerprint).manifest
+    for name, of in stage.reads(recipe).items():
+        manifest = wanted(store, of, asset_of(name), fingerprint).manifest
         if manifest is None:
             raise StoreError(
                 "STORE_002",
-                f"{asset} of recipe '{recipe.name}' needs {upstream}, which has not been made as the recipe wants it now",
-                fix=f"run `rm-assets run {recipe.name}`, or materialize {upstream} first",
+                f"{asset} of recipe '{recipe.name}' needs {name}, which has not been made as the recipe wants it now",
+                fix=f"run `rm-assets run {recipe.name}`, or materialize {name if of is recipe else asset} first",
             )
-        inputs[upstream] = manifest
+        inputs[name] = manifest
     settings = stage.settings(recipe, fingerprint or Fingerprints(store.home / "fingerprints").of)
     of_digest = asset_digest(asset, stage.version, settings, {name: m.data_version for name, m in inputs.items()})
     return Wanted(asset, of_digest, settings, inputs, store.manifest(asset, of_digest))
+
+
+def committed(store: Store, recipe: Recipe, asset: str) -> Manifest | None:
+    """`asset` as `recipe` wants it now, or None while it, or something that it reads, has not been made. Raises: as `wanted`."""
+    try:
+        return wanted(store, recipe, asset).manifest
+    except StoreError as error:
+        if error.code == "STORE_002":
+            return None
+        raise
 
 
 def earlier(store: Store, recipe: Recipe, want: Wanted) -> Manifest | None:

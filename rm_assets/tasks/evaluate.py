@@ -1,24 +1,35 @@
 """evaluation_report: scores the test responses with the trained model and judges it against gold."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.digests import unit_interval
 from rm_assets.core.evaluation import ScoredPair, ScoredResponse, build_report, compare_pairs
-from rm_assets.core.plots import best_of_n_curve, gold_scatter, reliability, score_plot, training_curve
+from rm_assets.core.learning_curve import ModelAtShare, learning_curve
+from rm_assets.core.plots import (
+    best_of_n_curve,
+    gold_scatter,
+    match_rate_curve,
+    reliability,
+    score_plot,
+    training_curve,
+)
 from rm_assets.core.protocols import ResponseScorer
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.records import GoldReward, Messages, Pair, ProxyReward, prompt_messages, response_messages
 from rm_assets.core.report import render_markdown
 from rm_assets.core.report_html import render_html
+from rm_assets.core.shares import at_shares
+from rm_assets.core.stages import model_at
 from rm_assets.storage.files import write_json, write_text
 from rm_assets.storage.tables import read_table, write_table
 from rm_assets.tasks.benchmarks import read_benchmark, run_benchmark
 from rm_assets.tasks.preview import excerpt
 from rm_assets.tasks.session import Product, Task, run_task
-from rm_assets.tasks.train import TRAINED_PAIRS_FILE, TRAINING_FILE
+from rm_assets.tasks.train import CHECKPOINT, TRAINED_PAIRS_FILE, TRAINING_FILE
 
 REWARDS_FILE = "test_rewards.parquet"
 
@@ -32,7 +43,7 @@ def evaluate(task: Task) -> Product:
     A test prompt that leaves no room for a response within training.max_length is left out whole and counted.
     """
     settings = task.recipe.evaluation
-    checkpoint = task.input("reward_model", "checkpoint")
+    checkpoint = task.input("reward_model", CHECKPOINT)
     training: dict[str, Any] = json.loads((checkpoint / TRAINING_FILE).read_text("utf-8"))
     trained = set(task.input("reward_model", TRAINED_PAIRS_FILE).read_text("utf-8").split())
     pairs_table = read_table(task.input("implicit_pairs", "pairs.parquet"), Pair)
@@ -51,11 +62,13 @@ def evaluate(task: Task) -> Product:
         scorer = _scorer(task, checkpoint, training["max_length"])
         tested = score_test_responses(scorer, rows)
         gold = [response.gold for response in tested.responses]
-        pair_rewards = [s.reward for s in scorer.score([side for p in drawn for side in (p.chosen, p.rejected)])]
+        scored_pairs = _score_pairs(scorer, drawn)
         canaries = [_canary(scorer, messages) for messages in _canary_conversations(gold, settings.num_canaries)]
         benchmarks = [run_benchmark(section, of_it, scorer) for section, of_it in bench_rows]
+        del scorer  # its memory is for the models of the learning curve
+        shared = [_at_share(task, share, in_order, gold) for share in at_shares(task.recipe)]
     test = tested.responses
-    scored_pairs: list[ScoredPair] = list(zip(drawn, pair_rewards[::2], pair_rewards[1::2], strict=True))
+    whole = ModelAtShare(share=1.0, test=test, train_pairs=scored_pairs, training=training)
     report = build_report(
         test=test,
         scored_train_pairs=scored_pairs,
@@ -64,6 +77,7 @@ def evaluate(task: Task) -> Product:
         canaries=canaries,
         training=training,
         benchmarks=benchmarks,
+        learning_curve=learning_curve([*shared, whole], settings) if shared else None,
     )
     kept = (proxy_reward(response.gold, response.reward) for response in test)
     write_table(task.folder / REWARDS_FILE, ProxyReward, kept)
@@ -76,10 +90,30 @@ def evaluate(task: Task) -> Product:
         **(
             {"best_of_n": best_of_n_curve(curve)} if (curve := report["best_of_n"]) and len(curve["points"]) > 2 else {}
         ),
+        **({"learning_curve": match_rate_curve(report["learning_curve"])} if shared else {}),
         **({} if is_existing else {"training_curve": training_curve(training["history"])}),
     }
     num_of_benchmarks = sum(found["num_responses"] for found in benchmarks)
-    return _write(task, report, plots, num_scored=len(test) + 2 * len(drawn) + num_of_benchmarks)
+    num_of_models = sum(len(model.test) + 2 * len(model.train_pairs) for model in [*shared, whole])
+    return _write(task, report, plots, num_scored=num_of_models + num_of_benchmarks)
+
+
+def _score_pairs(scorer: ResponseScorer, pairs: Sequence[Pair]) -> list[ScoredPair]:
+    """Training pairs with their two rewards."""
+    rewards = [s.reward for s in scorer.score([side for p in pairs for side in (p.chosen, p.rejected)])]
+    return list(zip(pairs, rewards[::2], rewards[1::2], strict=True))
+
+
+def _at_share(task: Task, share: float, train_pairs: Sequence[Pair], gold: list[GoldReward]) -> ModelAtShare:
+    """A model of the learning curve on the test responses `gold`, and on the first of its own among `train_pairs`."""
+    checkpoint = task.input(model_at(share), CHECKPOINT)
+    training: dict[str, Any] = json.loads((checkpoint / TRAINING_FILE).read_text("utf-8"))
+    trained = set(task.input(model_at(share), TRAINED_PAIRS_FILE).read_text("utf-8").split())
+    task.reporter.log(f"scoring with the {model_at(share)}")
+    scorer = _scorer(task, checkpoint, training["max_length"])
+    own = [pair for pair in train_pairs if pair.pair_id in trained][: task.recipe.evaluation.max_train_pairs]
+    test = score_test_responses(scorer, gold).responses
+    return ModelAtShare(share=share, test=test, train_pairs=_score_pairs(scorer, own), training=training)
 
 
 @dataclass(frozen=True)
@@ -176,6 +210,7 @@ def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_s
             "match_rate_by_difference": {
                 k: f"{v['value']:.3f} (n = {v['n']})" for k, v in report["by_difference"].items()
             },
+            **_curve_facts(report),
             "diagnosis": [f"{sign['sign']}: {sign['evidence']} {sign['remedy']}" for sign in report["diagnosis"]],
         },
         examples=[
@@ -189,6 +224,20 @@ def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_s
         ],
         plots=[f"{plot}.png" for plot in plots],
     )
+
+
+def _curve_facts(report: dict[str, Any]) -> dict[str, Any]:
+    """The learning curve and its answers, where there is one."""
+    curve = report.get("learning_curve")
+    if curve is None:
+        return {}
+    rates = {f"{point['num_pairs']:,} training pairs": point["match_rate"] for point in curve["points"]}
+    return {
+        "label_more_or_train_longer": curve["answer"],
+        "match_rate_by_training_pairs": {
+            k: f"{v['value']:.3f} ({v['low']:.3f} to {v['high']:.3f}, n = {v['n']})" for k, v in rates.items()
+        },
+    }
 
 
 if __name__ == "__main__":

@@ -47,7 +47,12 @@ def probe(request: dict[str, Any], reporter: LineReporter) -> None:
 
     recipe, clock = Recipe.model_validate(request["recipe"]), _StepClock()
     settings = training_of(recipe).model_copy(
-        update={"max_optimizer_steps": NUM_STEPS, "num_epochs": float(NUM_STEPS), "validation": None}
+        update={
+            "max_optimizer_steps": NUM_STEPS,
+            "num_epochs": float(NUM_STEPS),
+            "validation": None,
+            "share_of_prompts": 1.0,
+        }
     )
     execution = recipe.execution.model_copy(update={"save_every_steps": NUM_STEPS + 1, "profile": False})
     most = 2 * NUM_STEPS * settings.pairs_per_step  # some may be over length

@@ -10,6 +10,7 @@ from rm_assets.core.errors import ReleaseError
 from rm_assets.core.model_card import model_card
 from rm_assets.core.protocols import ADAPTER, QuietReporter
 from rm_assets.core.recipe import Dtype, ModelRef, Recipe
+from rm_assets.core.stages import asset_of
 from rm_assets.storage.files import write_json, write_text
 from rm_assets.storage.hub_models import push
 from rm_assets.storage.registry import release_name
@@ -120,15 +121,15 @@ def _ancestors(task: Task) -> dict[str, Any]:
     """The manifests of all assets that this release comes from, first ones first."""
     found: dict[str, Any] = {}
 
-    def visit(asset: str, of_digest: str) -> None:
-        manifest = task.store.manifest(asset, of_digest)
-        if manifest and asset not in found:
-            for name, entry in manifest.inputs.items():
-                visit(name, entry["digest"])
-            found[asset] = manifest
+    def visit(name: str, of_digest: str) -> None:
+        manifest = task.store.manifest(asset_of(name), of_digest)
+        if manifest and name not in found:
+            for read, entry in manifest.inputs.items():
+                visit(read, entry["digest"])
+            found[name] = manifest
 
-    for asset, manifest in task.inputs.items():
-        visit(asset, manifest.digest)
+    for name, manifest in task.inputs.items():
+        visit(name, manifest.digest)
     return found
 
 

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from rm_assets.core.errors import DataError, RmAssetsError, TaskError
 from rm_assets.core.events import event_line
 from rm_assets.core.recipe import Recipe
-from rm_assets.core.stages import STAGES
+from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.hub_datasets import commits_read, go_on_at
@@ -91,9 +91,9 @@ class Task:
         """The output folder of this digest."""
         return self.store.folder(self.asset, self.digest)
 
-    def input(self, asset: str, file: str) -> Path:
+    def input(self, name: str, file: str) -> Path:
         """A file of an asset that this one reads."""
-        return self.store.folder(asset, self.inputs[asset].digest) / file
+        return self.store.folder(asset_of(name), self.inputs[name].digest) / file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,7 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
         if store.manifest(asset, of_digest):
             reporter.log("another run has made this in the meantime")
             return
-        inputs = {name: store.manifest(name, digest) for name, digest in request["inputs"].items()}
+        inputs = {name: store.manifest(asset_of(name), digest) for name, digest in request["inputs"].items()}
         known = {name: manifest for name, manifest in inputs.items() if manifest}
         if len(known) != len(inputs):
             raise TaskError("TASK_002", f"inputs of {asset} vanished from {store.home}", fix="run again")

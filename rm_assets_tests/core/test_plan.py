@@ -202,6 +202,28 @@ def test_bounds_of_the_training_section_hold() -> None:
     assert training.tokens == Count(15 * 64 * 2 * 100, "at_most")
 
 
+def test_a_share_of_the_training_prompts_is_only_about_known() -> None:
+    training = plan(recipe(training={"share_of_prompts": 0.25})).training
+    assert training.pairs == Count(1_500, "at_most_about") and training.optimizer_steps == Count(48, "at_most_about")
+
+
+def test_the_trainings_of_a_learning_curve_are_counted_and_paid_for() -> None:
+    mine = recipe(evaluation={"learning_curve": {"shares": [0.25, 0.5]}})
+    counts = {"pairs_in": 6_000, "pairs_trained": 1_480, "pairs_over_length": 0, "tokens": 99, "optimizer_steps": 48}
+    known = Known(shapes={"/base": TINY}, made={"reward_model at share 0.25": Made(counts)})
+    found = plan(mine, known, Probe(seconds_per_step=90, device="small"))
+    quarter, half = found.curve["reward_model at share 0.25"], found.curve["reward_model at share 0.5"]
+    assert quarter.made and quarter.pairs == Count(1_480, "made") and quarter.optimizer_steps == Count(48, "made")
+    assert not half.made and half.pairs == Count(3_000, "at_most_about")
+    assert half.optimizer_steps == Count(94, "at_most_about")  # two passes of 47 steps
+    assert found.training.pairs == Count(6_000, "at_most") and not found.training.made
+    assert next(device.hours for device in found.devices if device.device == "small") == (188 + 48 + 94) * 90 / 3600
+    stage = next(stage for stage in found.stages if stage.asset == "evaluation_report")
+    assert stage.items.value == 3 * 200 + 3 * 1_000 + 8  # test responses and both sides of 500 pairs by each, canaries
+    assert found.as_json()["learning_curve"]["reward_model at share 0.5"]["num_pairs"]["value"] == 3_000
+    assert plan(recipe()).as_json()["learning_curve"] == {}
+
+
 def test_what_is_made_replaces_the_bound() -> None:
     known = Known(
         made={

@@ -59,6 +59,12 @@ def test_training_curve_draws_short_long_and_empty_histories() -> None:
         assert size(plots.training_curve(history)) == (1728, 547)
 
 
+def test_match_rate_curve_draws_equal_rates_and_few_pairs() -> None:
+    rate = {"value": 1.0, "low": 0.6, "high": 1.0, "n": 6}
+    points = [{"num_pairs": n, "match_rate": rate, "train_accuracy": rate} for n in (1, 2, 12_345_678)]
+    assert size(plots.match_rate_curve({"points": points})) == (921, 691)
+
+
 def test_same_data_give_the_same_bytes() -> None:
     test = [scored(0, k, float(k)) for k in range(2)]
     assert plots.gold_scatter(test) == plots.gold_scatter(test)

@@ -21,7 +21,7 @@ from rm_assets.core.errors import DataError, ModelError
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import TrainingSection
 from rm_assets.core.records import Messages, Pair
-from rm_assets.core.training_order import Numbers
+from rm_assets.core.training_order import Numbers, is_in_share
 
 CHUNK = 256
 """Pairs that are rendered and tokenized together."""
@@ -83,22 +83,24 @@ def encode_pairs(
     pairs: Iterable[Pair], renderer: Renderer, settings: TrainingSection, seed: int, file: Path, reporter: Reporter,
     *, is_validation: bool = False,
 ) -> PairStore:  # fmt: skip
-    """Renders and tokenizes pairs in a stream into `file`.
+    """Renders and tokenizes pairs in a stream into `file`; of training pairs, those of the prompts that are drawn.
 
     Raises: ModelError MODEL_005 for a pair over `max_length` with `over_length: error`, MODEL_004 if a conversation
     ends with the pad token, DataError DATA_005 if no pair to train on is left.
     """
-    builder, num_in = _Builder(renderer, settings), 0
-    stream = iter(pairs)
+    builder, num_in, num_not_drawn = _Builder(renderer, settings), 0, 0
+    stream, share = iter(pairs), 1.0 if is_validation else settings.share_of_prompts
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "wb") as tokens, open(index_of(file), "wb") as index:
         while chunk := list(islice(stream, CHUNK)):
-            for out, block in zip((tokens, index), builder.add(chunk), strict=True):
+            drawn = [pair for pair in chunk if is_in_share(pair.prompt_id, share, seed=seed)]
+            for out, block in zip((tokens, index), builder.add(drawn), strict=True):
                 out.write(block)
-            num_in += len(chunk)
+            num_in, num_not_drawn = num_in + len(chunk), num_not_drawn + len(chunk) - len(drawn)
             if num_in % REPORT_EVERY == 0:
                 reporter.log(f"{num_in:,} pairs tokenized")
-    store = builder.store(file, num_in, None if is_validation else settings.max_train_pairs, seed)
+    most = None if is_validation else settings.max_train_pairs
+    store = builder.store(file, num_in, num_not_drawn, most, seed)
     what, kept = ("validation pairs", "kept") if is_validation else ("pairs", "trained")
     said = {kept if name == "trained" else name: number for name, number in store.counts.items()}
     reporter.log(f"{what}: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in said.items()))
@@ -107,8 +109,10 @@ def encode_pairs(
             "DATA_005",
             f"None of {num_in} training pairs is left",
             why=f"{store.counts['over_length']} are longer than max_length {settings.max_length}, "
-            f"{store.counts['identical_after_tokenization']} have two responses of the same tokens",
-            fix="raise training.max_length, or make pairs of responses that differ",
+            f"{store.counts['identical_after_tokenization']} have two responses of the same tokens"
+            + (f", {num_not_drawn} are of prompts outside share_of_prompts {share:g}" if num_not_drawn else ""),
+            fix="raise training.max_length, or make pairs of responses that differ"
+            + (", or raise training.share_of_prompts or evaluation.learning_curve.shares" if num_not_drawn else ""),
         )
     return store
 
@@ -168,14 +172,15 @@ class _Builder:
             return "over_length"
         return "identical_after_tokenization" if chosen.ids == rejected.ids else None
 
-    def store(self, file: Path, num_in: int, most: int | None, seed: int) -> PairStore:
+    def store(self, file: Path, num_in: int, num_not_drawn: int, most: int | None, seed: int) -> PairStore:
         """The finished store, with at most `most` pairs."""
         prompts = np.frombuffer(self._prompts, np.uint64)
         num_usable = len(prompts)
         if most is not None and most < num_usable:
             prompts = prompts[_keep_subset(index_of(file), most, seed)]
         self._hash.update(prompts.tobytes())
-        counts = {"in": num_in, "trained": len(prompts), **self._reasons, "set_aside": num_usable - len(prompts)}
+        set_aside = num_not_drawn + num_usable - len(prompts)
+        counts = {"in": num_in, "trained": len(prompts), **self._reasons, "set_aside": set_aside}
         return PairStore(
             file, self._has_types, _numbered(prompts), self._longest, counts, self._hash.hexdigest()[:32]
         )  # fmt: skip

@@ -33,12 +33,14 @@ def build_report(
     training: Mapping[str, Any],
     benchmarks: Sequence[Mapping[str, Any]] = (),
     train_accuracy: Mapping[str, Any] | None = None,
+    learning_curve: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The evaluation report; its keys are the contract of report.json.
 
     `train_pairs` are all training pairs, for the direction of the length baseline; `training` is the summary that the
     reward model's metadata holds, whose kind is "existing" where these pairs trained another model or none.
-    `train_accuracy` is an earlier report's, in place of `scored_train_pairs`. Raises: as `compare_pairs`.
+    `train_accuracy` is an earlier report's, in place of `scored_train_pairs`. Only with a
+    `learning_curve` (see core.learning_curve) the report has that key. Raises: as `compare_pairs`.
     """
     pairs, num_ties = compare_pairs(test, settings)
     groups = group_by_prompt(test)
@@ -73,6 +75,8 @@ def build_report(
         "training": _json_ready(training),
     }
     report["generalization_gap"] = _generalization_gap(report["train_accuracy"], report["match_rate"])
+    if learning_curve:
+        report["learning_curve"] = dict(learning_curve)
     report["diagnosis"] = diagnose(report)
     report["verdict"] = verdict(report)
     return report

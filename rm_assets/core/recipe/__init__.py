@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, DriftCheck, LimitedCheck, ShareCheck
+from rm_assets.core.recipe.evaluation import EvaluationSection, LearningCurve, RewardBench
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
     Combine,
@@ -83,6 +84,7 @@ __all__ = [
     "HumanGold",
     "JudgeGold",
     "KaggleSource",
+    "LearningCurve",
     "LimitedCheck",
     "LoraSettings",
     "MixturePart",
@@ -119,33 +121,6 @@ __all__ = [
     "WandbSettings",
     "scorers_of",
 ]
-
-
-class RewardBench(Section):
-    """A benchmark with known right answers, beside the recipe's own test prompts."""
-
-    kind: Literal["reward_bench", "reward_bench_2"] = Field(
-        description="`reward_bench` has columns prompt, chosen, rejected, subset; `reward_bench_2` has id, prompt, chosen and rejected (lists), subset. Prompts and answers are texts or messages."
-    )
-    source: RowSource = Field(description="Its rows: files, or the dataset on the Hub.")
-
-
-class EvaluationSection(Section):
-    """How the reward model is judged."""
-
-    pairs: Literal["one_random", "all"] = Field(
-        "one_random",
-        description="Test pairs: one drawn at random for each prompt before its gold is looked at, or every pair.",
-    )
-    seed: int = Field(0, ge=0, description="Seed of the drawn pairs.")
-    max_train_pairs: int = Field(
-        500, gt=0, description="Training pairs that are scored for the accuracy on training data."
-    )
-    num_worst_mistakes: int = Field(20, ge=0, description="Confident mistakes shown as text.")
-    num_canaries: int = Field(8, gt=0, description="Conversations whose rewards a release must reproduce.")
-    benchmarks: list[RewardBench] = Field(
-        default=[], description="RewardBench or RewardBench 2, scored for the report."
-    )
 
 
 class ExecutionSection(Section):
@@ -262,6 +237,20 @@ class Recipe(Section):
     @classmethod
     def _trains_if_nothing_else_is_said(cls, value: Any) -> Any:
         return {"kind": "train", **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _a_learning_curve_has_something_to_train(self) -> "Recipe":
+        if self.evaluation.learning_curve is None:
+            return self
+        if isinstance(self.training, ExistingModel):
+            raise ValueError(
+                "evaluation.learning_curve trains the model again on shares of its pairs, and training.kind existing trains nothing; remove learning_curve (or set it to null), or train here"
+            )
+        if self.training.max_train_pairs is not None:
+            raise ValueError(
+                "evaluation.learning_curve takes shares of the training prompts, and training.max_train_pairs would cut them to one size; set max_train_pairs to null and training.share_of_prompts instead"
+            )
+        return self
 
     @model_validator(mode="after")
     def _labels_find_their_responses(self) -> "Recipe":

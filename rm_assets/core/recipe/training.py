@@ -82,7 +82,15 @@ class TrainingSection(Section):
     max_optimizer_steps: int | None = Field(
         None, gt=0, description="Stop after so many optimizer steps; the schedule then ends there."
     )
-    max_train_pairs: int | None = Field(None, gt=0, description="Train on a random subset of so many pairs.")
+    share_of_prompts: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Train on the pairs of so large a share of the training prompts, drawn by the recipe's seed; a larger share contains a smaller one.",
+    )
+    max_train_pairs: int | None = Field(
+        None, gt=0, description="Train on a random subset of so many of these pairs at most."
+    )
     learning_rate: float = Field(gt=0, lt=1, description="Peak learning rate.")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="Learning-rate schedule after the warm-up."

@@ -113,6 +113,25 @@ def test_every_pair_is_accounted_for(base: Path, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_share_of_the_prompts_takes_all_their_pairs_and_no_others(base: Path, tmp_path: Path) -> None:
+    # Of p0 to p9, seed 1 draws p5, p6, p7 and p9 for a quarter (rm_assets_tests/core/test_shares.py).
+    reporter = ListReporter()
+    pairs = [replace(p, prompt_id=f"p{n % 10}", pair_id=f"{n}") for n, p in enumerate(toy_pairs(20))]
+    result = train(
+        tmp_path, settings(base, share_of_prompts=0.25, max_optimizer_steps=1), pairs=pairs, reporter=reporter
+    )
+    assert result.num_pairs == {
+        "in": 20, "trained": 8, "over_length": 0, "identical_after_tokenization": 0, "set_aside": 12,
+    }  # fmt: skip
+    assert list(result.trained_pair_ids) == ["5", "6", "7", "9", "15", "16", "17", "19"]
+    assert any(line.startswith("validation pairs: 10 in, 10 kept") for line in reporter.lines)
+
+
+def test_a_share_that_no_prompt_is_in_is_refused_and_says_so(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"20 are of prompts outside share_of_prompts 0.001[\s\S]*raise training.share"):
+        train(tmp_path, settings(base, share_of_prompts=0.001), pairs=toy_pairs(20))
+
+
 def shared(first: list[int], second: list[int]) -> int:
     return next(i for i, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
 
