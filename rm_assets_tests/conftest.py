@@ -14,7 +14,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 @pytest.fixture(scope="session", autouse=True)
 def warm_tasks() -> Iterator[None]:
     """Tasks are forked as soon as the libraries are imported, and not only after the first."""
-    warm.READ_BY_TASKS_ALONE += ("PYTEST_",)  # pytest says in it which test runs
     server = warm.keep_warm()
     yield
     if server is not None:

@@ -29,8 +29,11 @@ PRELOADED = (
     "transformers.generation.utils", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
     "scipy.stats", "matplotlib.figure",
 )  # fmt: skip
-READ_BY_TASKS_ALONE = ("RM_ASSETS_",)
-"""Beginnings of the names of environment variables that no library reads while it is imported."""
+READ_BY_IMPORTS = (
+    "ACCELERATE_", "CUDA_", "GOMP_", "HF_", "HOME", "HUGGINGFACE_", "KMP_", "LC_", "LD_", "MKL_", "MPL", "OMP_", "OPENBLAS_", "PATH",
+    "PYTHON", "PYTORCH_", "SAFETENSORS_", "TMPDIR", "TORCH", "TRANSFORMERS_", "USE_", "XDG_",
+)  # fmt: skip
+"""How the names of environment variables begin that Python or a library reads when it starts or is imported."""
 MAX_REQUEST = 1 << 20
 
 
@@ -125,7 +128,7 @@ def start_warm(task: str, request: Path) -> WarmTask | None:
 
 
 def _read_by_imports() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(READ_BY_TASKS_ALONE)}
+    return {name: value for name, value in os.environ.items() if name.startswith(READ_BY_IMPORTS)}
 
 
 def _serve() -> None:
