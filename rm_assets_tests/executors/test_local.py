@@ -219,6 +219,6 @@ def test_a_forked_task_has_the_environment_and_folder_of_now_and_the_modules_of_
 
 
 def test_a_server_ends_with_its_starter(tmp_path: Path) -> None:
-    code = "from rm_assets.executors.warm import WarmServer\nprint(WarmServer()._process.pid, flush=True)"
+    code = "from rm_assets.executors.warm import WarmServer\nprint(WarmServer(())._process.pid, flush=True)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     wait_until_gone(int(done.stdout))
