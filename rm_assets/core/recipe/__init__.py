@@ -1,7 +1,7 @@
 """What a recipe says: one frozen model a section, every field with its meaning, unit and bound.
 
 A recipe is a YAML file and a Dagster partition. The sections `prompts` to `release` decide results and enter the digests;
-`checks`, `gate`, `execution`, `tracking` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
+`checks`, `gate`, `search`, `execution`, `tracking` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
 """
 
 from typing import Any, Literal
@@ -47,6 +47,7 @@ from rm_assets.core.recipe.sampling import (
     SamplingSettings,
     ServerSampling,
 )
+from rm_assets.core.recipe.search import SearchRange, SearchSection, require_space_of
 from rm_assets.core.recipe.section import Dtype, ModelRef, Section, ServedModel
 from rm_assets.core.recipe.training import (
     BradleyTerry,
@@ -105,6 +106,8 @@ __all__ = [
     "RowSource",
     "SamplingSection",
     "SamplingSettings",
+    "SearchRange",
+    "SearchSection",
     "Section",
     "ServedModel",
     "ServerSampling",
@@ -251,6 +254,10 @@ class Recipe(Section):
     checks: ChecksSection = Field(
         default=ChecksSection(), description="Which faults of the data are tolerated; changes no result."
     )
+    search: SearchSection | None = Field(
+        None,
+        description="What `rm-assets search` varies to find better settings of the training; changes no result of this recipe.",
+    )
     execution: ExecutionSection = Field(
         default=ExecutionSection(), description="How work is carried out; changes no result."
     )
@@ -294,4 +301,17 @@ class Recipe(Section):
             *(part.align for part in recorded),
         ):
             raise ValueError("align 'row' needs prompts of one source; these are a mixture")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_searched(self) -> "Recipe":
+        if self.search is None:
+            return self
+        if not isinstance(self.training, TrainingSection):
+            raise ValueError("search has nothing to vary: training.kind is existing, so nothing is trained")
+        if self.prompts.split.validation == 0:
+            raise ValueError(
+                "search judges trials on validation pairs, and there are none: give prompts.split.validation a share, for example 0.1"
+            )
+        require_space_of(self.training, self.search)
         return self
