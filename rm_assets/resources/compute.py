@@ -79,8 +79,20 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
                 run_id=context.run.run_id,
             )
 
-    def make_asset(self, recipe: Recipe, asset: str, *, say: Say, debug: Say, run_id: str = "") -> Made:
-        """As `make`, outside Dagster. Raises: RmAssetsError."""
+    def make_asset(
+        self,
+        recipe: Recipe,
+        asset: str,
+        *,
+        say: Say,
+        debug: Say,
+        run_id: str = "",
+        watch: Callable[[], None] = lambda: None,
+    ) -> Made:
+        """As `make`, outside Dagster. `watch` is called at each of the task's events; what it raises ends the task.
+
+        Raises: RmAssetsError.
+        """
         store = self.store()
         want = wanted(store, recipe, asset)
         folder = store.folder(asset, want.digest)
@@ -102,8 +114,13 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
         task = STAGES[asset].task
         listener = _Listener(asset, say, debug)
+
+        def hear(event: dict[str, Any]) -> None:
+            listener(event)
+            watch()
+
         say(f"{asset}: task {task} starts")
-        end = run_local(task, request, listener, timeout_seconds=recipe.execution.timeout_seconds)
+        end = run_local(task, request, hear, timeout_seconds=recipe.execution.timeout_seconds)
         manifest = store.manifest(asset, want.digest)
         if listener.error:
             raise listener.error
