@@ -110,7 +110,7 @@ def _has_pairs(store: Store, recipe: Recipe) -> bool:
 
 
 def _print(recipe: Recipe, found: Searched, console: Console) -> None:
-    table = Table("trial", *found.best.settings, "validation accuracy", "", "seconds", title=f"search of {recipe.name}")
+    table = Table("trial", *found.best.settings, "accuracy", "", "seconds", title=f"search of {recipe.name}")
     for column in table.columns:
         column.overflow = "fold"
     for trial in found.trials:
@@ -134,7 +134,7 @@ def _print(recipe: Recipe, found: Searched, console: Console) -> None:
 
 def _how(trial: Trial) -> str:
     if trial.state == "pruned":
-        return f"pruned after {10 * (trial.tenths or 0)} %"
+        return f"pruned at {10 * (trial.tenths or 0)} %"
     if trial.state == "failed":
         return f"failed, {trial.error}"
     return "made before" if trial.was_there else ""

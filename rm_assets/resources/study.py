@@ -6,6 +6,7 @@ where a torn line would make the journal unreadable. Neither holds a pickle.
 
 import importlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -102,7 +103,7 @@ class Study:
         return [self._plain(trial) for trial in self._study.get_trials(deepcopy=False) if trial.state.name in STATES]
 
     def importance(self) -> dict[str, float]:
-        """Share of each setting in what tells the better complete trials from the rest; empty where there are too few.
+        """Share of each setting in what tells the better complete trials from the rest; empty where they cannot tell.
 
         PED-ANOVA (Watanabe et al. 2023).
         """
@@ -110,7 +111,13 @@ class Study:
 
         if sum(trial.state == "complete" for trial in self.trials()) < NUM_STARTUP_TRIALS:
             return {}
-        return optuna.importance.get_param_importances(self._study)
+        with warnings.catch_warnings():
+            # Optuna warns, and gives every setting the same share, where the better trials are all trials.
+            warnings.simplefilter("error", UserWarning)
+            try:
+                return optuna.importance.get_param_importances(self._study)
+            except UserWarning:
+                return {}
 
     def _plain(self, trial: "optuna.trial.FrozenTrial") -> Trial:
         last = max(trial.intermediate_values, default=None)
