@@ -1,6 +1,7 @@
 """`rm-assets search`: trials of other training settings, their table, and the best ones as a recipe file."""
 
 import json
+import math
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from rm_assets.cli.known import find_known, with_device
 from rm_assets.cli.run import build
-from rm_assets.core.errors import SearchError, StoreError
+from rm_assets.core.errors import SearchError
 from rm_assets.core.recipe import Recipe, SearchSection
 from rm_assets.core.recipe_plan import plan_training
 from rm_assets.core.search import Trial, best_recipe_text, longest_trials, num_ties
@@ -20,8 +21,6 @@ from rm_assets.resources.compute import Compute
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.resources.search import Searched, folder_of, run_search, search_of
 from rm_assets.storage.files import write_text
-from rm_assets.storage.lineage import wanted
-from rm_assets.storage.store import Store
 
 
 def search(name: str, trials: int | None, *, force: bool, as_json: bool, log_level: str) -> bool:
@@ -35,10 +34,10 @@ def search(name: str, trials: int | None, *, force: bool, as_json: bool, log_lev
     _say(f"store: {store.home}")
     _say(cost_line(recipe, section, num_trials))
     try:
-        if not _has_pairs(store, recipe):
-            with redirect_stdout(sys.stderr):  # the result of this command is the search
-                if not build(name, select="*implicit_pairs", smoke=False, log_level=log_level):
-                    return False
+        # Also where the pairs are made: nothing is trained on what a check refuses.
+        with redirect_stdout(sys.stderr):  # the result of this command is the search
+            if not build(name, select="*implicit_pairs", smoke=False, log_level=log_level):
+                return False
         debug = _say if log_level == "DEBUG" else _ignore
         found = run_search(compute, recipe, num_trials=num_trials, say=_say, debug=debug)
     except KeyboardInterrupt:
@@ -100,15 +99,6 @@ def write_best(file: Path, text: str, kept: Path, *, force: bool) -> None:
     write_text(kept, text)
 
 
-def _has_pairs(store: Store, recipe: Recipe) -> bool:
-    try:
-        return wanted(store, recipe, "implicit_pairs").manifest is not None
-    except StoreError as error:
-        if error.code != "STORE_002":
-            raise
-        return False
-
-
 def _print(recipe: Recipe, found: Searched, console: Console) -> None:
     table = Table("trial", *found.best.settings, "accuracy", "", "seconds", title=f"search of {recipe.name}")
     for column in table.columns:
@@ -124,9 +114,10 @@ def _print(recipe: Recipe, found: Searched, console: Console) -> None:
     if found.importance:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in found.importance.items())
         console.print(f"what tells good trials from bad (PED-ANOVA, sums to 1): {shares}", soft_wrap=True)
-    ties = num_ties(found.trials, found.best)
+    ties, value = num_ties(found.trials, found.best), found.best.value or 0.0
+    error = math.sqrt(value * (1 - value) / found.num_pairs)  # as if no two pairs shared a prompt
     console.print(
-        f"best: trial {found.best.number}, {found.best.value:.4f} on {found.num_pairs:,} validation pairs"
+        f"best: trial {found.best.number}, {value:.4f} on {found.num_pairs:,} validation pairs, standard error at least {error:.3f}"
         + (f"; {ties} more have this value, it computed the fewest tokens of them" if ties else ""),
         soft_wrap=True,
     )

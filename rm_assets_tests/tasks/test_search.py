@@ -1,8 +1,11 @@
 """A search over real trainings of a tiny model: what it makes, what it leaves alone, how it goes on and what it writes."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +38,15 @@ def toy(bench: Bench, *, space: Any = SPACE, name: str = "toy", seed: int = 0, *
     )  # fmt: skip
 
 
+def search_command(name: str, trials: int | None = None, *, as_json: bool = False) -> bool:
+    return command.search(name, trials, force=False, as_json=as_json, log_level="INFO")
+
+
 @pytest.fixture
 def ready(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """With pairs, trained on in this process."""
+    """With pairs, trained on in this process; the command finds them as the run in Dagster would have left them."""
     in_this_process(monkeypatch)
+    monkeypatch.setattr(command, "build", lambda *given, **options: True)
     save_causal(bench.folder / "recipes" / "base")
     monkeypatch.setenv("RM_ASSETS_HOME", str(bench.home))
     monkeypatch.setenv("RM_ASSETS_RECIPES", str(bench.folder / "recipes"))
@@ -201,7 +209,7 @@ def test_the_command_prints_the_trials_and_the_best_becomes_a_recipe_that_is_mad
     ready: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     toy(ready)
-    assert command.search("toy", 2, force=False, as_json=True, log_level="INFO")
+    assert search_command("toy", 2, as_json=True)
     said = capsys.readouterr()
     found = json.loads(said.out[said.out.rindex('{\n  "recipe"') :])  # after what tasks in this process say
     assert [trial["number"] for trial in found["trials"]] == [0, 1] and found["best"] in (0, 1)
@@ -210,8 +218,20 @@ def test_the_command_prints_the_trials_and_the_best_becomes_a_recipe_that_is_mad
     assert found["recipe_file"] == str(ready.folder / "recipes" / "toy-best.yaml")
     made = ready.make(best, "reward_model")
     assert made.was_there and made.manifest.digest == found["trials"][found["best"]]["digest"]
-    assert command.search("toy", 2, force=False, as_json=False, log_level="INFO")
+    assert search_command("toy", 2)
     assert f"best: trial {found['best']}" in capsys.readouterr().out
+
+
+def test_nothing_is_trained_on_pairs_that_the_run_in_dagster_refuses(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy(ready)
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(command, "build", lambda name, **options: asked.append({"name": name, **options}))
+    started = ready.num_tasks_started()
+    assert not search_command("toy", 2)
+    assert asked == [{"name": "toy", "select": "*implicit_pairs", "smoke": False, "log_level": "INFO"}]
+    assert ready.num_tasks_started() == started and not (ready.home / "search").exists()
 
 
 def test_a_cancelled_search_says_how_to_go_on(
@@ -219,7 +239,7 @@ def test_a_cancelled_search_says_how_to_go_on(
 ) -> None:
     toy(ready)
     break_task(monkeypatch, 0, KeyboardInterrupt())
-    assert not command.search("toy", 2, force=False, as_json=False, log_level="INFO")
+    assert not search_command("toy", 2)
     assert "cancelled: what is committed stays, `rm-assets search toy` goes on" in capsys.readouterr().err
     assert not (ready.folder / "recipes" / "toy-best.yaml").exists()
 
@@ -250,16 +270,13 @@ def test_a_recipe_without_a_search_and_a_machine_without_optuna_are_one_sentence
     ready: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready.recipe("plain")
-    search: Callable[[str], bool] = lambda name: command.search(  # noqa: E731
-        name, None, force=False, as_json=False, log_level="INFO"
-    )
     with pytest.raises(SearchError, match="has no section search") as caught:
-        search("plain")
+        search_command("plain")
     assert caught.value.code == "SEARCH_001"
     toy(ready)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SearchError, match=r"pip install 'rm-assets\[search\]'"):
-        search("toy")
+        search_command("toy")
 
 
 def test_trials_have_the_digests_of_their_settings(ready: Bench) -> None:
@@ -270,3 +287,36 @@ def test_trials_have_the_digests_of_their_settings(ready: Bench) -> None:
     assert own is not None
     made = ready.make(trial_recipe(recipe, 0, own), "reward_model")
     assert not made.was_there and ready.make(recipe, "reward_model").was_there
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_task_and_the_same_command_goes_on_to_a_recipe_that_runs(bench: Bench) -> None:
+    save_causal(bench.folder / "recipes" / "base")
+    toy(bench, space={"learning_rate": [0.01, 0.001]}, num_epochs=200, validation={"every_steps": 50})
+    run_it = "import sys; from rm_assets.cli.main import main; main()"
+    environment = {
+        **os.environ, "RM_ASSETS_HOME": str(bench.home), "RM_ASSETS_RECIPES": str(bench.folder / "recipes"),
+        "DAGSTER_HOME": "",
+    }  # fmt: skip
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {run_it}", *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=bench.folder,
+        )  # fmt: skip
+
+    first, log = start("search", "toy", "--trials", "2"), bench.home / "reward_model"
+    while first.poll() is None and not list(log.glob("*/metrics.jsonl")):
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 1 and "`rm-assets search toy` goes on" in said, said
+    assert not list(log.glob("*/manifest.json"))
+    again = start("search", "toy", "--trials", "2", "--json")
+    out, said = again.communicate(timeout=200)
+    assert again.returncode == 0, said
+    found = json.loads(out)
+    assert [(trial["number"], trial["state"]) for trial in found["trials"]] == [(0, "complete"), (1, "complete")]
+    best = start("run", "toy-best", "--select", "reward_model")
+    out, said = best.communicate(timeout=100)
+    assert best.returncode == 0 and "made before" in out, said
