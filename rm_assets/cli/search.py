@@ -64,10 +64,8 @@ def cost_line(recipe: Recipe, search: SearchSection, num_trials: int) -> str:
     known = replace(known, made={asset: made for asset, made in known.made.items() if asset != "reward_model"})
     plans = [plan_training(longest, known, None) for longest in longest_trials(recipe, search)]
     num_trainings = int(min(num_trials, search.num_settings))
-    steps = [plan.optimizer_steps.value for plan in plans]
-    flops = [plan.flops for plan in plans]
-    most_steps = max((n for n in steps if n is not None), default=None) if None not in steps else None
-    most_flops = max((n for n in flops if n is not None), default=None) if None not in flops else None
+    most_steps = _most([plan.optimizer_steps.value for plan in plans])
+    most_flops = _most([plan.flops for plan in plans])
     each = "an unknown number of" if most_steps is None else f"{most_steps:,}"
     total = "" if most_steps is None else f", {num_trainings * most_steps:,} in all"
     work = "" if most_flops is None else f"; {num_trainings * most_flops:.2e} operations"
@@ -75,6 +73,12 @@ def cost_line(recipe: Recipe, search: SearchSection, num_trials: int) -> str:
         f"at most {num_trainings} training{'s' * (num_trainings > 1)} of {each} optimizer steps{total}{work}; "
         f"seconds of a step: `rm-assets plan {recipe.name} --probe`; each complete trial keeps its model in the store"
     )
+
+
+def _most(values: list[int | None]) -> int | None:
+    """The largest; None where one is unknown."""
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
 
 
 def best_file(recipe: Recipe) -> Path:
@@ -118,7 +122,7 @@ def _print(recipe: Recipe, found: Searched, console: Console) -> None:
     error = math.sqrt(value * (1 - value) / found.num_pairs)  # as if no two pairs shared a prompt
     console.print(
         f"best: trial {found.best.number}, {value:.4f} on {found.num_pairs:,} validation pairs, standard error at least {error:.3f}"
-        + (f"; {ties} more have this value, it computed the fewest tokens of them" if ties else ""),
+        + (f"; {ties} more have this value, and computed no fewer tokens" if ties else ""),
         soft_wrap=True,
     )
 

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +108,7 @@ class _Work:
         self._compute, self._recipe, self._trial = compute, recipe, trial
         self._store = compute.store()
         self._say: Say = lambda text: say(f"trial {trial.number}: {text}")
-        self._debug: Callable[[str], None] = lambda text: debug(f"trial {trial.number}: {text}")
+        self._debug: Say = lambda text: debug(f"trial {trial.number}: {text}")
         self._started = time.monotonic()
 
     def do(self) -> None:
@@ -143,7 +142,8 @@ class _Work:
                 why="each is longer than training.max_length, or its two sides are the same tokens",
                 fix="raise training.max_length, or prompts.split.validation",
             )  # fmt: skip
-        self._notes(made.folder)
+        while self._notes(made.folder):
+            pass  # what is trained is not pruned, but others are compared to all of it
         self._trial.end(
             "complete", value, digest=made.manifest.digest, num_tokens=made.manifest.counts["tokens"],
             was_there=made.was_there, **self._seconds(),

@@ -1,5 +1,6 @@
 """The space of a search, the recipe of a trial, the tenths at which trials are compared, and which one is best."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def trial(number: int, value: float | None = None, state: Any = "complete", **ab
         ({"learning_rate": 0.1}, r"learning_rate: 0\.1: write a list of choices, or \{low"),
         ({"num_epochs": [1]}, r"at least 2 items"),
         ({"num_epochs": [1, 1]}, r"'num_epochs' has a choice twice"),
+        ({"schedule": [datetime.date(2026, 1, 1), "linear"]}, r"search\.space\.schedule: the training refuses datetime"),
         ({"pairs_per_step": {"low": 1.5, "high": 4}}, r"'pairs_per_step' takes whole numbers"),
         ({"schedule": {"low": 1, "high": 4}}, r"'schedule' takes no number"),
         ({"lora": [None, {"rnk": 4}]}, r"search\.space\.lora: the training refuses \{'rnk': 4\}: training\.lora\.rnk"),

@@ -47,7 +47,7 @@ from rm_assets.core.recipe.sampling import (
     SamplingSettings,
     ServerSampling,
 )
-from rm_assets.core.recipe.search import SearchRange, SearchSection, require_space_of
+from rm_assets.core.recipe.search import SearchRange, SearchSection, require_searchable
 from rm_assets.core.recipe.section import Dtype, ModelRef, Section, ServedModel
 from rm_assets.core.recipe.training import (
     BradleyTerry,
@@ -305,13 +305,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _can_be_searched(self) -> "Recipe":
-        if self.search is None:
-            return self
-        if not isinstance(self.training, TrainingSection):
-            raise ValueError("search has nothing to vary: training.kind is existing, so nothing is trained")
-        if self.prompts.split.validation == 0:
-            raise ValueError(
-                "search judges trials on validation pairs, and there are none: give prompts.split.validation a share, for example 0.1"
-            )
-        require_space_of(self.training, self.search)
+        if self.search is not None:
+            require_searchable(self.search, self.training, self.prompts.split.validation)
         return self

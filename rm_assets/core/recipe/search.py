@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from rm_assets.core.recipe.section import Section
-from rm_assets.core.recipe.training import TrainingSection
+from rm_assets.core.recipe.training import ExistingModel, TrainingSection
 
 NOT_SEARCHED = {
     "kind": "a search trains",
@@ -83,7 +83,7 @@ class SearchSection(Section):
                 raise ValueError(f"'{name}' cannot be searched: {NOT_SEARCHED[name]}")
             if isinstance(dimension, SearchRange):
                 _require_numbers(name, dimension)
-            elif len({choice_label(choice) for choice in dimension}) < len(dimension):
+            elif any(choice in dimension[:place] for place, choice in enumerate(dimension)):
                 raise ValueError(f"'{name}' has a choice twice; each counts once")
         return space
 
@@ -130,8 +130,16 @@ def with_settings(training: TrainingSection, settings: Mapping[str, Any]) -> Tra
         raise ValueError(f"training{'.' * bool(where)}{where}: {said[:1].lower()}{said[1:]}") from None
 
 
-def require_space_of(training: TrainingSection, search: SearchSection) -> None:
+def require_searchable(
+    search: SearchSection, training: TrainingSection | ExistingModel, share_of_validation: float
+) -> None:
     """Tries every choice and both ends of every range alone. Raises: ValueError that names key, value and reason."""
+    if isinstance(training, ExistingModel):
+        raise ValueError("search has nothing to vary: training.kind is existing, so nothing is trained")
+    if share_of_validation == 0:
+        raise ValueError(
+            "search judges trials on validation pairs, and there are none: give prompts.split.validation a share, for example 0.1"
+        )
     for name, dimension in search.space.items():
         values = [dimension.low, dimension.high] if isinstance(dimension, SearchRange) else dimension
         for value in values:
