@@ -167,3 +167,13 @@ def test_the_best_recipe_trains_exactly_what_the_trial_trained(tmp_path: Path) -
     assert loaded.training == trial_recipe(searched, 3, best.settings).training
     assert loaded.training.objective.margin_scale == 0 and loaded.training.lora.alpha == 32  # type: ignore[union-attr]
     assert "trial 3 of 9, study abc" in text and "1,200 validation pairs 0.7500" in text
+
+
+def test_the_best_of_one_seed_is_a_recipe_with_all_seeds(tmp_path: Path) -> None:
+    text = yaml.safe_dump({"extends": "embedded", "seeds": [1, 2], "search": {"space": {"num_epochs": [1, 2]}}})
+    (tmp_path / "r.yaml").write_text(text)
+    best = Trial(number=0, state="complete", settings={"num_epochs": 1}, value=0.5)
+    book = RecipeBook(tmp_path, {})
+    written = best_recipe_text(book.load("r@1"), best, study="abc", num_trials=1, num_pairs=2)
+    (tmp_path / "r-best.yaml").write_text(written)
+    assert [book.load(f"r-best@{seed}").training.num_epochs for seed in (1, 2)] == [1, 1]  # type: ignore[union-attr]
