@@ -15,6 +15,7 @@ BREACHES = {
     "core/digests.py": "import torch\n",
     "serving/batching.py": "from rm_assets.tasks.session import Task\n",
     "storage/store.py": "from rm_assets.embedded.task import generate_prompts\n",
+    "resources/search.py": "import optuna\n",
 }
 
 

@@ -266,6 +266,26 @@ def compare(
     judge.compare(models, on, max_length=max_length, as_json=as_json, csv_file=csv_file, plot=plot)
 
 
+@app.command()
+def search(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe with a section search.")],
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials in all, in place of search.num_trials; those that are there count."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite RECIPE-best.yaml though the search did not write it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Better settings of the training, by many trainings judged on validation pairs; the best become a recipe file."""
+    from rm_assets.cli import search as searching
+
+    if not searching.search(recipe, trials, force=force, as_json=as_json, log_level=context.obj):
+        raise typer.Exit(1)
+
+
 app.command()(score.score)
 app.command()(score.compare_responses)
 app.command()(score.interactive)

@@ -59,7 +59,7 @@ def _read(file: Path, size: int, changed: int) -> Run | None:
 
 
 def _state(store: Store, run: Run) -> str:
-    """running, finished, failed, or interrupted: its process is gone without a word."""
+    """running, finished, failed, pruned by a search, or interrupted: its process is gone without a word."""
     if (store.folder(run.asset, run.digest) / "manifest.json").is_file():
         return "finished"
     if store.is_leased(run.asset, run.digest):

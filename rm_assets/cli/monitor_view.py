@@ -12,7 +12,7 @@ from rich.text import Text
 from rm_assets.storage.metrics_log import Run
 
 LABEL_WIDTH, RUN_WIDTH = 14, 26
-STYLES = {"running": "bold cyan", "finished": "green", "failed": "bold red", "interrupted": "yellow"}
+STYLES = {"running": "bold cyan", "finished": "green", "failed": "bold red", "interrupted": "yellow", "pruned": "dim"}
 BARS = "▁▂▃▄▅▆▇█"
 FIGURES = {
     "accuracy": ("accuracy", "{:.3f}"),

@@ -7,6 +7,7 @@ RmAssetsError
 ├── ServerError    SERVER_*   a model server that cannot be used as the recipe asks
 ├── ServiceError   SERVICE_*  a scoring service that cannot start as asked, or a request that it does not take
 ├── StoreError     STORE_*    results that cannot be found, written or read
+├── SearchError    SEARCH_*   a search over training settings that cannot run, or comes to nothing
 ├── TaskError      TASK_*     a task process that ended without its manifest
 ├── ReleaseError   RELEASE_*  a release folder that must not leave the house
 ├── TrackingError  TRACKING_* figures that a tracking service did not take
@@ -63,6 +64,10 @@ ERROR_CODES: dict[str, str] = {
     "STORE_001": "The disk is full or the store is not writable.",
     "STORE_002": "A result that is needed has not been made yet.",
     "STORE_003": "A stored result is damaged.",
+    "SEARCH_001": "The recipe says nothing to search.",
+    "SEARCH_002": "The package that searches is not installed.",
+    "SEARCH_003": "No trial of the search gave a value.",
+    "SEARCH_004": "A recipe file that the search did not write is in the way.",
     "TASK_001": "The task process ended without its manifest.",
     "TASK_002": "The task failed with an unexpected error.",
     "TASK_003": "The task ran longer than its time limit.",
@@ -150,6 +155,12 @@ class StoreError(RmAssetsError):
     """Results that cannot be found, written or read."""
 
     family = "STORE_"
+
+
+class SearchError(RmAssetsError):
+    """A search over training settings that cannot run, or comes to nothing."""
+
+    family = "SEARCH_"
 
 
 class TaskError(RmAssetsError):

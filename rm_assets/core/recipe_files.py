@@ -291,7 +291,8 @@ def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], set[str], list[type[Ba
         if models == [Recipe]:
             known = known - {"name"} | set(FILE_ONLY_KEYS)
         keys.append(part)
-        models = [n for m in models if part in m.model_fields for n in _models_in(m.model_fields[part].annotation)]
+        if part in known:  # else it is a name that the user has given, in a mapping of names to the models here
+            models = [n for m in models if part in m.model_fields for n in _models_in(m.model_fields[part].annotation)]
     return keys, known, models
 
 

@@ -48,6 +48,8 @@ def _table(properties: dict[str, Any], required: list[str], definitions: dict[st
 def _type(schema: dict[str, Any]) -> str:
     if options := schema.get("anyOf") or schema.get("oneOf"):
         return " or ".join(_type(option) for option in options if option.get("type") != "null")
+    if not schema:
+        return "anything"
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[1]
         return f"[{name}](#{name.lower()})"
@@ -58,7 +60,8 @@ def _type(schema: dict[str, Any]) -> str:
         items = places[0] if places else schema["items"]
         return f"{'two' if len(places) == 2 else 'three' if places else 'list'} of {_type(items)}"
     if schema["type"] == "object":
-        return "names and texts"
+        inner = schema["additionalProperties"]
+        return "names and texts" if inner == {"type": "string"} else f"names, each with {_type(inner)}"
     return {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}[schema["type"]]
 
 

@@ -90,8 +90,20 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
                 run_id=context.run.run_id,
             )
 
-    def make_asset(self, recipe: Recipe, asset: str, *, say: Say, debug: Say, run_id: str = "") -> Made:
-        """As `make`, outside Dagster. Raises: RmAssetsError."""
+    def make_asset(
+        self,
+        recipe: Recipe,
+        asset: str,
+        *,
+        say: Say,
+        debug: Say,
+        run_id: str = "",
+        watch: Callable[[], None] = lambda: None,
+    ) -> Made:
+        """As `make`, outside Dagster. `watch` is called at each of the task's events; what it raises ends the task.
+
+        Raises: RmAssetsError.
+        """
         store = self.store()
         on_the_way = tuple(self._make_at_shares(store, recipe, asset, say=say, debug=debug, run_id=run_id))
         want = wanted(store, recipe, asset)
@@ -114,9 +126,14 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
         task = STAGES[asset].task
         listener = _Listener(asset, say, debug)
+
+        def hear(event: dict[str, Any]) -> None:
+            listener(event)
+            watch()
+
         say(f"{asset}: task {task} starts")
         keep_warm()  # for the assets that follow
-        end = run_local(task, request, listener, timeout_seconds=recipe.execution.timeout_seconds)
+        end = run_local(task, request, hear, timeout_seconds=recipe.execution.timeout_seconds)
         manifest = store.manifest(asset, want.digest)
         if listener.error:
             raise listener.error

@@ -2,7 +2,7 @@
 
 begin  {recipe, asset, digest, run_id, device, num_steps, time}    once for each process that worked on it
 step   {step, time, loss, accuracy, margin, learning_rate, grad_norm, tokens_per_second, eta_seconds, memory}
-end    {status: finished or failed, error, time}                   none where the process was killed
+end    {status: finished, failed or pruned, error, time}           none where the process was killed
 
 Times are ISO 8601 in UTC. The log is no content of the asset: nothing depends on it.
 """
@@ -47,6 +47,10 @@ class MetricsLog:
             raise
         if self._has_begun:
             self._append("end", {"status": "finished"})
+
+    def pruned(self) -> None:
+        """A search has ended the training, whose process could not say so."""
+        self._append("end", {"status": "pruned"})
 
     def _append(self, event: str, values: Mapping[str, Any]) -> None:
         line = json.dumps({"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **values})

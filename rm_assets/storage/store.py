@@ -12,6 +12,7 @@ HOME/examinations/<digest>.json         what a base makes of pairs, see resource
 HOME/registry/                          releases, aliases and refusals, see registry.py; rewards of releases for newer test sets
 HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
 HOME/shards/<kind>/<identity>.lock      lease: one process at a time computes a shard of them
+HOME/search/<recipe>/<study>.db         trials of a search, see resources/search.py; best.yaml as it was written last
 HOME/model_comparison/<digest>/         comparisons of several models, see resources/comparison.py
 """
 

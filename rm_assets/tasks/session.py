@@ -68,10 +68,10 @@ class LineReporter:
             sink.training_begins(num_steps, device)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures of one optimizer step."""
-        self.emit(event="metrics", step=step, values=dict(values))
+        """Figures of one optimizer step; whoever hears of them finds them in the log."""
         for sink in self._sinks:
             sink.metrics(step, values)
+        self.emit(event="metrics", step=step, values=dict(values))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a recipe says: one frozen model a section, every field with its meaning, unit and bound.
 
 A recipe is a YAML file and a Dagster partition. The sections `prompts` to `release` decide results and enter the digests;
-`checks`, `gate`, `execution`, `tracking` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
+`checks`, `gate`, `search`, `execution`, `tracking` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
 """
 
 from typing import Any, Literal
@@ -48,6 +48,7 @@ from rm_assets.core.recipe.sampling import (
     SamplingSettings,
     ServerSampling,
 )
+from rm_assets.core.recipe.search import SearchRange, SearchSection, require_searchable
 from rm_assets.core.recipe.section import Dtype, ModelRef, Section, ServedModel
 from rm_assets.core.recipe.training import (
     BradleyTerry,
@@ -107,6 +108,8 @@ __all__ = [
     "RowSource",
     "SamplingSection",
     "SamplingSettings",
+    "SearchRange",
+    "SearchSection",
     "Section",
     "ServedModel",
     "ServerSampling",
@@ -226,6 +229,10 @@ class Recipe(Section):
     checks: ChecksSection = Field(
         default=ChecksSection(), description="Which faults of the data are tolerated; changes no result."
     )
+    search: SearchSection | None = Field(
+        None,
+        description="What `rm-assets search` varies to find better settings of the training; changes no result of this recipe.",
+    )
     execution: ExecutionSection = Field(
         default=ExecutionSection(), description="How work is carried out; changes no result."
     )
@@ -283,4 +290,10 @@ class Recipe(Section):
             *(part.align for part in recorded),
         ):
             raise ValueError("align 'row' needs prompts of one source; these are a mixture")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_searched(self) -> "Recipe":
+        if self.search is not None:
+            require_searchable(self.search, self.training, self.prompts.split.validation)
         return self
