@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import page, real_lengths, results, suite, workloads
 from benchmarks.checkpoints import SHAPES, SMALL
-from rm_assets.core.model_shape import shape_from_config
+from rm_assets.core.planning.model_shape import shape_from_config
 
 GPU_ROWS, GPU_PROMPTS = 512, 256
 BYTES_PER_WEIGHT = 16

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from benchmarks.workloads import EOS, PAD, VOCABULARY, Item
-from rm_assets.core.model_shape import KNOWN_CONFIGS
+from rm_assets.core.planning.model_shape import KNOWN_CONFIGS
 from rm_assets.core.records import Messages
 
 SMALL = "small"

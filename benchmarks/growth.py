@@ -141,7 +141,7 @@ def tokenize(num_pairs: int, folder: Path) -> dict[str, Any]:
 def train(num_pairs: int, folder: Path) -> dict[str, Any]:
     """reward_model, from the table of pairs to the checkpoint."""
     from rm_assets.backends.torch import native_engine, tokenization
-    from rm_assets.core.plots import training_curve
+    from rm_assets.core.report.training_plot import training_curve
     from rm_assets.tasks.train import train as train_model
 
     training_curve([])  # matplotlib belongs to the baseline, too

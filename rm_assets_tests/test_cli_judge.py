@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from rm_assets.assets.evaluation_report import evaluation_report
 from rm_assets.assets.model_comparison import ComparisonConfig, model_comparison
 from rm_assets.cli.main import app
-from rm_assets.core.comparison import LENGTH
 from rm_assets.core.errors import ModelError, RmAssetsError, StoreError
+from rm_assets.core.evaluation.comparison import LENGTH
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.executors.local import TaskEnd

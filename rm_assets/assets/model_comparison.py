@@ -6,8 +6,8 @@ import dagster as dg
 from pydantic import Field
 
 from rm_assets.assets.materialization import OWNERS
-from rm_assets.core.comparison_table import HEADER, conclusion, text_rows
 from rm_assets.core.errors import RmAssetsError
+from rm_assets.core.report.comparison_table import HEADER, conclusion, text_rows
 from rm_assets.resources.comparison import VERSION, compare_on
 from rm_assets.resources.compute import Compute
 

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rm_assets.core.comparison import LENGTH
-from rm_assets.core.comparison_table import HEADER, as_csv, conclusion, disagreement_texts, text_rows
-from rm_assets.core.plots import forest
+from rm_assets.core.evaluation.comparison import LENGTH
 from rm_assets.core.recipe import DatasetSource, FileSource, Recipe, RewardBench
-from rm_assets.core.report import count_text, interval_text, percent
+from rm_assets.core.report.comparison_table import HEADER, as_csv, conclusion, disagreement_texts, text_rows
+from rm_assets.core.report.plots import forest
+from rm_assets.core.report.texts import count_text, interval_text, percent
 from rm_assets.resources.comparison import compare_models_on
 from rm_assets.resources.judgement import Judged, find_models, judge, load_first
 from rm_assets.storage.files import whole_file, write_text

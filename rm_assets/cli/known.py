@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rm_assets.core.errors import DataError, ModelError, RecipeError, StoreError
-from rm_assets.core.model_shape import ModelShape, shape_from_config
+from rm_assets.core.planning.model_shape import ModelShape, shape_from_config
+from rm_assets.core.planning.recipe_counts import Known, Made
 from rm_assets.core.recipe import (
     ClassifierGold,
     FileSource,
@@ -19,7 +20,6 @@ from rm_assets.core.recipe import (
     RecordedResponses,
     scorers_of,
 )
-from rm_assets.core.recipe_counts import Known, Made
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import find_home

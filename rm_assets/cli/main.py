@@ -12,7 +12,7 @@ from rich.console import Console
 from rm_assets import __version__
 from rm_assets.cli import recipes, release, results, score, serve
 from rm_assets.core.errors import RmAssetsError
-from rm_assets.core.guidance import SERVICE_GUIDANCE
+from rm_assets.core.planning.guidance import SERVICE_GUIDANCE
 from rm_assets.core.records import SPLITS
 from rm_assets.storage.home import find_home
 

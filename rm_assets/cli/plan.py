@@ -14,11 +14,11 @@ from rich.table import Table
 from rm_assets.cli.known import find_known, with_device
 from rm_assets.cli.plan_tables import print_plan
 from rm_assets.core.errors import PlanError
-from rm_assets.core.guidance import SERVICE_GUIDANCE, PlanWarning, pair_warnings, service_warnings
-from rm_assets.core.plan import Probe, num_optimizer_steps
-from rm_assets.core.prices import LIST_PRICES, DevicePrice, parse_prices
+from rm_assets.core.planning.guidance import SERVICE_GUIDANCE, PlanWarning, pair_warnings, service_warnings
+from rm_assets.core.planning.plan import Probe, num_optimizer_steps
+from rm_assets.core.planning.prices import LIST_PRICES, DevicePrice, parse_prices
+from rm_assets.core.planning.recipe_plan import RecipePlan, plan_recipe
 from rm_assets.core.recipe import Recipe
-from rm_assets.core.recipe_plan import RecipePlan, plan_recipe
 from rm_assets.resources.recipes import recipe_book
 
 

@@ -5,9 +5,9 @@ import functools
 from rich.console import Console
 from rich.table import Table
 
-from rm_assets.core.plan import InferenceMemory, TrainingMemory
-from rm_assets.core.recipe_counts import Count
-from rm_assets.core.recipe_plan import RecipePlan, TrainingPlan
+from rm_assets.core.planning.plan import InferenceMemory, TrainingMemory
+from rm_assets.core.planning.recipe_counts import Count
+from rm_assets.core.planning.recipe_plan import RecipePlan, TrainingPlan
 
 SECONDS_OF_A_MINUTE, SECONDS_OF_AN_HOUR = 60, 3600
 

@@ -8,12 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rm_assets.core.comparison import LENGTH
-from rm_assets.core.comparison_table import as_csv, compare_all
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import RmAssetsError, StoreError
-from rm_assets.core.plots import forest
+from rm_assets.core.evaluation.comparison import LENGTH
 from rm_assets.core.recipe import Recipe
+from rm_assets.core.report.comparison_table import as_csv, compare_all
+from rm_assets.core.report.plots import forest
 from rm_assets.resources.judgement import Judged, Say, find_models, judge, load_first, seeds_together
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import whole_file, write_json, write_text

@@ -8,7 +8,7 @@ from typing import Any
 from rm_assets.core.checks.finding import Finding
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import ReleaseError, RmAssetsError, StoreError, TaskError
-from rm_assets.core.gate import REPORT_CHECKS, Released, no_worse
+from rm_assets.core.evaluation.gate import REPORT_CHECKS, Released, no_worse
 from rm_assets.core.recipe import GateSection, LimitedCheck, Recipe
 from rm_assets.core.records import ProxyReward
 from rm_assets.executors.local import run_local

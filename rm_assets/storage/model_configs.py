@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rm_assets.core.errors import ModelError
-from rm_assets.core.model_shape import KNOWN_CONFIGS
+from rm_assets.core.planning.model_shape import KNOWN_CONFIGS
 from rm_assets.core.recipe import ModelRef
 
 

@@ -1,4 +1,4 @@
-"""RewardBench and RewardBench 2 with a model: rows read and checked, every answer scored, the rules of core/reward_bench.py."""
+"""RewardBench and RewardBench 2 with a model: rows read and checked, every answer scored, the rules of core/evaluation/reward_bench.py."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from typing import Any
 
 from rm_assets.core.dialogues import read_dialogue
 from rm_assets.core.errors import DataError
+from rm_assets.core.evaluation.reward_bench import NUM_ANSWERS, TIES, BenchItem, reward_bench, reward_bench_2
 from rm_assets.core.protocols import ResponseScorer
 from rm_assets.core.recipe import RewardBench
 from rm_assets.core.records import Messages
-from rm_assets.core.reward_bench import NUM_ANSWERS, TIES, BenchItem, reward_bench, reward_bench_2
 from rm_assets.storage.sources import SourceRow, read_rows
 
 TITLES = {"reward_bench": "RewardBench", "reward_bench_2": "RewardBench 2"}

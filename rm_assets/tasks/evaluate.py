@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.digests import unit_interval
 from rm_assets.core.evaluation import ScoredPair, ScoredResponse, build_report, compare_pairs
-from rm_assets.core.learning_curve import ModelAtShare, learning_curve
-from rm_assets.core.plots import (
-    best_of_n_curve,
-    gold_scatter,
-    match_rate_curve,
-    reliability,
-    score_plot,
-    training_curve,
-)
+from rm_assets.core.evaluation.learning_curve import ModelAtShare, learning_curve
 from rm_assets.core.protocols import ResponseScorer
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.records import GoldReward, Messages, Pair, ProxyReward, prompt_messages, response_messages
-from rm_assets.core.report import render_markdown
-from rm_assets.core.report_html import render_html
+from rm_assets.core.report.html import render_html
+from rm_assets.core.report.markdown import render_markdown
+from rm_assets.core.report.plots import best_of_n_curve, gold_scatter, match_rate_curve, reliability, score_plot
+from rm_assets.core.report.training_plot import training_curve
 from rm_assets.core.shares import at_shares
 from rm_assets.core.stages import model_at
 from rm_assets.storage.files import write_json, write_text

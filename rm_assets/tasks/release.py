@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rm_assets.core.errors import ReleaseError
-from rm_assets.core.model_card import model_card
 from rm_assets.core.protocols import ADAPTER, QuietReporter
 from rm_assets.core.recipe import Dtype, ModelRef, Recipe
+from rm_assets.core.report.model_card import model_card
 from rm_assets.core.stages import asset_of
 from rm_assets.storage.files import write_json, write_text
 from rm_assets.storage.hub_models import push

@@ -115,7 +115,7 @@ def keep_profile(folder: Path) -> dict[str, str]:
 
 
 def _plots(task: Task, history: list[dict[str, float]]) -> list[str]:
-    from rm_assets.core.plots import training_curve
+    from rm_assets.core.report.training_plot import training_curve
 
     (task.folder / "training_curve.png").write_bytes(training_curve(history))
     return ["training_curve.png"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rm_assets.core import statistics
-from rm_assets.core.comparison import compare
+from rm_assets.core.evaluation.comparison import compare
 
 NUM_DRAWS, NUM_PROMPTS, TRUTH = 1000, 300, 0.8
 pytestmark = pytest.mark.slow

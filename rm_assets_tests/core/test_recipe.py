@@ -8,7 +8,6 @@ import pytest
 from pydantic import ValidationError
 
 from rm_assets.core import recipe as recipe_module
-from rm_assets.core.model_card import describe_gold
 from rm_assets.core.recipe import (
     ExecutionSection,
     HumanGold,
@@ -22,6 +21,7 @@ from rm_assets.core.recipe import (
     VerifierGold,
 )
 from rm_assets.core.recipe_files import SHIPPED_FOLDER, RecipeBook
+from rm_assets.core.report.model_card import describe_gold
 from rm_assets.core.smoke import smoke_recipe
 from rm_assets.core.stages import STAGES
 

@@ -2,7 +2,7 @@
 
 import json
 
-from rm_assets.core.comparison import compare_models
+from rm_assets.core.evaluation.comparison import compare_models
 from rm_assets.core.records import ProxyReward
 from rm_assets.resources.compute import Made
 from rm_assets.storage.tables import read_table

@@ -4,8 +4,8 @@ from typing import Any, get_args
 
 import pytest
 
+from rm_assets.core.planning.stage_plans import GOLD_PLANS
 from rm_assets.core.recipe import GoldSection
-from rm_assets.core.stage_plans import GOLD_PLANS
 from rm_assets.resources.compute import Made
 from rm_assets.tasks.score import LABELLERS
 from rm_assets_tests.tasks.conftest import ASSETS, Bench, files

@@ -6,8 +6,8 @@ import torch
 from transformers import PreTrainedModel
 
 from rm_assets.core.errors import ModelError
-from rm_assets.core.model_shape import shape_from_config
-from rm_assets.core.plan import training_memory
+from rm_assets.core.planning.model_shape import shape_from_config
+from rm_assets.core.planning.plan import training_memory
 from rm_assets.core.protocols import Reporter
 
 RESERVE = 0.9

@@ -27,7 +27,7 @@ from rm_assets.backends.torch.rendering import Encoded
 from rm_assets.backends.torch.reward_forward import right_padded
 from rm_assets.backends.torch.step_profile import memory_figures
 from rm_assets.core.errors import ModelError, RecipeError
-from rm_assets.core.plan import num_pairs_per_forward
+from rm_assets.core.planning.plan import num_pairs_per_forward
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import ExecutionSection
 from rm_assets.core.training_order import epoch_order

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rm_assets.core import statistics
-from rm_assets.core.diagnosis import diagnose, verdict
 from rm_assets.core.evaluation import rates, spread
 from rm_assets.core.evaluation.best_of_n import best_of_n, component_accuracy
 from rm_assets.core.evaluation.calibration import calibration
+from rm_assets.core.evaluation.diagnosis import diagnose, verdict
 from rm_assets.core.evaluation.pairs import ComparedPair, ScoredPair, ScoredResponse, compare_pairs, group_by_prompt
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import Pair

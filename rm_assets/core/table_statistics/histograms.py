@@ -8,7 +8,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-from rm_assets.core.plots import CHOSEN, GRID, INK, REJECTED
+from rm_assets.core.report.figure import CHOSEN, GRID, INK, REJECTED
 
 WIDTH, HEIGHT, MARGIN, TOP = 340, 200, 28, 52
 """Of one panel, in pixels; bars have what is left by the margin at either side and below, and by the title."""

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from rm_assets.core import guidance
 from rm_assets.core.errors import PlanError
-from rm_assets.core.model_shape import num_adapted_parameters
-from rm_assets.core.plan import (
+from rm_assets.core.planning import guidance
+from rm_assets.core.planning.model_shape import num_adapted_parameters
+from rm_assets.core.planning.plan import (
     Probe,
     TrainingMemory,
     num_optimizer_steps,
@@ -18,11 +18,11 @@ from rm_assets.core.plan import (
     training_flops,
     training_memory,
 )
-from rm_assets.core.prices import DevicePrice
+from rm_assets.core.planning.prices import DevicePrice
+from rm_assets.core.planning.recipe_counts import UNKNOWN, Count, Known, pairs_by_split, share_of
+from rm_assets.core.planning.stage_plans import BYTES, StagePlan, plan_stages
 from rm_assets.core.recipe import Recipe, SamplingSettings, TrainingSection
-from rm_assets.core.recipe_counts import UNKNOWN, Count, Known, pairs_by_split, share_of
 from rm_assets.core.shares import at_shares
-from rm_assets.core.stage_plans import BYTES, StagePlan, plan_stages
 from rm_assets.core.stages import model_at
 
 

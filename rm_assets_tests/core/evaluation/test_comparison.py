@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rm_assets.core.comparison import LENGTH, compare, compare_models, ensemble, holm, mcnemar, pairs_needed
 from rm_assets.core.errors import DataError
+from rm_assets.core.evaluation.comparison import LENGTH, compare, compare_models, ensemble, holm, mcnemar, pairs_needed
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import ProxyReward
 

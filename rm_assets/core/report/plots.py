@@ -1,33 +1,26 @@
-"""The pictures of an evaluation report, as PNG bytes.
+"""The pictures of an evaluation report and of a comparison, as PNG bytes."""
 
-Figures are built without pyplot, so that nothing global changes and any thread may draw. Colours are told apart by
-readers with colour-vision deficiency: blue for chosen, orange for rejected, dark to light from best gold to worst.
-"""
-
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.evaluation import ComparedPair, ScoredResponse, group_by_prompt
+from rm_assets.core.report.figure import CHOSEN, INK, REJECTED, as_png, new_figure, set_titles, short_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-CHOSEN, REJECTED, INK, GRID = "#2b6cb0", "#dd8033", "#2d3748", "#e2e8f0"
-DPI = 144
 MOST_BARS = 48
 
 
 def score_plot(test: Sequence[ScoredResponse], pairs: Sequence[ComparedPair], *, num_prompts: int = 8) -> bytes:
     """Two panels: rewards of the first test prompts, one bar a response; rewards of chosen against rejected."""
-    figure = _figure(12, 4.8)
+    figure = new_figure(12, 4.8)
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1.25, 1]})
     groups = group_by_prompt(test)
     most = max((len(group) for group in groups), default=1)
     _draw_bars(left, groups[: max(1, min(num_prompts, MOST_BARS // most))])
     _draw_histograms(right, pairs)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _draw_bars(axes: "Axes", groups: Sequence[Sequence[ScoredResponse]]) -> None:
@@ -47,10 +40,10 @@ def _draw_bars(axes: "Axes", groups: Sequence[Sequence[ScoredResponse]]) -> None
             colour = shades[ranks[response.gold.gold_reward]]
             axes.bar(left + index * width, response.reward, width * 0.92, color=colour)
     axes.axhline(0, color=INK, linewidth=0.8)
-    labels = [_label(group[0].gold.prompt, 26) for group in groups]
+    labels = [short_label(group[0].gold.prompt, 26) for group in groups]
     axes.set_xticks(range(len(groups)), labels, rotation=24, ha="right", rotation_mode="anchor", parse_math=False)
     axes.tick_params(axis="x", labelsize=8, length=0)
-    _title(axes, "Rewards of the first test prompts", "", "reward (log odds, up to a constant)", pad=24)
+    set_titles(axes, "Rewards of the first test prompts", "", "reward (log odds, up to a constant)", pad=24)
     axes.grid(axis="x", visible=False)
     shown = range(last + 1) if last < 4 else (0, last)
     names = [
@@ -84,27 +77,29 @@ def _draw_histograms(axes: "Axes", pairs: Sequence[ComparedPair]) -> None:
             frameon=False,
             fontsize=8,
         )
-    _title(
+    set_titles(
         axes, f"Chosen against rejected, n = {len(pairs):,} test pairs", "reward (dashed: mean)", "responses", pad=24
     )
 
 
 def gold_scatter(test: Sequence[ScoredResponse], *, most: int = 4000) -> bytes:
     """Reward against gold reward, a dot a test response; the first `most` responses only."""
-    figure = _figure(6.4, 4.8)
+    figure = new_figure(6.4, 4.8)
     axes = figure.subplots()
     shown = test[:most]
     alpha = max(0.12, min(0.7, 60 / max(1, len(shown)) ** 0.75))
     gold, rewards = [r.gold.gold_reward for r in shown], [r.reward for r in shown]
     axes.scatter(gold, rewards, s=16, color=CHOSEN, alpha=alpha, linewidths=0)
     count = f"n = {len(shown):,}" if len(shown) == len(test) else f"{len(shown):,} of n = {len(test):,}"
-    _title(axes, f"Reward against gold, {count} test responses", "gold reward", "reward (log odds, up to a constant)")
-    return _png(figure)
+    set_titles(
+        axes, f"Reward against gold, {count} test responses", "gold reward", "reward (log odds, up to a constant)"
+    )
+    return as_png(figure)
 
 
 def reliability(calibration: Mapping[str, Any]) -> bytes:
     """Match rate against confidence, a dot with its interval for each tenth of the pairs, and the diagonal."""
-    figure = _figure(6.4, 4.8)
+    figure = new_figure(6.4, 4.8)
     axes = figure.subplots()
     bins = calibration["bins"]
     sure = [part["confidence"] for part in bins]
@@ -118,15 +113,15 @@ def reliability(calibration: Mapping[str, Any]) -> bytes:
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     error = calibration["expected_calibration_error"]
     title = f"Calibration error {100 * error['value']:.1f} points, n = {error['n']:,} pairs"
-    _title(axes, title, "how sure the model is of its choice", "share in which gold agrees")
-    return _png(figure)
+    set_titles(axes, title, "how sure the model is of its choice", "share in which gold agrees")
+    return as_png(figure)
 
 
 def best_of_n_curve(found: Mapping[str, Any]) -> bytes:
     """Gold reward of the best of n against sqrt(KL), with its interval, the choice of gold itself, and the fit."""
     import numpy as np
 
-    figure = _figure(6.4, 4.8)
+    figure = new_figure(6.4, 4.8)
     axes = figure.subplots()
     points = found["points"]
     distance = np.sqrt([point["kl"] for point in points])
@@ -154,18 +149,18 @@ def best_of_n_curve(found: Mapping[str, Any]) -> bytes:
             ha="center",
         )
     axes.legend(frameon=False, fontsize=8, loc="upper left")
-    _title(
+    set_titles(
         axes,
         f"Best of n, {found['num_prompts']:,} test prompts",
         "distance from the policy, d = sqrt(KL)",
         "gold reward",
     )
-    return _png(figure)
+    return as_png(figure)
 
 
 def match_rate_curve(found: Mapping[str, Any]) -> bytes:
     """Match rate and accuracy on training pairs against the number of training pairs (log scale), with their intervals."""
-    figure = _figure(6.4, 4.8)
+    figure = new_figure(6.4, 4.8)
     axes = figure.subplots()
     points = found["points"]
     numbers = [point["num_pairs"] for point in points]
@@ -186,19 +181,19 @@ def match_rate_curve(found: Mapping[str, Any]) -> bytes:
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize=8, loc="best")
     num_test = points[-1]["match_rate"]["n"]
-    _title(
+    set_titles(
         axes,
         f"Learning curve, n = {num_test:,} test pairs",
         "training pairs, log scale",
         "share of pairs ordered as by gold",
     )
-    return _png(figure)
+    return as_png(figure)
 
 
 def forest(found: Mapping[str, Any], *, length: str) -> bytes:
     """Match rates of compared models with their intervals, best on top; the model named `length` is a line through all."""
     models = [model for model in found["models"] if model["model"] != length]
-    figure = _figure(7.6, 1.6 + 0.34 * max(2, len(models)))
+    figure = new_figure(7.6, 1.6 + 0.34 * max(2, len(models)))
     axes = figure.subplots()
     rates = [model["match_rate"] for model in models]
     values = [rate["value"] for rate in rates]
@@ -222,97 +217,10 @@ def forest(found: Mapping[str, Any], *, length: str) -> bytes:
     alone = next((model["match_rate"]["value"] for model in found["models"] if model["model"] == length), None)
     if alone is not None:
         axes.axvline(alone, color=REJECTED, linewidth=1.4, linestyle="--", label="length alone")
-    axes.set_yticks(places, [_label(model["model"], 44) for model in models], parse_math=False)
+    axes.set_yticks(places, [short_label(model["model"], 44) for model in models], parse_math=False)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    _title(axes, f"Match rate with gold on the same {found['num_pairs']:,} test pairs", "95 % interval", "")
+    set_titles(axes, f"Match rate with gold on the same {found['num_pairs']:,} test pairs", "95 % interval", "")
     axes.grid(axis="y", visible=False)
     figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=8)
-    return _png(figure)
-
-
-def training_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Loss (left) and accuracy (right) against optimizer steps; an empty history says so."""
-    figure = _figure(12, 3.8)
-    left, right = figure.subplots(1, 2)
-    losses = {"loss": ("training", CHOSEN), "eval_loss": ("validation", REJECTED)}
-    drawn = _draw_curves(left, history, losses | {"validation_loss": ("validation", REJECTED)})
-    reference = left.axhline(0.6931, color=INK, linewidth=0.9, linestyle=":")
-    left.legend(
-        [*drawn, reference], [*(line.get_label() for line in drawn), "guessing (log 2)"], frameon=False, fontsize=8
-    )
-    left.set_ylim(bottom=0)
-    _title(left, "Loss", "optimizer step", "Bradley-Terry loss (nats a pair)")
-    rates = {"accuracy": ("training", CHOSEN), "eval_accuracy": ("validation", REJECTED)}
-    drawn = _draw_curves(right, history, rates | {"validation_accuracy": ("validation", REJECTED)})
-    reference = right.axhline(0.5, color=INK, linewidth=0.9, linestyle=":")
-    right.legend([*drawn, reference], [*(line.get_label() for line in drawn), "guessing"], frameon=False, fontsize=8)
-    right.set_ylim(top=1.02)
-    _title(right, "Accuracy", "optimizer step", "share of pairs ordered as by gold")
-    return _png(figure)
-
-
-def _draw_curves(axes: "Axes", history: Sequence[Mapping[str, Any]], names: Mapping[str, tuple[str, str]]) -> list[Any]:
-    """A line a key of `names` that some row of the history has; long histories also get a running mean."""
-    import numpy as np
-
-    lines = []
-    for key, (label, colour) in names.items():
-        points = [
-            (row["step"], row[key]) for row in history if row.get(key) is not None and row.get("step") is not None
-        ]
-        if not points:
-            continue
-        steps, values = (np.asarray(column, dtype=float) for column in zip(*points, strict=True))
-        width = len(values) // 20
-        marker = "o" if len(values) < 25 else ""
-        (line,) = axes.plot(steps, values, color=colour, linewidth=1.6, marker=marker, markersize=3.5, label=label)
-        if width > 1:
-            line.set(alpha=0.25, linewidth=1.0)
-            window = np.ones(width)
-            means = np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
-            (line,) = axes.plot(steps, means, color=colour, linewidth=1.8, label=f"{label} (mean of {width})")
-        lines.append(line)
-    if not lines:
-        axes.text(0.5, 0.4, "not recorded", transform=axes.transAxes, ha="center", color=INK)
-    return lines
-
-
-def _figure(width: float, height: float) -> "Figure":
-    """An empty figure of this size in inches, on the Agg canvas."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    figure.set_layout_engine("constrained", w_pad=0.12)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _title(axes: "Axes", title: str, horizontal: str, vertical: str, *, pad: float = 8) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=INK, pad=pad)
-    axes.set_xlabel(horizontal, fontsize=9, color=INK)
-    axes.set_ylabel(vertical, fontsize=9, color=INK)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, labelsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#a0aec0")
-
-
-def _label(text: str, most: int) -> str:
-    """One short line of the text, with a box for characters that the font cannot draw."""
-    from matplotlib.font_manager import findfont, get_font
-
-    known = get_font(findfont("DejaVu Sans")).get_charmap()
-    line = " ".join(text.split())
-    line = line if len(line) <= most else line[: most - 1].rstrip() + "…"
-    return "".join(character if ord(character) in known else "□" for character in line)
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
+    return as_png(figure)

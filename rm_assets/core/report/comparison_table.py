@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from rm_assets.core import statistics
-from rm_assets.core.comparison import LENGTH, compare_models, ensemble
+from rm_assets.core.evaluation.comparison import LENGTH, compare_models, ensemble
 from rm_assets.core.evaluation.pairs import draw_pairs
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import ProxyReward
-from rm_assets.core.report import count_text, interval_text, percent, points
+from rm_assets.core.report.texts import count_text, interval_text, percent, points
 
 KINDS = {"mean": "mean", "worst_case": "worst case", "uncertainty_weighted": "uncertainty weighted"}
 HEADER = ("model", "match rate", "95 % interval", "n", "behind by (points)", "95 % interval", "p", "more pairs to tell")

@@ -10,7 +10,7 @@ from typing import Any
 
 from rm_assets.core import statistics
 from rm_assets.core.checks.finding import Finding
-from rm_assets.core.comparison import compare
+from rm_assets.core.evaluation.comparison import compare
 from rm_assets.core.evaluation.pairs import draw_pairs
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import ProxyReward

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rm_assets.core.learning_curve import ModelAtShare, answer_labels, answer_training, learning_curve
+from rm_assets.core.evaluation.learning_curve import ModelAtShare, answer_labels, answer_training, learning_curve
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import Pair, conversation
 from rm_assets_tests.core.evaluation.test_evaluation import scored

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rm_assets.core.model_shape import ModelShape
+from rm_assets.core.planning.model_shape import ModelShape
 from rm_assets.core.recipe import GeneratorSource, PromptSource, Recipe, SamplingSettings
 from rm_assets.core.records import SPLITS
 

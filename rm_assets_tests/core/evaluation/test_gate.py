@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rm_assets.core.gate import Released, calibrated, high_match_rate, no_worse, not_by_length
+from rm_assets.core.evaluation.gate import Released, calibrated, high_match_rate, no_worse, not_by_length
 from rm_assets.core.recipe import EvaluationSection, GateSection
 from rm_assets.core.records import ProxyReward
 

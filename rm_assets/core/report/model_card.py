@@ -16,7 +16,7 @@ from rm_assets.core.recipe import (
     SoftBradleyTerry,
     TrainingSection,
 )
-from rm_assets.core.report import render_markdown
+from rm_assets.core.report.markdown import render_markdown
 
 LOAD_WHOLE = """\
 from transformers import AutoModelForSequenceClassification, AutoTokenizer

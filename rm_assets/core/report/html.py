@@ -8,18 +8,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from rm_assets.core.report import (
-    BREAKDOWNS,
-    Table,
-    count_text,
-    interval_text,
-    mistake_sides,
-    mistake_title,
-    percent,
-    points,
-    printable,
-    report_tables,
-)
+from rm_assets.core.report.mistakes import mistake_sides, mistake_title
+from rm_assets.core.report.tables import BREAKDOWNS, Table, report_tables
+from rm_assets.core.report.texts import count_text, interval_text, percent, points, printable
 
 _CAPTIONS = {
     "score_plot": "Left: rewards of the first test prompts, best gold first. Right: chosen against rejected.",

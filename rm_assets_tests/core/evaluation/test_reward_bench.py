@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rm_assets.core.reward_bench import SECTIONS, BenchItem, reward_bench, reward_bench_2, ties_score
+from rm_assets.core.evaluation.reward_bench import SECTIONS, BenchItem, reward_bench, reward_bench_2, ties_score
 
 
 def pair(subset: str, chosen: float, rejected: float) -> BenchItem:

@@ -5,11 +5,18 @@ from dataclasses import replace
 
 import pytest
 
-from rm_assets.core.comparison import LENGTH
-from rm_assets.core.comparison_table import HEADER, as_csv, compare_all, conclusion, disagreement_texts, text_rows
-from rm_assets.core.plots import forest
+from rm_assets.core.evaluation.comparison import LENGTH
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import ProxyReward
+from rm_assets.core.report.comparison_table import (
+    HEADER,
+    as_csv,
+    compare_all,
+    conclusion,
+    disagreement_texts,
+    text_rows,
+)
+from rm_assets.core.report.plots import forest
 
 
 def rows(reward: Callable[[int], float], num_prompts: int = 60) -> list[ProxyReward]:

@@ -9,8 +9,8 @@ import pytest
 from rm_assets.core.evaluation import ScoredResponse, build_report
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import GoldReward, Pair, conversation
-from rm_assets.core.report import render_markdown
-from rm_assets.core.report_html import render_html
+from rm_assets.core.report.html import render_html
+from rm_assets.core.report.markdown import render_markdown
 
 HOSTILE = "<script>alert('x')</script> </pre> ````\n| a | b |\n\x00\ud800 <img src=x onerror=alert(1)>"
 

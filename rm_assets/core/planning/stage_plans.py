@@ -4,12 +4,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rm_assets.core.plan import (
+from rm_assets.core.planning.plan import (
     InferenceMemory,
     forward_flops,
     sampling_flops,
     sampling_memory,
     scoring_memory,
+)
+from rm_assets.core.planning.recipe_counts import (
+    Count,
+    Known,
+    num_judgements,
+    num_responses,
+    pairs_by_split,
+    responses_by_split,
+    split_prompts,
+    total,
 )
 from rm_assets.core.recipe import (
     ClassifierGold,
@@ -20,16 +30,6 @@ from rm_assets.core.recipe import (
     Recipe,
     SamplingSettings,
     scorers_of,
-)
-from rm_assets.core.recipe_counts import (
-    Count,
-    Known,
-    num_judgements,
-    num_responses,
-    pairs_by_split,
-    responses_by_split,
-    split_prompts,
-    total,
 )
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

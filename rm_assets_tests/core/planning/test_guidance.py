@@ -2,9 +2,9 @@
 
 import pytest
 
-from rm_assets.core import guidance
 from rm_assets.core.errors import PlanError
-from rm_assets.core.prices import LIST_PRICES, parse_prices
+from rm_assets.core.planning import guidance
+from rm_assets.core.planning.prices import LIST_PRICES, parse_prices
 
 
 @pytest.mark.parametrize(("num_pairs", "expected"), [(999, ["few_pairs"]), (1_000, ["few_comparisons"]), (2_000, [])])

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from rm_assets.core.errors import ModelError
-from rm_assets.core.model_shape import KNOWN_CONFIGS, ModelShape, num_adapted_parameters, shape_from_config
-from rm_assets.core.plan import (
+from rm_assets.core.planning.model_shape import KNOWN_CONFIGS, ModelShape, num_adapted_parameters, shape_from_config
+from rm_assets.core.planning.plan import (
     Probe,
     forward_flops,
     layer_activation_bytes,
@@ -20,10 +20,10 @@ from rm_assets.core.plan import (
     training_flops,
     training_memory,
 )
-from rm_assets.core.prices import parse_prices
+from rm_assets.core.planning.prices import parse_prices
+from rm_assets.core.planning.recipe_counts import Count, Known, Made, pairs_per_prompt
+from rm_assets.core.planning.recipe_plan import RecipePlan, plan_recipe
 from rm_assets.core.recipe import Recipe
-from rm_assets.core.recipe_counts import Count, Known, Made, pairs_per_prompt
-from rm_assets.core.recipe_plan import RecipePlan, plan_recipe
 
 PRICES = parse_prices(
     "[{device: local, usd_per_hour: 0}, {device: small, usd_per_hour: 0.71, memory_gb: 24},"

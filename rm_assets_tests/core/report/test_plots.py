@@ -7,9 +7,10 @@ import sys
 import pytest
 from matplotlib.image import imread
 
-from rm_assets.core import plots
 from rm_assets.core.evaluation import ComparedPair, ScoredResponse
 from rm_assets.core.records import GoldReward
+from rm_assets.core.report import plots
+from rm_assets.core.report.training_plot import training_curve
 
 
 def scored(prompt: int, index: int, reward: float, text: str = "a prompt") -> ScoredResponse:
@@ -56,7 +57,7 @@ def test_training_curve_draws_short_long_and_empty_histories() -> None:
     long = [{"step": i, "loss": 0.7 - i / 1000, "accuracy": 0.5 + i / 1000} for i in range(300)]
     validated = [{"step": 1, "loss": 0.7, "eval_accuracy": None}, {"step": 2, "eval_loss": 0.6, "eval_accuracy": 0.7}]
     for history in (long, validated, []):
-        assert size(plots.training_curve(history)) == (1728, 547)
+        assert size(training_curve(history)) == (1728, 547)
 
 
 def test_match_rate_curve_draws_equal_rates_and_few_pairs() -> None:
@@ -72,7 +73,7 @@ def test_same_data_give_the_same_bytes() -> None:
 
 def test_importing_the_core_loads_nothing_heavy() -> None:
     program = (
-        "import sys, rm_assets.core.plots, rm_assets.core.report, rm_assets.core.evaluation\n"
+        "import sys, rm_assets.core.report.plots, rm_assets.core.report.training_plot, rm_assets.core.report.html, rm_assets.core.evaluation\n"
         "print([name for name in ('numpy', 'scipy', 'matplotlib', 'torch') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -1,17 +1,11 @@
-"""The evaluation report for people: its tables, and the Markdown of the web UI (the HTML is in report_html.py).
+"""The tables of the evaluation report."""
 
-Prompts and responses are untrusted text: they stand in code blocks with fences longer than any they contain.
-"""
-
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rm_assets.core.diagnosis import is_existing
-
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-
+from rm_assets.core.evaluation.diagnosis import is_existing
+from rm_assets.core.report.texts import count_text, decimal, interval_text, percent, points
 
 BREAKDOWNS = {
     "Match rate by what differs": ("by_difference", "the responses differ in"),
@@ -31,31 +25,6 @@ class Table:
     rows: Sequence[tuple[str, ...]]
     note: str = ""
     lead: str = ""
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def _decimal(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}" if abs(value) >= 1000 or 0 < abs(value) < 0.01 else f"{value:.2f}"
-
-
-def count_text(value: int) -> str:
-    return f"{value:,}"
-
-
-def points(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.1f}".replace("-", "−")
-
-
-def interval_text(rate: Mapping[str, Any]) -> str:
-    return "–" if not rate["n"] else f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} %"
-
-
-def printable(text: str) -> str:
-    """The text with a replacement mark for control characters and lone surrogates, which no file could hold."""
-    return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def report_tables(report: Mapping[str, Any]) -> list[Table]:
@@ -131,8 +100,8 @@ def _calibration_table(found: Mapping[str, Any]) -> Table:
     fit = (
         "No temperature fits better than another without end."
         if temperature is None
-        else f"Divided by the temperature {_decimal(temperature)}, rewards would fit best (loss {_decimal(found['loss'])} "
-        f"becomes {_decimal(found['loss_at_temperature'])} nats); above 1 the model is too sure, below 1 not sure enough."
+        else f"Divided by the temperature {decimal(temperature)}, rewards would fit best (loss {decimal(found['loss'])} "
+        f"becomes {decimal(found['loss_at_temperature'])} nats); above 1 the model is too sure, below 1 not sure enough."
     )
     note = (
         f"Expected calibration error: {100 * error['value']:.1f} points; a perfectly calibrated model would show "
@@ -145,11 +114,11 @@ def _best_of_n_table(found: Mapping[str, Any]) -> Table:
     rows = [
         (
             count_text(point["n"]),
-            _decimal(point["kl"]),
-            _decimal(point["gold"]["value"]),
-            f"{_decimal(point['gold']['low'])} to {_decimal(point['gold']['high'])}",
-            _decimal(point["oracle"]),
-            _decimal(point["proxy"]),
+            decimal(point["kl"]),
+            decimal(point["gold"]["value"]),
+            f"{decimal(point['gold']['low'])} to {decimal(point['gold']['high'])}",
+            decimal(point["oracle"]),
+            decimal(point["proxy"]),
         )
         for point in found["points"]
     ]
@@ -165,12 +134,12 @@ def _best_of_n_table(found: Mapping[str, Any]) -> Table:
 def _peak_text(fit: Mapping[str, Any] | None) -> str:
     if fit is None:
         return "A curve needs at least three values of n: raise sampling.num_test_responses to 8 or more."
-    curve = f"Fitted d ({_decimal(fit['alpha'])} - {_decimal(fit['beta'])} d), d = sqrt(KL)"
+    curve = f"Fitted d ({decimal(fit['alpha'])} - {decimal(fit['beta'])} d), d = sqrt(KL)"
     if fit["peak_kl"] is None:
         return f"{curve}: gold does not fall."
-    bounds = [_decimal(fit["peak_kl_low"]), "no end" if fit["peak_kl_high"] is None else _decimal(fit["peak_kl_high"])]
-    where = "measured" if fit["peak_was_measured"] else f"beyond the largest measured KL, {_decimal(fit['largest_kl'])}"
-    return f"{curve}: gold peaks at KL {_decimal(fit['peak_kl'])} ({bounds[0]} to {bounds[1]}), {where}."
+    bounds = [decimal(fit["peak_kl_low"]), "no end" if fit["peak_kl_high"] is None else decimal(fit["peak_kl_high"])]
+    where = "measured" if fit["peak_was_measured"] else f"beyond the largest measured KL, {decimal(fit['largest_kl'])}"
+    return f"{curve}: gold peaks at KL {decimal(fit['peak_kl'])} ({bounds[0]} to {bounds[1]}), {where}."
 
 
 def _component_table(found: Mapping[str, Any]) -> Table:
@@ -209,8 +178,8 @@ def _training_table(report: Mapping[str, Any]) -> Table:
         ("accuracy on training pairs", percent(train["value"]), interval_text(train), count_text(train["n"])),
         ("accuracy on validation pairs", percent(report["validation_accuracy"]["value"]), "", ""),
         ("training minus test, points", points(gap["value"]), gap_range, count_text(gap["num_test_pairs"])),
-        ("final training loss", _decimal(training.get("final_loss")), "", ""),
-        ("loss on test pairs", _decimal(loss["value"]), "", count_text(loss["n"])),
+        ("final training loss", decimal(training.get("final_loss")), "", ""),
+        ("loss on test pairs", decimal(loss["value"]), "", count_text(loss["n"])),
         ("optimizer steps", "–" if steps is None else count_text(steps), "", ""),
         ("training pairs", count_text(report["num_train_pairs"]), "", ""),
     ]
@@ -257,12 +226,12 @@ def _distribution_table(spread: Mapping[str, Any]) -> Table:
     )
     for key, name in names:
         part = spread[key]
-        quantiles = [_decimal(part["quantiles"][q]) for q in ("0.05", "0.5", "0.95")]
-        within = _decimal(spread["within_prompt_sd"][key]["value"]) if key in spread["within_prompt_sd"] else ""
-        rows.append((name, _decimal(part["mean"]), _decimal(part["sd"]), within, *quantiles, count_text(part["n"])))
+        quantiles = [decimal(part["quantiles"][q]) for q in ("0.05", "0.5", "0.95")]
+        within = decimal(spread["within_prompt_sd"][key]["value"]) if key in spread["within_prompt_sd"] else ""
+        rows.append((name, decimal(part["mean"]), decimal(part["sd"]), within, *quantiles, count_text(part["n"])))
     small, barely = spread["compression"], spread["compression"]["barely_separated"]
     note = (
-        f"Margins are chosen minus rejected. Mean |reward margin|: {_decimal(small['mean_abs_reward_margin'])} log "
+        f"Margins are chosen minus rejected. Mean |reward margin|: {decimal(small['mean_abs_reward_margin'])} log "
         f"odds; such margins claim a match rate of {percent(small['implied_match_rate'])}. "
         f"{percent(barely['value'])} of {count_text(barely['n'])} pairs are barely separated "
         f"(less than {barely['threshold']})."
@@ -276,82 +245,16 @@ def _correlation_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             "all test responses",
-            _decimal(overall["value"]),
-            _decimal(found["kendall"]["value"]),
+            decimal(overall["value"]),
+            decimal(found["kendall"]["value"]),
             count_text(overall["n"]),
         ),
         (
             "within prompts, mean",
-            _decimal(inner["spearman"]),
-            _decimal(inner["kendall"]),
+            decimal(inner["spearman"]),
+            decimal(inner["kendall"]),
             f"{count_text(inner['n'])} prompts",
         ),
-        ("reward with length instead", _decimal(length["value"]), "", count_text(length["n"])),
-        ("gold reward with length instead", _decimal(gold["value"]), "", count_text(gold["n"])),
+        ("reward with length instead", decimal(length["value"]), "", count_text(length["n"])),
+        ("gold reward with length instead", decimal(gold["value"]), "", count_text(gold["n"])),
     ]
-
-
-def mistake_title(number: int, mistake: Mapping[str, Any]) -> str:
-    margin = _decimal(abs(mistake["reward_margin"]))
-    return f"{number}. Wrong by {margin} log odds; differs in: {mistake['difference']}; source: {mistake['source']}"
-
-
-def mistake_sides(mistake: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Title, figures and text of the two responses, the one that gold prefers first."""
-    return [
-        (
-            title,
-            f"gold {_decimal(mistake[f'{side}_gold_reward'])}, reward {_decimal(mistake[f'{side}_reward'])}",
-            printable(mistake[side]),
-        )
-        for side, title in (("chosen", "Gold prefers"), ("rejected", "The model prefers"))
-    ]
-
-
-def render_markdown(report: Mapping[str, Any], *, recipe_name: str, lineage: Mapping[str, str]) -> str:
-    """The report as GitHub-flavoured Markdown; `lineage` maps names (of assets, models, files) to versions."""
-    parts = [f"# Evaluation report: {_inline(recipe_name)}", _inline(report["verdict"])]
-    if report["diagnosis"]:
-        parts.append("## Diagnosis")
-        parts.append(
-            "\n".join(
-                f"- **{_inline(sign['sign'])}** ({sign['severity']}): {_inline(sign['evidence'])}. "
-                f"Remedy: {_inline(sign['remedy'])}."
-                for sign in report["diagnosis"]
-            )
-        )
-    else:
-        parts += ["## Diagnosis", "No warning sign."]
-    tables = [*report_tables(report), Table("Lineage", ("input", "version"), list(lineage.items()))]
-    for table in tables:
-        parts += [f"## {table.title}", *([_inline(table.lead)] if table.lead else []), _markdown_table(table)]
-        parts += [_inline(table.note)] if table.note else []
-    if report["worst_mistakes"]:
-        parts.append("## Worst mistakes")
-    for number, mistake in enumerate(report["worst_mistakes"], 1):
-        parts.append(f"### {_inline(mistake_title(number, mistake))}")
-        if mistake["system"]:
-            parts += ["System", _fenced(printable(mistake["system"]))]
-        for turn in mistake.get("history", []):
-            parts += [f"Before, {turn['role']}", _fenced(printable(turn["content"]))]
-        parts += ["Prompt", _fenced(printable(mistake["prompt"]))]
-        for title, figures, text in mistake_sides(mistake):
-            parts += [f"{title} ({figures})", _fenced(text)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _inline(text: str) -> str:
-    """One line in which no character means anything to Markdown or HTML."""
-    line = " ".join(printable(text).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", line)
-
-
-def _fenced(text: str) -> str:
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}text\n{text}\n{fence}"
-
-
-def _markdown_table(table: Table) -> str:
-    header, *rows = ("| " + " | ".join(_inline(cell) for cell in row) + " |" for row in (table.header, *table.rows))
-    return "\n".join([header, "| :--- |" + " ---: |" * (len(table.header) - 1), *rows])

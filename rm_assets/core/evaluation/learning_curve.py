@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from statistics import mean, variance
 from typing import Any
 
-from rm_assets.core.comparison import compare
 from rm_assets.core.evaluation import ScoredPair, ScoredResponse, compare_pairs
+from rm_assets.core.evaluation.comparison import compare
 from rm_assets.core.evaluation.rates import pair_rate, rate
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.statistics import credit

@@ -7,7 +7,7 @@ steps. docs/planning.md says in words what is estimated and what is measured.
 import math
 from dataclasses import asdict, dataclass
 
-from rm_assets.core.model_shape import ModelShape
+from rm_assets.core.planning.model_shape import ModelShape
 
 FLOAT32 = 4
 ADAMW_MOMENTS = 2
