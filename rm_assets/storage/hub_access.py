@@ -5,6 +5,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from rm_assets.core.errors import HubError
+from rm_assets.core.hub_refusals import refusal
 from rm_assets.core.recipe import ModelRef
 
 RepoKind = Literal["model", "dataset"]
@@ -49,61 +50,39 @@ def account(timeout_seconds: float) -> str | None:
 
     Raises: HubError HUB_001, HUB_002 if the token is refused.
     """
-    if not has_token():
-        _get("/api/models?limit=1", timeout_seconds)
-        return None
-    answer = _get("/api/whoami-v2", timeout_seconds)
-    if answer.status_code in (401, 403):
-        raise HubError(
-            "HUB_002",
-            "the Hub refuses the token",
-            why=f"it answers {answer.status_code}; a token can be wrong, revoked or expired",
-            fix="make a new one in the settings of your account and export it as HF_TOKEN, or unset HF_TOKEN for public repositories",
-        )
-    return str(answer.json().get("name", "unnamed")) if answer.is_success else "unnamed"
+    path = "/api/whoami-v2" if has_token() else "/api/models?limit=1"
+    answer = _get(path, timeout_seconds)
+    if found := refusal(answer, "your account"):
+        raise found
+    try:
+        said = answer.json()
+    except ValueError:  # what a proxy or a login page of a network says in the Hub's place
+        raise unreachable("something answers in its place, and not with JSON") from None
+    return str(said.get("name")) if isinstance(said, dict) else None
 
 
 def require_access(kind: RepoKind, repo: str, revision: str | None, timeout_seconds: float) -> None:
     """Asks whether this account may read a repository at a revision.
 
-    Raises: HubError HUB_001, HUB_002 (a token is missing or refused), HUB_003.
+    Raises: HubError HUB_001, HUB_002 (a token is missing or refused), HUB_003 (no such repository or revision, or no access).
     """
     answer = _get(f"/api/{kind}s/{repo}/auth-check", timeout_seconds)
     if answer.is_success and revision is not None:
         answer = _get(f"/api/{kind}s/{repo}/revision/{quote(revision, safe='')}", timeout_seconds)
-    if answer.is_success:
-        return
-    said, token = answer.headers.get("x-error-code", ""), has_token()
-    if said == "GatedRepo":
-        raise HubError(
-            "HUB_003" if token else "HUB_002", f"the {kind} {repo} is gated",
-            why="the account has not been given access" if token else "no token says who asks",
-            fix=f"accept its conditions on its page, {endpoint()}/{'datasets/' if kind == 'dataset' else ''}{repo}, and set HF_TOKEN to a token of that account",
-        )  # fmt: skip
-    if said == "RevisionNotFound":
-        raise HubError(
-            "HUB_003", f"the {kind} {repo} has no revision {revision}", fix="correct `revision` in the recipe"
-        )
-    raise HubError(
-        "HUB_003", f"there is no {kind} {repo} that this account may read",
-        why=f"the Hub answers {answer.status_code}, also for a repository that is private" + ("" if token else "; there is no token"),
-        fix="correct the id, or set HF_TOKEN to a token with access to it",
-    )  # fmt: skip
+    if found := refusal(answer, f"the {kind} {repo}"):
+        raise found
 
 
 def _get(path: str, timeout_seconds: float) -> Any:
-    """The answer. Raises: HubError HUB_001 if there is none, or one that asks to come again later."""
+    """The answer. Raises: HubError HUB_001 if there is none."""
     import httpx2
     from huggingface_hub.utils._headers import build_hf_headers
     from huggingface_hub.utils._http import get_session
 
     try:
-        answer = get_session().get(endpoint() + path, headers=build_hf_headers(), timeout=timeout_seconds)
+        return get_session().get(endpoint() + path, headers=build_hf_headers(), timeout=timeout_seconds)
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
         raise unreachable(type(error).__name__) from None
-    if answer.status_code == 429 or answer.is_server_error:
-        raise unreachable(f"it answers {answer.status_code} {answer.reason_phrase}")
-    return answer
 
 
 def unreachable(why: str) -> HubError:
