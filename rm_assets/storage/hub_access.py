@@ -76,11 +76,13 @@ def require_access(kind: RepoKind, repo: str, revision: str | None, timeout_seco
 def _get(path: str, timeout_seconds: float) -> Any:
     """The answer. Raises: HubError HUB_001 if there is none."""
     import httpx2
-    from huggingface_hub.utils._headers import build_hf_headers
-    from huggingface_hub.utils._http import get_session
+    from huggingface_hub import get_session, get_token
 
+    token = get_token()
+    # Not the client's own headers: to make them, it first asks the Hub something else.
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        return get_session().get(endpoint() + path, headers=build_hf_headers(), timeout=timeout_seconds)
+        return get_session().get(endpoint() + path, headers=headers, timeout=timeout_seconds)
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
         raise unreachable(type(error).__name__) from None
 

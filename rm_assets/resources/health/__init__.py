@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rm_assets.core.errors import RecipeError, RmAssetsError, SetupError
 from rm_assets.core.health import Condition, Status, faulty, sound
+from rm_assets.core.recipe import Recipe
 from rm_assets.core.recipe_needs import needs_of
 from rm_assets.resources.health import installation, machine, network, recipes
 from rm_assets.resources.recipes import recipe_book
@@ -41,13 +42,11 @@ def _definitions(load: Callable[[], str]) -> Condition:
 
 def _recipes(named: str | None) -> Iterator[Condition]:
     """The recipes, or one, and what they need from the network. For one that is named, what is missing is an error."""
-    book = recipe_book()
+    book, loaded = recipe_book(), list[Recipe]()
     try:
-        keys = [named] if named else book.partition_keys()
+        loaded, conditions = recipes.load_all(book, [named] if named else book.partition_keys())
     except RecipeError as error:
-        yield faulty("recipes", error)
-        keys = []
-    loaded, conditions = recipes.load_all(book, keys)
+        conditions = [faulty("recipes", error)]
     yield from conditions
     needs = [needs_of(recipe) for recipe in loaded]
     status: Status = "error" if named else "warning"

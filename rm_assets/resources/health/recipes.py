@@ -14,7 +14,7 @@ from rm_assets.core.errors import (
 )
 from rm_assets.core.health import Condition, faulty, sound
 from rm_assets.core.model_shape import shape_from_config
-from rm_assets.core.recipe import DatasetSource, FileSource, ModelRef, PolicySampling, Recipe, TrainingSection
+from rm_assets.core.recipe import DatasetSource, FileSource, ModelRef, Recipe, TrainingSection, scorers_of
 from rm_assets.core.recipe_counts import Known
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.recipe_needs import Needs
@@ -147,8 +147,8 @@ def _on_gpu(recipe: Recipe) -> Iterator[Condition]:
 
 
 def _uses_bfloat16(recipe: Recipe) -> bool:
-    sampling = recipe.sampling
-    return "bfloat16" in (recipe.training.dtype, sampling.dtype if isinstance(sampling, PolicySampling) else None)
+    asked = [recipe.training, recipe.sampling, *scorers_of(recipe.gold).values()]
+    return any(getattr(section, "dtype", None) == "bfloat16" for section in asked)
 
 
 def _memory(recipe: Recipe, free: int | None, *, on_cpu: bool) -> Iterator[Condition]:
