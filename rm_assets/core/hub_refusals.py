@@ -25,9 +25,10 @@ def refusal_in(error: BaseException | None, repo: str) -> HubError | None:
 def refusal(response: Any, repo: str) -> HubError | None:
     """What the Hub's answer about `repo` says; None if it does not refuse. `response` is httpx's."""
     status, code = response.status_code, response.headers.get("x-error-code", "")
-    said = " ".join(_said(response).split())[:200]
+    token = response.request.headers.get("authorization", "").rpartition(" ")[2]
+    # Before the cut: of a token that the cut halves, one half would stay.
+    said = " ".join((_said(response).replace(token, "(the token)") if token else _said(response)).split())[:200]
     answer = f"the Hub answers {status}" + (f": {said}" if said else "")
-    has_token = "authorization" in response.request.headers
     if status < 400 or code == "EntryNotFound":
         return None
     if status == 429 or status >= 500:
@@ -42,7 +43,7 @@ def refusal(response: Any, repo: str) -> HubError | None:
         )  # fmt: skip
     if code == "GatedRepo":
         return HubError(
-            "HUB_003" if has_token else "HUB_002", f"{repo} is gated", why=answer + ("" if has_token else "; no token was sent"),
+            "HUB_003" if token else "HUB_002", f"{repo} is gated", why=answer + ("" if token else "; no token was sent"),
             fix="accept its conditions on its page on the Hub, and set HF_TOKEN to a token of that account",
         )  # fmt: skip
     if code == "RevisionNotFound":
@@ -50,12 +51,12 @@ def refusal(response: Any, repo: str) -> HubError | None:
     if code == "RepoNotFound" or status == 404:
         return HubError(
             "HUB_003", f"{repo} is not on the Hub, or not for this account",
-            why="it does not exist, or it is private and " + ("HF_TOKEN gives no access to it" if has_token else "no token was sent"),
+            why="it does not exist, or it is private and " + ("HF_TOKEN gives no access to it" if token else "no token was sent"),
             fix="correct the id, or set HF_TOKEN to a token with access to it",
         )  # fmt: skip
     return HubError(
         "HUB_002" if status == 401 else "HUB_003",
-        f"the Hub refuses {'the token' if has_token else 'a request without token'} for {repo}", why=answer,
+        f"the Hub refuses {'the token' if token else 'a request without token'} for {repo}", why=answer,
         fix="set HF_TOKEN to a valid token with the right to do this; for public repositories it can be unset",
     )  # fmt: skip
 

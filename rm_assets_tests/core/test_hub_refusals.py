@@ -17,7 +17,7 @@ def answer(status: int, code: str = "", said: str = "", *, token: bool = True, b
 @pytest.mark.parametrize(
     ("given", "code", "words"),
     [
-        (answer(401, "", "Invalid credentials in Authorization header"), "HUB_002", "refuses the token"),
+        (answer(401, "", "no such token: hf_never_to_be_seen"), "HUB_002", "no such token: (the token)"),
         (answer(401, "", token=False), "HUB_002", "a request without token"),
         (answer(403, "", "missing permission"), "HUB_003", "the right to do this"),
         (answer(401, "GatedRepo", "restricted", token=False), "HUB_002", "no token was sent"),
