@@ -97,14 +97,9 @@ def test_no_part_of_a_credential_is_ever_printed(tmp_path: Path) -> None:
         for replies in ({"graphql": as_json({"data": {"viewer": {"id": "1"}}})}, {"": said}):
             hub.replies = replies
             runs += [health(*arguments, home=tmp_path, **environment) for arguments in (["--json"], ["toy"])]
-        runs += [
-            health(
-                "toy",
-                "--json",
-                home=tmp_path,
-                **environment | dict.fromkeys(("WANDB_BASE_URL", "HF_ENDPOINT"), address),
-            )
-        ]
+        hub.replies = {"": fault(401, "", "no such user")}
+        environment |= {"WANDB_BASE_URL": address, "HF_ENDPOINT": address}
+        runs.append(health("toy", "--json", home=tmp_path, **environment))
     assert any("Bearer" in str(sent) for sent in hub.authorizations)  # the token was sent where it belongs
     for run in runs:
         assert "credential HF_TOKEN" in run.stdout and "SERVER_002" in run.stdout

@@ -338,4 +338,4 @@ def test_device_memory_and_form_of_the_release_go_together(
 def test_a_training_that_does_not_fit_is_a_warning(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes, "available_memory", lambda: 1_000_000)
     found = named(recipes.fit(bench.recipe()), "memory")
-    assert (found.code, found.status) == ("SETUP_005", "warning") and "0.0 GB are free" in found.what
+    assert (found.code, found.status) == ("SETUP_005", "warning") and "1 MB are free" in found.what

@@ -10,6 +10,7 @@ from rm_assets.core.recipe import ModelRef
 
 RepoKind = Literal["model", "dataset"]
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+NOT_REACHED = "the Hub cannot be reached"
 
 
 def is_offline() -> bool:
@@ -66,15 +67,16 @@ def require_access(kind: RepoKind, repo: str, revision: str | None, timeout_seco
 
     Raises: HubError HUB_001, HUB_002 (a token is missing or refused), HUB_003 (no such repository or revision, or no access).
     """
-    answer = _get(f"/api/{kind}s/{repo}/auth-check", timeout_seconds)
+    address, what = f"/api/{kind}s/{repo}", f"the Hub cannot be asked for the {kind} {repo}"
+    answer = _get(f"{address}/auth-check", timeout_seconds, what)
     if answer.is_success and revision is not None:
-        answer = _get(f"/api/{kind}s/{repo}/revision/{quote(revision, safe='')}", timeout_seconds)
+        answer = _get(f"{address}/revision/{quote(revision, safe='')}", timeout_seconds, what)
     if found := refusal(answer, f"the {kind} {repo}"):
         raise found
 
 
-def _get(path: str, timeout_seconds: float) -> Any:
-    """The answer. Raises: HubError HUB_001 if there is none."""
+def _get(path: str, timeout_seconds: float, what: str = NOT_REACHED) -> Any:
+    """The answer. Raises: HubError HUB_001 if there is none; `what` is then its sentence."""
     import httpx2
     from huggingface_hub import get_session, get_token
 
@@ -84,14 +86,14 @@ def _get(path: str, timeout_seconds: float) -> Any:
     try:
         return get_session().get(endpoint() + path, headers=headers, timeout=timeout_seconds)
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-        raise unreachable(type(error).__name__) from None
+        raise unreachable(type(error).__name__, what) from None
 
 
-def unreachable(why: str) -> HubError:
+def unreachable(why: str, what: str = NOT_REACHED) -> HubError:
     """HUB_001."""
     return HubError(
         "HUB_001",
-        "the Hub cannot be reached",
+        what,
         why=why,
         fix="check the network, a proxy (HTTPS_PROXY) and HF_ENDPOINT; without a network set HF_HUB_OFFLINE=1 and use local paths or cached models",
     )

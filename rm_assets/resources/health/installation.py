@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from rm_assets import __version__
 from rm_assets.core.errors import SetupError
 from rm_assets.core.health import Condition, faulty, sound
 
@@ -25,7 +26,7 @@ def python() -> Condition:
     """This Python against the one that the package demands."""
     here, demanded = platform.python_version(), _demanded_python()
     if SpecifierSet(demanded).contains(here, prereleases=True):
-        return sound("python", f"Python {here}")
+        return sound("python", f"Python {here}, rm_assets {__version__}")
     error = SetupError(
         "SETUP_001", f"this is Python {here}, and rm_assets needs {demanded}",
         fix="make an environment with a newer Python: `make install` in a checkout",

@@ -144,4 +144,4 @@ def dagster_instance(home: Path, *, is_set: bool) -> Condition:
 
 def gigabytes(size: int) -> str:
     """A size as people read it."""
-    return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"

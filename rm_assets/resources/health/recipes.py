@@ -27,7 +27,7 @@ from rm_assets.storage.source_files import is_url, matching_files
 
 
 def load_all(book: RecipeBook, keys: Sequence[str]) -> tuple[list[Recipe], list[Condition]]:
-    """The recipes that load, and one condition for all of them, then one for each that does not."""
+    """The recipes that load, and one condition for all that do, then one for each that does not."""
     loaded: list[Recipe] = []
     faults: list[Condition] = []
     for key in keys:
@@ -35,7 +35,8 @@ def load_all(book: RecipeBook, keys: Sequence[str]) -> tuple[list[Recipe], list[
             loaded.append(book.load(key))
         except RecipeError as error:
             faults.append(faulty(f"recipe {key}", error))
-    return loaded, [sound("recipes", f"{len(loaded)} of {len(keys)} load"), *faults]
+    load = [sound("recipes", f"{len(loaded)} of {len(keys)} load")] if loaded else []
+    return loaded, load + faults
 
 
 def on_disk(needs: Needs) -> Iterator[Condition]:
