@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from rm_assets_tests.fake_server import serving as serving_models
+from rm_assets_tests.loopback_hub import as_json, fault, serving
 from rm_assets_tests.tasks.conftest import TOY, Bench
-from rm_assets_tests.test_health import HubOfReplies, as_json, fault, serving
+from rm_assets_tests.test_health_network import HubOfReplies
 
 COMMAND = [str(Path(sys.executable).parent / "rm-assets"), "health"]
 CREDENTIALS = (

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterator, Set
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -63,19 +64,23 @@ def extras(needed: Set[str]) -> Iterator[Condition]:
             yield sound(f"extra {extra}", ", ".join(f"{each.name} {_installed(each.name)}" for each in inside))
 
 
-def _demanded_python() -> str:
+def _project() -> dict[str, Any] | None:
+    """The table `project` of pyproject.toml, if this is a checkout."""
     pyproject = CHECKOUT / "pyproject.toml"
-    if pyproject.is_file():
-        return str(tomllib.loads(pyproject.read_text("utf-8"))["project"]["requires-python"])
+    table = tomllib.loads(pyproject.read_text("utf-8")).get("project", {}) if pyproject.is_file() else {}
+    return table if table.get("name") == "rm-assets" else None
+
+
+def _demanded_python() -> str:
+    if (project := _project()) is not None:
+        return str(project["requires-python"])
     return metadata.metadata("rm-assets")["Requires-Python"]
 
 
 def _demands() -> list[Requirement]:
     """What rm_assets demands; optional dependencies have their extra as marker."""
-    pyproject = CHECKOUT / "pyproject.toml"
-    if not pyproject.is_file():
+    if (project := _project()) is None:
         return [Requirement(line) for line in metadata.requires("rm-assets") or []]
-    project = tomllib.loads(pyproject.read_text("utf-8"))["project"]
     optional = project.get("optional-dependencies", {}).items()
     return [Requirement(line) for line in project["dependencies"]] + [
         Requirement(f"{line}; extra == '{extra}'") for extra, lines in optional for line in lines
