@@ -97,8 +97,18 @@ def test_a_hub_that_answers_and_one_that_refuses_the_token(
     online.replies = {"whoami": fault(401, "", "Invalid credentials")}
     refused = asked(network.hub([]))
     assert (refused.code, refused.status) == ("HUB_002", "warning") and SECRET not in str(refused)
-    online.replies = {"whoami": (200, {}, b"<html>please log in to this network</html>")}
-    assert asked(network.hub([needs(pushes_to="me/m")])).code == "HUB_001"
+    for reply in ((200, {}, b"<html>please log in to this network</html>"), fault(404, "", ""), fault(503, "", "")):
+        online.replies = {"whoami": reply}
+        assert asked(network.hub([needs(pushes_to="me/m")])).code == "HUB_001"
+
+
+def test_a_token_that_a_recipe_pushes_with_is_missed(online: HubOfReplies, monkeypatch: pytest.MonkeyPatch) -> None:
+    pushing = [needs(pushes_to="me/m")]
+    for given, status in ((needs(), "ok"), (pushing[0], "error")):
+        assert named(network.credentials([given], "error"), "credential HF_TOKEN").status == status
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    found = list(network.credentials(pushing, "error"))
+    assert worst(found) == "ok" and SECRET not in str(found)
 
 
 def test_a_machine_without_network_is_in_order_unless_a_recipe_needs_it(

@@ -53,8 +53,10 @@ def account(timeout_seconds: float) -> str | None:
     """
     path = "/api/whoami-v2" if has_token() else "/api/models?limit=1"
     answer = _get(path, timeout_seconds)
-    if found := refusal(answer, "your account"):
+    if answer.status_code in (401, 403) and (found := refusal(answer, "your account")):
         raise found
+    if not answer.is_success:
+        raise unreachable(f"what is there answers {answer.status_code}")
     try:
         said = answer.json()
     except ValueError:  # what a proxy or a login page of a network says in the Hub's place

@@ -40,26 +40,36 @@ def ask_all(questions: Sequence[Question]) -> list[Condition]:
 
 def credentials(needs: Sequence[Needs], status: Status) -> Iterator[Condition]:
     """Which credentials are there, never what they are; `status` is that of a missing one that a recipe cannot do without."""
-    if hub_access.has_token():
-        where = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "a token of `hf auth login`"
-        yield sound("credential HF_TOKEN", f"{where} is there")
-    elif pushing := [need.recipe for need in needs if need.pushes_to]:
-        error = HubError("HUB_002", "HF_TOKEN is not set", why=f"to push releases, for {_named(pushing)}",
-                         fix="export HF_TOKEN, or set release.validate_only: true")  # fmt: skip
-        yield faulty("credential HF_TOKEN", error, status)
-    else:
-        yield sound("credential HF_TOKEN", "not set; only private and gated repositories need it")
-    online = [need.recipe for need in needs if need.logs_online]
-    if os.environ.get(API_KEY):
-        yield sound(f"credential {API_KEY}", "is there")
-    elif online:
-        yield faulty(
-            f"credential {API_KEY}", _wandb_error(f"{API_KEY} is not set", f"{_named(online)} logs online"), "warning"
-        )
-    else:
-        yield sound(f"credential {API_KEY}", "not set; only tracking.wandb.mode: online needs it")
+    yield _hub_token(needs, status)
+    yield _wandb_key(needs)
     is_there = os.environ.get("KAGGLE_API_TOKEN") or os.environ.get("KAGGLE_KEY") or _kaggle_file().is_file()
     yield sound("credential KAGGLE_KEY", "is there" if is_there else "not set; only private datasets on Kaggle need it")
+    yield from _server_keys(needs, status)
+
+
+def _hub_token(needs: Sequence[Needs], status: Status) -> Condition:
+    name, pushing = "credential HF_TOKEN", [need.recipe for need in needs if need.pushes_to]
+    if hub_access.has_token():
+        return sound(name, "is there" if os.environ.get("HF_TOKEN") else "not set; that of `hf auth login` is there")
+    if not pushing:
+        return sound(name, "not set; only private and gated repositories need it")
+    error = HubError(
+        "HUB_002", "HF_TOKEN is not set", why=f"needed to push the releases of {_named(pushing)}",
+        fix="export HF_TOKEN=..., or set release.validate_only: true",
+    )  # fmt: skip
+    return faulty(name, error, status)
+
+
+def _wandb_key(needs: Sequence[Needs]) -> Condition:
+    name, online = f"credential {API_KEY}", [need.recipe for need in needs if need.logs_online]
+    if os.environ.get(API_KEY):
+        return sound(name, "is there")
+    if not online:
+        return sound(name, "not set; only tracking.wandb.mode: online needs it")
+    return faulty(name, _wandb_error(f"{API_KEY} is not set", f"{_named(online)} logs online"), "warning")
+
+
+def _server_keys(needs: Sequence[Needs], status: Status) -> Iterator[Condition]:
     users: dict[str, list[str]] = {}
     for need in needs:
         for served in need.servers.values():
