@@ -24,19 +24,15 @@ def report(recipe: str | None, *, as_json: bool) -> bool:
     """Prints every condition; False if one is an error."""
     named = os.environ.get("DAGSTER_HOME")
     dagster_home = Path(named).expanduser() if named else default_dagster_home()
-    conditions = list(
-        examine(
-            recipe,
-            home=find_home(),
-            dagster_home=dagster_home,
-            is_set=bool(named),
-            load_definitions=_load_definitions,
+    with Console(stderr=True).status("looking at installation, machine, network and recipes"):
+        found = examine(
+            recipe, home=find_home(), dagster_home=dagster_home, is_set=bool(named), load_definitions=_load_definitions
         )
-    )
+        conditions = list(found)
     status = worst(conditions)
     if as_json:
-        found = {"status": status, "recipe": recipe, "conditions": [asdict(condition) for condition in conditions]}
-        json.dump(found, sys.stdout, indent=2, ensure_ascii=False)
+        as_data = [asdict(condition) for condition in conditions]
+        json.dump({"status": status, "recipe": recipe, "conditions": as_data}, sys.stdout, indent=2, ensure_ascii=False)
         print()
     else:
         _print(conditions, Console(highlight=False))

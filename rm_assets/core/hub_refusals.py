@@ -16,7 +16,7 @@ def refusal_in(error: BaseException | None, repo: str) -> HubError | None:
     """The refusal that the error came from, if it came from one. A file that a repository lacks is none."""
     while error is not None:
         response = getattr(error, "response", None)
-        if response is not None and (found := refusal(response, repo)):
+        if hasattr(response, "status_code") and (found := refusal(response, repo)):
             return found
         error = error.__cause__ or error.__context__
     return None

@@ -89,8 +89,6 @@ def as_model_errors(ref: ModelRef, part: str) -> Iterator[None]:
 
 def _translated(ref: ModelRef, part: str, error: Exception) -> ModelError:
     text = str(error)
-    if ref.hub_id is not None and (refused := refusal_in(error, f"the model {ref.hub_id}")):
-        return ModelError("MODEL_001", refused.what, why=refused.why, fix=refused.fix)
     if "trust_remote_code" in text:
         return ModelError(
             "MODEL_002", f"{ref.location} brings Python code of its own, which is not run",
@@ -107,6 +105,8 @@ def _translated(ref: ModelRef, part: str, error: Exception) -> ModelError:
             why="transformers has no " + text.partition("AutoModel: ")[2].partition(".")[0] + " class for its type",
             fix="name a checkpoint whose type has one: most causal language models and encoders do",
         )  # fmt: skip
+    if ref.hub_id is not None and (refused := refusal_in(error, f"the model {ref.hub_id}")):
+        return ModelError("MODEL_001", refused.what, why=refused.why, fix=refused.fix)
     if ref.hub_id is not None and ("connect" in text or "offline" in text.lower()):
         return ModelError(
             "MODEL_001", f"The Hugging Face Hub cannot be reached for the {part} of {ref.hub_id}",

@@ -53,4 +53,5 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return available_memory() or 2**63
+    available = available_memory()
+    return 2**63 if available is None else available

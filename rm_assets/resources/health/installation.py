@@ -37,7 +37,7 @@ def python() -> Condition:
 
 def packages(constraints: Path = CHECKOUT / "constraints.txt") -> Iterator[Condition]:
     """What is installed against what is demanded, by us and by what we demand; then against the tested versions."""
-    ours = [each for each in _demands() if each.marker is None or each.marker.evaluate({"extra": ""})]
+    ours = [each for each in _demands() if _applies(each)]
     faults = [fault for each in ours if (fault := _fault(each, "rm_assets"))]
     for each in ours:
         faults += [fault for inner in _demands_of(each.name) if (fault := _fault(inner, each.name))]
@@ -52,7 +52,7 @@ def packages(constraints: Path = CHECKOUT / "constraints.txt") -> Iterator[Condi
 def extras(needed: Set[str]) -> Iterator[Condition]:
     """The optional dependencies that a recipe's sources are read with."""
     for extra in sorted(needed):
-        inside = [each for each in _demands() if each.marker is not None and each.marker.evaluate({"extra": extra})]
+        inside = [each for each in _demands() if _applies(each, extra) and not _applies(each)]
         missing = [each.name for each in inside if _fault(each, "rm_assets")]
         if missing:
             error = SetupError(
@@ -90,7 +90,12 @@ def _demands() -> list[Requirement]:
 def _demands_of(name: str) -> list[Requirement]:
     """What an installed package demands itself, without its extras."""
     found = [Requirement(line) for line in metadata.requires(name) or []] if _installed(name) else []
-    return [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return [each for each in found if _applies(each)]
+
+
+def _applies(demand: Requirement, extra: str = "") -> bool:
+    """Whether it counts on this system with this Python, and with this extra."""
+    return demand.marker is None or demand.marker.evaluate({"extra": extra})
 
 
 def _fault(demand: Requirement, by: str) -> SetupError | None:
