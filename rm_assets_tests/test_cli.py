@@ -65,6 +65,14 @@ def test_a_typo_in_a_recipe_names_file_key_value_and_fix(tmp_path: Path, recorde
         assert part in result.stdout
 
 
+def test_a_folder_of_recipes_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    for command in (["recipes", "list"], ["plan", "embedded"], ["run", "embedded"]):
+        result = rm_assets(*command, home=tmp_path, recipes=tmp_path / "absent")
+        assert result.returncode == 1
+        assert result.stderr.startswith("error: [RECIPE_001]") and "correct RM_ASSETS_RECIPES" in result.stderr
+    assert rm_assets("version", home=tmp_path, recipes=tmp_path / "absent").returncode == 0
+
+
 def test_recipes_list_show_and_schema(tmp_path: Path, recorded: Path) -> None:
     assert "mine" in rm_assets("recipes", "list", home=tmp_path, recipes=recorded).stdout
     shown = yaml.safe_load(rm_assets("recipes", "show", "mine", home=tmp_path, recipes=recorded).stdout)

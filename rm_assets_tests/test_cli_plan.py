@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from rm_assets.backends import machine as machine_facts
 from rm_assets.cli import known
 from rm_assets.cli.main import app
 from rm_assets.core.errors import ModelError, PlanError
@@ -354,7 +355,7 @@ def test_a_note_is_said_once(recipes: Path) -> None:
 def test_device_auto_is_planned_as_what_is_here(
     recipes: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, tokens: int
 ) -> None:
-    monkeypatch.setattr(known, "_has_gpu", lambda: has_gpu)
+    monkeypatch.setattr(known, "has_gpu", lambda: has_gpu)
     (recipes / "mine.yaml").write_text(MINE.split("execution:", maxsplit=1)[0])
     found = planned("mine")
     assert found["training"]["num_tokens_per_forward"] == tokens
@@ -367,7 +368,7 @@ def test_a_mac_has_a_gpu_that_counts_if_it_is_apple_silicon(
 ) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     monkeypatch.setattr("platform.machine", lambda: machine)
-    assert known._has_gpu() == has_gpu
+    assert machine_facts.has_gpu() == has_gpu
 
 
 def test_tables_say_what_auto_may_come_to_and_what_is_trained(recipes: Path) -> None:

@@ -7,7 +7,7 @@ import dagster as dg
 from rm_assets.assets.materialization import OWNERS, materialize_result
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
-from rm_assets.resources.recipes import RECIPES
+from rm_assets.resources.partitions import RECIPES
 
 
 @dg.asset(

@@ -11,7 +11,7 @@ from rm_assets.core.checks.finding import TURNED_OFF
 from rm_assets.core.checks.inputs import INPUT_CHECKS, judge
 from rm_assets.resources.compute import Compute, errors_as_failures
 from rm_assets.resources.examination import examination
-from rm_assets.resources.recipes import RECIPES
+from rm_assets.resources.partitions import RECIPES
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", dg.PreviewWarning)  # as in recipe_check

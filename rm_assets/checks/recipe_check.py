@@ -12,7 +12,7 @@ from rm_assets.core.errors import StoreError
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import asset_of
 from rm_assets.resources.compute import errors_as_failures
-from rm_assets.resources.recipes import RECIPES
+from rm_assets.resources.partitions import RECIPES
 from rm_assets.storage.lineage import Wanted, wanted
 from rm_assets.storage.store import Manifest, Store
 

@@ -1,13 +1,11 @@
 """What is known of a recipe without running it: what the store holds, rows of files, shapes of models, the device here."""
 
 import functools
-import os
-import platform
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from rm_assets.backends.machine import has_gpu
 from rm_assets.core.errors import DataError, ModelError, RecipeError, StoreError
 from rm_assets.core.planning.model_shape import ModelShape, shape_from_config
 from rm_assets.core.planning.recipe_counts import Known, Made
@@ -31,19 +29,12 @@ from rm_assets.storage.store import Store
 
 def with_device(recipe: Recipe, notes: list[str]) -> Recipe:
     """The recipe with `device: auto` made out: on a CPU, a forward pass has fewer tokens."""
-    if recipe.execution.device != "auto" or _has_gpu():
+    if recipe.execution.device != "auto" or has_gpu():
         return recipe
     notes.append(
         "execution.device is auto and no GPU is here, so the plan is for a CPU: set it to cuda to plan for a GPU"
     )
     return recipe.model_copy(update={"execution": recipe.execution.model_copy(update={"device": "cpu"})})
-
-
-def _has_gpu() -> bool:
-    """Whether PyTorch is likely to find one; asking it would take seconds."""
-    if sys.platform == "darwin":
-        return platform.machine() == "arm64"
-    return any(Path("/dev").glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
 
 
 def find_known(recipe: Recipe, model_config: Path | None, notes: list[str]) -> Known:

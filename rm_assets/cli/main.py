@@ -328,6 +328,20 @@ def monitor(
 
 
 @app.command()
+def health(
+    recipe: Annotated[
+        str | None, typer.Argument(help="Only what this recipe needs: its models, sources, servers and packages, too.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Whether installation, machine, credentials, network and recipes are fit for work; exit status 1 if something is not."""
+    from rm_assets.cli import health as checkup
+
+    if not checkup.report(recipe, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
 def version() -> None:
     """The version of rm_assets."""
     print(__version__)

@@ -96,11 +96,16 @@ def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: 
         )
 
 
+def default_dagster_home() -> Path:
+    """What stands for DAGSTER_HOME where it is not set: the checkout, else `dagster` in the store."""
+    workspace = find_workspace()
+    return workspace if workspace and (workspace / "dagster.yaml").is_file() else find_home() / "dagster"
+
+
 def point_dagster_home(console: Console) -> None:
-    """DAGSTER_HOME where it is not set: the checkout, else `dagster` in the store."""
+    """Sets DAGSTER_HOME where it is not set."""
     if not os.environ.get("DAGSTER_HOME"):
-        workspace = find_workspace()
-        home = workspace if workspace and (workspace / "dagster.yaml").is_file() else find_home() / "dagster"
+        home = default_dagster_home()
         if not (home / "dagster.yaml").is_file():
             write_text(home / "dagster.yaml", (Path(__file__).parent / "dagster.yaml").read_text("utf-8"))
         os.environ["DAGSTER_HOME"] = str(home)

@@ -1,9 +1,11 @@
 """Every error that a user can meet, with a stable code.
 
 RmAssetsError
+├── SetupError     SETUP_*    an installation or a machine that is not as it must be
 ├── RecipeError    RECIPE_*   a recipe cannot be found, read, extended or validated
 ├── DataError      DATA_*     rows that nothing sound can be built on
 ├── ModelError     MODEL_*    a checkpoint that cannot do what the recipe asks of it
+├── HubError       HUB_*      a Hugging Face Hub that cannot be reached or gives no access
 ├── ServerError    SERVER_*   a model server that cannot be used as the recipe asks
 ├── ServiceError   SERVICE_*  a scoring service that cannot start as asked, or a request that it does not take
 ├── StoreError     STORE_*    results that cannot be found, written or read
@@ -19,6 +21,14 @@ A message says what happened, why, and how to mend it. `ERROR_CODES` is the cata
 from typing import Any, ClassVar
 
 ERROR_CODES: dict[str, str] = {
+    "SETUP_001": "This Python is not one that rm_assets runs on.",
+    "SETUP_002": "A package is missing, or of a version that does not fit.",
+    "SETUP_003": "Packages are of other versions than the tested ones.",
+    "SETUP_004": "The GPU cannot be used, or not as the recipe asks.",
+    "SETUP_005": "Little disk space or memory is left.",
+    "SETUP_006": "Dagster's instance cannot be opened.",
+    "SETUP_007": "The definitions do not load.",
+    "SETUP_008": "Task processes do not start.",
     "RECIPE_001": "No recipe of that name.",
     "RECIPE_002": "The recipe file is not readable YAML or not a mapping.",
     "RECIPE_003": "A key, type or value of the recipe is not valid.",
@@ -49,11 +59,15 @@ ERROR_CODES: dict[str, str] = {
     "MODEL_007": "The model's rope scaling makes a reward depend on its batch.",
     "MODEL_008": "The training loss left its range.",
     "MODEL_009": "There are not enough devices for the training's processes.",
+    "HUB_001": "The Hugging Face Hub cannot be reached.",
+    "HUB_002": "The Hub's token is missing or refused.",
+    "HUB_003": "The Hub gives this account no access to a repository.",
     "SERVER_001": "The server cannot be reached, or failed at every try.",
     "SERVER_002": "The server's API key is missing or refused.",
     "SERVER_003": "The server does not offer the model, or its address is not that of the API.",
     "SERVER_004": "The server refused a request.",
     "SERVER_005": "The server's answer is not what the API promises.",
+    "SERVER_006": "The account's quota at the server is used up.",
     "SERVICE_001": "The scoring service cannot start as asked.",
     "SERVICE_002": "The request is not one that the service knows.",
     "SERVICE_003": "The request's body is too large.",
@@ -121,6 +135,12 @@ def _sentence(text: str) -> str:
     return text if text.endswith(("?", "!")) else text.rstrip(".") + "."
 
 
+class SetupError(RmAssetsError):
+    """An installation or a machine that is not as it must be."""
+
+    family = "SETUP_"
+
+
 class RecipeError(RmAssetsError):
     """A recipe cannot be found, read, extended or validated."""
 
@@ -137,6 +157,12 @@ class ModelError(RmAssetsError):
     """A checkpoint that cannot do what the recipe asks of it."""
 
     family = "MODEL_"
+
+
+class HubError(RmAssetsError):
+    """A Hugging Face Hub that cannot be reached, or gives no access."""
+
+    family = "HUB_"
 
 
 class ServerError(RmAssetsError):

@@ -77,6 +77,19 @@ def run_local(
     return TaskEnd(status, timed_out.is_set(), "\n".join(tail))
 
 
+def start_fault(timeout_seconds: float = 10.0) -> str | None:
+    """Why a task's process does not start here, or None if it does: one begins, loads the frame of all tasks, and ends."""
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", "import rm_assets.tasks.session"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_seconds, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{type(error).__name__}: {error}"
+    last = ended.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+    return None if ended.returncode == 0 else f"exit status {ended.returncode}: {last[0]}"
+
+
 def _end_group_after(process: subprocess.Popen[str] | WarmTask) -> None:
     process.wait()
     _end_group(process)

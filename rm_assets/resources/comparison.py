@@ -44,7 +44,7 @@ class Comparison:
 def compare_models_on(
     store: Store, on: Recipe, names: Sequence[str], *, max_length: int | None = None, say: Say
 ) -> tuple[dict[str, Any], list[Judged]]:
-    """The comparison (see core.comparison_table.compare_all) of the models of these names, and what it was made of."""
+    """The comparison (see core.report.comparison_table.compare_all) of the models of these names, and what it was made of."""
     judged = judge(store, on, find_models(store, on, names, max_length=max_length), needs_reports=False, say=say)
     rewards = {each.candidate.name: each.rewards for each in judged}
     return compare_all(rewards, seeds_together(judged), on.evaluation), judged

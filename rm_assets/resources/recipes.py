@@ -1,9 +1,7 @@
-"""Recipes as Dagster partitions: the set of recipe files when the code location loads."""
+"""The recipes that are there: those that ship with the package, and the user's."""
 
 import os
 from pathlib import Path
-
-import dagster as dg
 
 from rm_assets.core.recipe_files import RecipeBook
 
@@ -12,6 +10,3 @@ def recipe_book() -> RecipeBook:
     """The shipped recipes and those in the folder RM_ASSETS_RECIPES."""
     folder = os.environ.get("RM_ASSETS_RECIPES")
     return RecipeBook(Path(folder).expanduser() if folder else None)
-
-
-RECIPES = dg.StaticPartitionsDefinition(recipe_book().partition_keys())

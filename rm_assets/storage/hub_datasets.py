@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rm_assets.core.errors import DataError
+from rm_assets.core.hub_refusals import refusal_in
 from rm_assets.core.recipe import DatasetSource
 
 TIMEOUT_SECONDS = 10.0
@@ -37,11 +38,16 @@ def dataset_rows(source: DatasetSource) -> Iterator[dict[str, Any]]:
         for row in rows:
             yield dict(row)
     except (OSError, ValueError, httpx2.HTTPError, datasets.exceptions.DatasetsError) as error:
+        refused = refusal_in(error, f"the dataset {source.dataset}")
         raise DataError(
             "DATA_001",
             f"the dataset {source.dataset} ({source.split}) cannot be loaded from the Hub",
-            why=_why(source, error),
-            fix="connect to the network, check id, config, split and revision, set HF_TOKEN for a private or gated dataset, "
+            why=f"{refused.what}: {refused.why}"
+            if refused
+            else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            fix=refused.fix
+            if refused
+            else "connect to the network, check id, config, split and revision, set HF_TOKEN for a private or gated dataset, "
             "or give the rows as files (kind: files)",
         ) from None
 
@@ -55,14 +61,3 @@ def _commit(source: DatasetSource) -> str:
         found = HfApi().dataset_info(source.dataset, revision=source.revision, timeout=TIMEOUT_SECONDS)
         _commits[name] = str(found.sha)
     return _commits[name]
-
-
-def _why(source: DatasetSource, error: Exception) -> str:
-    """One sentence. The Hub gives the same answer for a dataset that does not exist and for one that is private."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if isinstance(error, RevisionNotFoundError):
-        return f"it has no revision {source.revision}"
-    if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
-        return "there is no dataset of this id, or it is private and HF_TOKEN gives no access to it"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

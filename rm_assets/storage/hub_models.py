@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.errors import ReleaseError
+from rm_assets.core.hub_refusals import refusal_in
 from rm_assets.storage.files import file_sha256
 
 if TYPE_CHECKING:
@@ -131,11 +132,15 @@ def _explained(repo: str) -> Iterator["HfApi"]:
     try:
         yield HfApi()
     except (HfHubHTTPError, httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
-        raise _refused(
-            repo,
-            "; ".join(f"{type(e).__name__}: {' '.join(str(e).split())[:300]}" for e in (error, error.__cause__) if e),
-            "set HF_TOKEN to a token that may write there, check the network, and run again: what is there already is not sent again",
-        ) from None
+        refused = refusal_in(error, f"the repository {repo}")
+        why = f"{refused.what}: {refused.why}" if refused else _said(error)
+        fix = refused.fix if refused else "set HF_TOKEN to a token that may write there, and check the network"
+        raise _refused(repo, why, f"{fix}; then run again: what is there already is not sent again") from None
+
+
+def _said(error: Exception) -> str:
+    """The error and its cause, short."""
+    return "; ".join(f"{type(e).__name__}: {' '.join(str(e).split())[:300]}" for e in (error, error.__cause__) if e)
 
 
 def _refused(repo: str, why: str, fix: str) -> ReleaseError:

@@ -142,7 +142,7 @@ def proxy_reward(gold: GoldReward, reward: float) -> ProxyReward:
 
 
 def _scorer(task: Task, checkpoint: Path, max_length: int) -> "TorchScorer":
-    from rm_assets.backends.torch.checkpoints import pick_device
+    from rm_assets.backends.torch.devices import pick_device
     from rm_assets.backends.torch.scorer import TorchScorer
 
     execution = task.recipe.execution

@@ -47,7 +47,8 @@ class KeptScorer:
         execution: ExecutionSection,
         reporter: Reporter,
     ) -> None:
-        from rm_assets.backends.torch.checkpoints import identity, pick_device
+        from rm_assets.backends.torch.checkpoints import identity
+        from rm_assets.backends.torch.devices import pick_device
         from rm_assets.backends.torch.scorer import FORWARD_VERSION
         from rm_assets.backends.torch.tokenization import context_length, load_config, load_renderer
 

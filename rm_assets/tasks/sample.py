@@ -36,7 +36,7 @@ def sample_from_policy(
     task: Task, section: PolicySampling, prompts: list[Prompt]
 ) -> tuple[Iterator[Response], Counter[str]]:
     """Samples what no earlier run has sampled with this very sampler; the rest comes from committed shards."""
-    from rm_assets.backends.torch.checkpoints import pick_device
+    from rm_assets.backends.torch.devices import pick_device
     from rm_assets.backends.torch.sampler import TorchSampler
 
     execution, progress = task.recipe.execution, RunProgress(task.reporter)

@@ -32,6 +32,11 @@ from rm_assets.storage.store import Manifest, Store
 from rm_assets.tasks.event_files import EventFiles
 from rm_assets.tasks.statistics import write_statistics
 
+NO_MEMORY = re.compile(
+    r"MemoryError|[Cc]an(?:'t|not) allocate memory|out of memory|failed to map segment(?!.*not permitted)"
+)
+"""The words of Python, PyTorch, the system, and its loader, which finds no room for a library."""
+
 
 class MetricsSink(Protocol):
     """What else keeps a training's figures."""
@@ -159,12 +164,12 @@ def _full_disk(error: BaseException | None) -> RmAssetsError | None:
 def _out_of_memory(error: BaseException | None) -> RmAssetsError | None:
     """TASK_001 if the error, or one that it came from, is a device or machine without memory left.
 
-    Known by PyTorch's names and words, which also stand in the text that another process of the training ended with.
+    Known by names and words, which also stand in the text that another process of the training ended with.
     """
     while error is not None:
-        said = f"{type(error).__name__}: {error}"
-        if isinstance(error, MemoryError) or re.search(r"OutOfMemoryError|can't allocate memory|out of memory", said):
-            line = next(line for line in reversed(said.splitlines()) if "emory" in line)
+        lines = f"{type(error).__name__}: {error}".splitlines()
+        line = next((line for line in reversed(lines) if NO_MEMORY.search(line)), None)
+        if line is not None:
             return TaskError(
                 "TASK_001",
                 "the task found no memory left",

@@ -89,7 +89,7 @@ def test_a_private_dataset_is_read_with_the_token_of_the_environment_and_nothing
     bench: Bench, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.token = TOKEN
-    with pytest.raises(DataError, match="or it is private and HF_TOKEN gives no access"):
+    with pytest.raises(DataError, match="or it is private and no token was sent"):
         bench.make(recipe(bench), "prompts")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     made = bench.make(recipe(bench), "prompts")
@@ -102,9 +102,9 @@ def test_a_private_dataset_is_read_with_the_token_of_the_environment_and_nothing
 @pytest.mark.parametrize(
     ("source", "code", "words"),
     [
-        ({"dataset": "me/none"}, "DATA_001", "there is no dataset of this id"),
+        ({"dataset": "me/none"}, "DATA_001", "me/none is not on the Hub, or not for this account"),
         ({"dataset": "not an id"}, "DATA_001", "not an id"),
-        ({"revision": "gone"}, "DATA_001", "it has no revision gone"),
+        ({"revision": "gone"}, "DATA_001", "has no such revision: the Hub answers 404: Invalid rev id: gone"),
         ({"config": "other"}, "DATA_001", "'other' not found. Available: ['main', 'extra']"),
         ({"split": "test"}, "DATA_001", "Unknown split \"test\". Should be one of ['train']"),
         ({"dataset": "me/text", "config": None}, "DATA_003", "me/text train, row 1: column 'prompt' is missing"),

@@ -45,6 +45,8 @@ def ended(folder: Path, error: str) -> tuple[list[dict[str, Any]], str]:
         ('RuntimeError("alloc_cpu.cpp:127] DefaultCPUAllocator: can\'t allocate memory")', "DefaultCPUAllocator"),
         ('RuntimeError("-- Process 1 ended:\\\\ntorch.OutOfMemoryError: CUDA out of memory.\\\\n")', "torch.OutOf"),
         ("MemoryError()", "MemoryError"),
+        ('ImportError("libtorch_cpu.so: failed to map segment from shared object")', "libtorch_cpu.so"),
+        ('OSError(12, "Cannot allocate memory")', "Cannot allocate memory"),
     ],
 )
 def test_a_task_without_memory_names_the_settings_that_take_less(tmp_path: Path, error: str, why: str) -> None:

@@ -45,7 +45,7 @@ class ChatModel:
     def require_offered(self) -> dict[str, str]:
         """What is to be noted of it: the server's address, and the checkpoint where the server names one (vLLM's `root`).
 
-        Raises: ServerError SERVER_001 to SERVER_005 if the server cannot be reached, refuses the key, or does not offer the model.
+        Raises: ServerError SERVER_001 to SERVER_006 if the server cannot be reached, refuses the key, or does not offer the model.
         """
         answer = self._client.get("/models")
         offered = answer.get("data")

@@ -25,6 +25,8 @@ RETRIED = frozenset({408, 409, 425, 429})
 """Statuses below 500 that say "not now" and not "not like this"."""
 REFUSES_ONE = frozenset({400, 413, 422})
 """Statuses about one request: too long for the context, against a filter, malformed. Others are about key, model or account."""
+OUT_OF_QUOTA = "insufficient_quota"
+"""How OpenAI, and who follows it, marks such an answer."""
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
 LONGEST_RETRY_AFTER_SECONDS = 600.0
@@ -98,7 +100,7 @@ class ServerClient:
         The first failure, also one of `use`, breaks off all requests under way; but where there is `refused`, it says what
         becomes of a call that the server refuses alone.
 
-        Raises: ServerError SERVER_001 to SERVER_005, or what `use` raises.
+        Raises: ServerError SERVER_001 to SERVER_006, or what `use` raises.
         """
 
         async def ask_all() -> list[Result]:
@@ -157,7 +159,7 @@ class ServerClient:
                     if answer is not None:
                         return answer
                     unread = response.text
-                elif response.status_code not in RETRIED and not response.is_server_error:
+                elif _is_final(response):
                     self._refuse(response, name)
                 trouble = self._said(response)
                 wait = max(wait, _retry_after_seconds(response) or 0.0)
@@ -198,6 +200,13 @@ class ServerClient:
 
     def _refuse(self, response: httpx2.Response, name: str) -> NoReturn:
         said = self._said(response)
+        if _is_out_of_quota(response):
+            raise ServerError(
+                "SERVER_006",
+                f"{self.base_url} answers no more: the account's quota is used up",
+                why=said,
+                fix="pay for more, or wait until the quota is renewed; then run again, committed shards are kept",
+            )
         if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise ServerError(
                 "SERVER_002",
@@ -263,6 +272,18 @@ def key_from_environment(variable: str | None) -> str | None:
 def wait_seconds(name: str, attempt: int, first: float) -> float:
     """Doubles with each attempt, times a factor in [0.5, 1.5) so that calls that failed together do not return together."""
     return min(LONGEST_WAIT_SECONDS, first * 2.0**attempt) * (0.5 + unit_interval("wait", name, attempt))
+
+
+def _is_final(response: httpx2.Response) -> bool:
+    """Whether asking again gives the same refusal."""
+    return _is_out_of_quota(response) or (response.status_code not in RETRIED and not response.is_server_error)
+
+
+def _is_out_of_quota(response: httpx2.Response) -> bool:
+    """Unlike too many requests at a time, which have the same status."""
+    return response.status_code == HTTPStatus.PAYMENT_REQUIRED or (
+        response.status_code == HTTPStatus.TOO_MANY_REQUESTS and OUT_OF_QUOTA in response.text
+    )
 
 
 def _json_object(response: httpx2.Response) -> Json | None:

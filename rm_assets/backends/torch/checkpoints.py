@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from rm_assets.backends.torch.loading_errors import as_model_errors, require_weights
 from rm_assets.backends.torch.rendering import Renderer
 from rm_assets.backends.torch.tokenization import load_config, loading_options, reads_text_pairs, require_pad_token
-from rm_assets.core.errors import ModelError, RecipeError
+from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import Dtype, ModelRef
 
 DTYPES: dict[Dtype, torch.dtype] = {
@@ -24,29 +24,6 @@ DTYPES: dict[Dtype, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that `execution.device` names; "auto" takes a GPU if there is one.
-
-    Raises: RecipeError RECIPE_003 if the named device is not there.
-    """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, is_present in present.items() if is_present)
-    if not present[name]:
-        raise RecipeError(
-            "RECIPE_003",
-            f"execution.device is '{name}', but PyTorch {torch.__version__} sees no such device here",
-            fix="set execution.device to auto or cpu, or install a PyTorch built for the device",
-        )
-    return torch.device(name)
-
-
-def device_name(device: torch.device, num_processes: int = 1) -> str:
-    """What a person calls the device: the GPU's product name, else PyTorch's name; with the number of processes."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return name if num_processes == 1 else f"{num_processes} x {name}"
 
 
 def load_policy(ref: ModelRef, dtype: Dtype, device: torch.device) -> PreTrainedModel:

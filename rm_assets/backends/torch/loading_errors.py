@@ -8,6 +8,7 @@ import transformers
 from transformers.utils import logging as transformers_logging
 
 from rm_assets.core.errors import ModelError
+from rm_assets.core.hub_refusals import refusal_in
 from rm_assets.core.recipe import ModelRef
 
 
@@ -104,6 +105,8 @@ def _translated(ref: ModelRef, part: str, error: Exception) -> ModelError:
             why="transformers has no " + text.partition("AutoModel: ")[2].partition(".")[0] + " class for its type",
             fix="name a checkpoint whose type has one: most causal language models and encoders do",
         )  # fmt: skip
+    if ref.hub_id is not None and (refused := refusal_in(error, f"the model {ref.hub_id}")):
+        return ModelError("MODEL_001", refused.what, why=refused.why, fix=refused.fix)
     if ref.hub_id is not None and ("connect" in text or "offline" in text.lower()):
         return ModelError(
             "MODEL_001", f"The Hugging Face Hub cannot be reached for the {part} of {ref.hub_id}",
@@ -112,11 +115,6 @@ def _translated(ref: ModelRef, part: str, error: Exception) -> ModelError:
         )  # fmt: skip
     if ref.hub_id is not None and "model.safetensors" in text:
         return only_pickle(ref, "pytorch_model.bin or the like")
-    if ref.hub_id is not None and ("not a valid model identifier" in text or "gated repo" in text):
-        return ModelError(
-            "MODEL_001", f"The Hub has no model {ref.hub_id} that this account may read",
-            why=_first_line(error), fix="correct `hub_id` and `revision`, or set HF_TOKEN for a private or gated model",
-        )  # fmt: skip
     return missing(ref, f"its {part} cannot be read: {_first_line(error)}")
 
 

@@ -1,10 +1,9 @@
 """Whether a training fits into the device's memory, and whether activations have to be recomputed for it to fit."""
 
-from pathlib import Path
-
 import torch
 from transformers import PreTrainedModel
 
+from rm_assets.backends.machine import available_memory
 from rm_assets.core.errors import ModelError
 from rm_assets.core.planning.model_shape import shape_from_config
 from rm_assets.core.planning.plan import training_memory
@@ -54,23 +53,5 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return min(known for known in (_available(), _cgroup_room(), 2**63) if known is not None)
-
-
-def _available() -> int | None:
-    """What Linux could give without swapping: free pages and caches it can drop."""
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _cgroup_room() -> int | None:
-    """What the container's limit leaves."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((folder / name).read_text("ascii").strip() for name in ("memory.max", "memory.current"))
-    except OSError:
-        return None
-    return None if limit == "max" else int(limit) - int(used)
+    available = available_memory()
+    return 2**63 if available is None else available

@@ -4,7 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from rm_assets.backends.torch.checkpoints import pick_device
+from rm_assets.backends.torch.devices import pick_device
 from rm_assets.backends.torch.lora import ADAPTER_CONFIG, merge_adapter
 from rm_assets.backends.torch.rendering import FIXED_DATE
 from rm_assets.backends.torch.scorer import TorchScorer

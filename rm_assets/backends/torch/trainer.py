@@ -52,7 +52,7 @@ class TorchTrainer:
         """
         from rm_assets.backends.torch import loading_errors, pair_store, tokenization, training_state
         from rm_assets.backends.torch.batch_comparison import compare_batches
-        from rm_assets.backends.torch.checkpoints import device_name
+        from rm_assets.backends.torch.devices import device_name
         from rm_assets.backends.torch.fit import FitJob, pair_figures
         from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
         from rm_assets.core.training_order import make_plan
@@ -118,7 +118,7 @@ def _engine(name: str) -> "Callable[[FitJob], Fitted]":
 
 
 def _device(settings: TrainingSection, execution: ExecutionSection) -> "torch.device":
-    from rm_assets.backends.torch.checkpoints import pick_device
+    from rm_assets.backends.torch.devices import pick_device
 
     device = pick_device(execution.device)
     if settings.dtype == "float16" and device.type != "cuda":

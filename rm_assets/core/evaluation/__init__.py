@@ -40,7 +40,7 @@ def build_report(
     `train_pairs` are all training pairs, for the direction of the length baseline; `training` is the summary that the
     reward model's metadata holds, whose kind is "existing" where these pairs trained another model or none.
     `train_accuracy` is an earlier report's, in place of `scored_train_pairs`. Only with a
-    `learning_curve` (see core.learning_curve) the report has that key. Raises: as `compare_pairs`.
+    `learning_curve` (see core.evaluation.learning_curve) the report has that key. Raises: as `compare_pairs`.
     """
     pairs, num_ties = compare_pairs(test, settings)
     groups = group_by_prompt(test)

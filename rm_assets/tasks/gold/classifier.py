@@ -36,7 +36,7 @@ def label(task: Task, section: ClassifierGold, settings: Mapping[str, Any], resp
 
     Raises: ModelError MODEL_005 if a response is too long and the recipe says `error`.
     """
-    from rm_assets.backends.torch.checkpoints import pick_device
+    from rm_assets.backends.torch.devices import pick_device
     from rm_assets.backends.torch.scorer import TorchScorer
 
     execution, reporter = task.recipe.execution, task.reporter

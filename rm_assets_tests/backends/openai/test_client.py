@@ -122,6 +122,15 @@ def test_a_wait_of_an_hour_is_told_and_not_waited(server: FakeServer) -> None:
     assert error.code == "SERVER_001" and "asks to wait 3600 s" in error.why and len(server.posts) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "said"), [(429, {"error": {"code": "insufficient_quota"}}), (402, {"error": "top up your account"})]
+)
+def test_a_quota_that_is_used_up_is_told_at_once(server: FakeServer, status: int, said: Any) -> None:
+    server.answer = lambda _: Reply(said, status=status)
+    error = refused(server.base_url)
+    assert error.code == "SERVER_006" and str(status) in error.why and len(server.posts) == 1
+
+
 def test_an_answer_that_does_not_come_in_time_is_asked_for_again_and_then_an_error(server: FakeServer) -> None:
     released = threading.Event()
     server.answer = lambda body: Reply(body) if released.wait(5) else Reply("late")

@@ -10,8 +10,8 @@ from rm_assets.backends.torch.checkpoints import (
     load_base_for_reward,
     load_classifier,
     load_policy,
-    pick_device,
 )
+from rm_assets.backends.torch.devices import pick_device
 from rm_assets.backends.torch.tokenization import load_renderer, load_tokenizer
 from rm_assets.core.errors import ModelError, RecipeError
 from rm_assets.core.recipe import ModelRef
