@@ -8,6 +8,7 @@ above what the process has once its modules are imported, as Linux counts both.
 """
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -103,6 +104,7 @@ def main() -> None:
     if sys.argv[1:2] == ["checks"]:
         print(json.dumps(checks(Path(sys.argv[2]))))
         return
+    os.environ["RM_ASSETS_FORK_TASKS"] = "off"  # a forked task's memory holds what its server has imported
     num_responses = int(sys.argv[1]) if len(sys.argv) > 1 else NUM_RESPONSES
     made = {
         "num_responses": num_responses, "prompts": num_responses // RESPONSES_OF_PROMPT,
