@@ -71,7 +71,8 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
     assert sorted(job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")) == [
         "build_reward_model"
     ]
-    assert [*(defs.sensors or []), *(defs.schedules or [])] == []
+    assert [(s.name, s.default_status.value) for s in defs.sensors or []] == [("rebuild", "RUNNING")]
+    assert list(defs.schedules or []) == []
 
 
 def test_dagsters_edges_are_the_inputs_of_the_stages() -> None:

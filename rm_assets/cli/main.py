@@ -96,6 +96,22 @@ def stats(
 
 
 @app.command()
+def outdated(
+    recipe: Annotated[list[str] | None, typer.Argument(help="Names of recipes; all without one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
+) -> None:
+    """Which recipes are out of date, since what changed, and what making them takes. Makes nothing."""
+    from rm_assets.cli.outdated import find, show
+
+    found = find(recipe or [])
+    if as_json:
+        json.dump(found, sys.stdout, indent=2, ensure_ascii=False)
+        print()
+    else:
+        show(found, Console(highlight=False))
+
+
+@app.command()
 def rank(
     what: Annotated[
         str,

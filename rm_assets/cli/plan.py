@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rm_assets.cli.known import find_known, with_device
 from rm_assets.cli.plan_tables import print_plan
 from rm_assets.core.errors import PlanError
 from rm_assets.core.planning.guidance import SERVICE_GUIDANCE, PlanWarning, pair_warnings, service_warnings
@@ -19,6 +18,7 @@ from rm_assets.core.planning.plan import Probe, num_optimizer_steps
 from rm_assets.core.planning.prices import LIST_PRICES, DevicePrice, parse_prices
 from rm_assets.core.planning.recipe_plan import RecipePlan, plan_recipe
 from rm_assets.core.recipe import Recipe
+from rm_assets.resources.known import find_known, with_device
 from rm_assets.resources.recipes import recipe_book
 
 

@@ -11,13 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rm_assets.cli.known import find_known, with_device
 from rm_assets.cli.run import build
 from rm_assets.core.errors import SearchError
 from rm_assets.core.planning.recipe_plan import plan_training
 from rm_assets.core.recipe import Recipe, SearchSection
 from rm_assets.core.search import Trial, best_recipe_text, longest_trials, num_ties
 from rm_assets.resources.compute import Compute
+from rm_assets.resources.known import find_known, with_device
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.resources.search import Searched, folder_of, run_search, search_of
 from rm_assets.storage.files import write_text

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from rm_assets.cli.known import find_known
 from rm_assets.core.errors import StoreError, TaskError
 from rm_assets.core.planning.recipe_counts import Count
 from rm_assets.core.planning.recipe_plan import plan_recipe
 from rm_assets.core.recipe import Recipe
 from rm_assets.resources import compute, judgement
 from rm_assets.resources.compute import Made
+from rm_assets.resources.known import find_known
 from rm_assets.storage.store import Store
 from rm_assets_tests.fakes import save_causal
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench, in_this_process

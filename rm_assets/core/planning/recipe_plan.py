@@ -135,6 +135,22 @@ def plan_recipe(
     )
 
 
+def operations_left(recipe: Recipe, known: Known) -> int | None:
+    """Floating-point operations of all that is not made, at most; None where a model's work cannot be told."""
+    trainings: list[TrainingPlan] = []
+    if isinstance(recipe.training, TrainingSection):
+        curve = at_shares(recipe).items()
+        trainings = [
+            plan_training(recipe, known, None),
+            *(plan_training(of, _known_at(known, model_at(share)), None) for share, of in curve),
+        ]
+    stages = [stage for stage in plan_stages(recipe, known, [each.pairs for each in trainings]) if not stage.made]
+    left = [stage.flops for stage in stages if stage.tokens is not None]  # no tokens: no model
+    left += [training.flops for training in trainings if not training.made]
+    known_left = [flops for flops in left if flops is not None]
+    return sum(known_left) if len(known_left) == len(left) else None
+
+
 def _known_at(known: Known, name: str) -> Known:
     """The same with the model of this name as the reward model, if it is made."""
     others = {asset: made for asset, made in known.made.items() if asset != "reward_model"}

@@ -1,13 +1,14 @@
 """What a recipe says: one frozen model a section, every field with its meaning, unit and bound.
 
 A recipe is a YAML file and a Dagster partition. The sections `prompts` to `release` decide results and enter the digests;
-`checks`, `gate`, `search`, `execution`, `tracking` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
+`checks`, `gate`, `automation`, `search`, `execution`, `tracking` and `description` decide none and enter no digest. `recipe_files.py` reads the files into these models.
 """
 
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from rm_assets.core.recipe.automation import AutomationSection
 from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, DriftCheck, LimitedCheck, ShareCheck
 from rm_assets.core.recipe.evaluation import EvaluationSection, LearningCurve, RewardBench
 from rm_assets.core.recipe.gold import (
@@ -228,6 +229,9 @@ class Recipe(Section):
     release: ReleaseSection = Field(default=ReleaseSection(), description="Where the model goes.")
     checks: ChecksSection = Field(
         default=ChecksSection(), description="Which faults of the data are tolerated; changes no result."
+    )
+    automation: AutomationSection = Field(
+        default=AutomationSection(), description="What happens when something has changed; changes no result."
     )
     search: SearchSection | None = Field(
         None,

@@ -1,0 +1,169 @@
+"""The rebuild sensor: one run for each recipe that is out of date, with the assets that are, in the order of the graph.
+
+It compares what a recipe wants with what is committed, so it starts nothing after a run without the daemon, asks for
+the tail once when several things have changed, and asks again for what failed.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+
+from rm_assets.automation.jobs import build_reward_model
+from rm_assets.core.errors import DataError, RmAssetsError
+from rm_assets.core.planning.recipe_plan import operations_left
+from rm_assets.core.rebuilding import Decision, Try, decide
+from rm_assets.core.recipe import Recipe
+from rm_assets.resources.compute import Compute
+from rm_assets.resources.known import find_known, with_device
+from rm_assets.resources.partitions import RECIPES
+from rm_assets.resources.recipes import recipe_book
+from rm_assets.storage.fingerprints import Fingerprints
+from rm_assets.storage.outdated import Outdated, find_outdated, reasons
+from rm_assets.storage.source_files import matching_files
+from rm_assets.storage.store import Store
+
+SECONDS_TO_SETTLE = 10.0
+"""A source file that was changed so lately may still be written."""
+STATE_TAG = "rm_assets/state"
+PARTITION_TAG = "dagster/partition"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A recipe that is out of date, and what is done about it."""
+
+    recipe: Recipe
+    outdated: Outdated
+    decision: Decision
+    num_tries: int
+
+
+@dg.sensor(
+    job=build_reward_model,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Makes what is out of date of recipes with `automation.rebuild: auto`, and proposes it for the others "
+    "(an observation of the asset): accept a proposal by materializing its partition, or by `rm-assets run RECIPE`.",
+)
+def rebuild(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorResult:
+    """One look at all recipes."""
+    store, proposed = compute.store(), json.loads(context.cursor or "{}")
+    requests: list[dg.RunRequest] = []
+    observations: list[dg.AssetObservation] = []
+    said: list[str] = []
+    now_proposed: dict[str, str] = {}
+    for key, found in _look(context.instance, store, said):
+        first, state = found.outdated.assets[0], found.outdated.state
+        said.append(f"{key}: {found.decision.action} from {first} on, {found.decision.why}")
+        if found.decision.action == "launch":
+            requests.append(
+                dg.RunRequest(
+                    run_key=f"{key} {state} {found.num_tries}",
+                    partition_key=key,
+                    asset_selection=[dg.AssetKey(asset) for asset in found.outdated.assets],
+                    tags={STATE_TAG: state},
+                )
+            )
+        elif found.decision.action == "propose":
+            now_proposed[key] = state
+            if proposed.get(key) != state:
+                observations.append(_proposal(store, key, found))
+    # Everything is looked at every time, so the sentences of this look are all there is to say.
+    for line in said:
+        context.log.info(line)
+    return dg.SensorResult(
+        run_requests=requests,
+        asset_events=observations,
+        cursor=json.dumps(now_proposed),
+        skip_reason=None if requests else dg.SkipReason("; ".join(said) or "every recipe is up to date"),
+    )
+
+
+def _look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterator[tuple[str, Finding]]:
+    """Every recipe that is out of date and not being made; why another one cannot be judged is `said`."""
+    busy = {
+        run.tags.get(PARTITION_TAG) for run in instance.get_runs(dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES)))
+    }
+    keys, there = set(RECIPES.get_partition_keys()), recipe_book().partition_keys()
+    if new := [key for key in there if key not in keys]:
+        said.append(f"new: {', '.join(new)}; reload the code location to see them")
+    fingerprint = cache(_settled(Fingerprints(store.home / "fingerprints").of))
+    for key in there:
+        if key not in keys or key in busy:
+            continue
+        try:
+            found = _judge(instance, store, key, fingerprint)
+        except RmAssetsError as error:
+            said.append(f"{key}: [{error.code}] {error.what}")
+            continue
+        if found is not None:
+            yield key, found
+
+
+def _judge(instance: dg.DagsterInstance, store: Store, key: str, fingerprint: Callable[[str], str]) -> Finding | None:
+    recipe = recipe_book().load(key)
+    if recipe.automation.rebuild == "off" or (found := find_outdated(store, recipe, fingerprint)) is None:
+        return None
+    is_automatic, tries = recipe.automation.rebuild == "auto", list[Try]()
+    operations = None
+    if is_automatic:
+        tries = tries_of(instance, key, found.state)
+        if recipe.automation.max_operations is not None:
+            operations = operations_left(with_device(recipe, []), find_known(recipe, None, []))
+    return Finding(recipe, found, decide(recipe.automation, tries, operations=operations, now=time.time()), len(tries))
+
+
+def _settled(fingerprint: Callable[[str], str]) -> Callable[[str], str]:
+    """The fingerprint of files that are not being written. Raises: DataError DATA_002 of one that may be."""
+
+    def of(location: str) -> str:
+        for file in matching_files(location):
+            changed = (file.stamp() or {}).get("mtime_ns")
+            if changed is not None and time.time() - changed / 1e9 < SECONDS_TO_SETTLE:
+                raise DataError("DATA_002", f"{file.label} may still be written", fix="nothing: the sensor looks again")
+        return fingerprint(location)
+
+    return of
+
+
+def tries_of(instance: dg.DagsterInstance, key: str, state: str) -> list[Try]:
+    """The finished runs for this state of a recipe, in the order in which they ended."""
+    records = instance.get_run_records(dg.RunsFilter(tags={STATE_TAG: state, PARTITION_TAG: key}))
+    ended = [(record.end_time, record.dagster_run) for record in records if record.end_time is not None]
+    return [_try(instance, run, end) for end, run in sorted(ended, key=lambda pair: pair[0])]
+
+
+def _try(instance: dg.DagsterInstance, run: dg.DagsterRun, ended_at: float) -> Try:
+    if run.status == dg.DagsterRunStatus.SUCCESS:
+        return Try("done", ended_at)
+    if run.status == dg.DagsterRunStatus.CANCELED:
+        return Try("cancelled", ended_at)
+    failures = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    for record in failures:
+        event = record.event_log_entry.dagster_event
+        cause = event.step_failure_data if event else None
+        if cause and cause.user_failure_data and "rm/error_code" in cause.user_failure_data.metadata:
+            return Try("failed", ended_at, str(cause.user_failure_data.metadata["rm/error_code"].value))
+        if cause and cause.error and cause.error.cls_name == "DagsterAssetCheckFailedError":
+            return Try("refused", ended_at)
+    return Try("failed", ended_at)
+
+
+def _proposal(store: Store, key: str, found: Finding) -> dg.AssetObservation:
+    why = reasons(store, found.recipe, found.outdated)
+    return dg.AssetObservation(
+        asset_key=found.outdated.assets[0],
+        partition=key,
+        description=f"out of date: {'; '.join(why)}",
+        metadata={
+            "proposal": f"make {', '.join(found.outdated.assets)}",
+            "why": "; ".join(why),
+            "not_started_because": found.decision.why,
+            "accept": f"materialize the partition {key} of job build_reward_model, or run `rm-assets run {key}`",
+        },
+    )

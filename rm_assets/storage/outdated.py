@@ -1,0 +1,89 @@
+"""What of a recipe is out of date, and what has changed since it was made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rm_assets.core.digests import asset_digest, digest
+from rm_assets.core.recipe import Recipe
+from rm_assets.core.stages import STAGES, asset_of
+from rm_assets.storage.lineage import wanted
+from rm_assets.storage.store import Manifest, Store
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """The assets from the first one that is not as the recipe wants it; what follows them may turn out to be up to date.
+
+    `state` names what is wanted: it changes when that does, and only then.
+    """
+
+    assets: list[str]
+    state: str
+    settings: dict[str, Any]
+    inputs: dict[str, Manifest]
+
+
+def find_outdated(store: Store, recipe: Recipe, fingerprint: Callable[[str], str]) -> Outdated | None:
+    """The out-of-date part of a recipe, None where all is as it wants it.
+
+    Raises: DataError or RecipeError if a source is missing.
+    """
+    made: dict[str, Manifest] = {}
+    for place, (asset, stage) in enumerate(STAGES.items()):
+        settings = stage.settings(recipe, fingerprint)
+        inputs, is_whole = dict[str, Manifest](), True
+        for name, of in stage.reads(recipe).items():
+            known = made[name] if of is recipe else wanted(store, of, asset_of(name), fingerprint).manifest
+            if known is None:
+                is_whole = False
+            else:
+                inputs[name] = known
+        versions = {name: manifest.data_version for name, manifest in inputs.items()}
+        manifest = None
+        if is_whole:
+            manifest = store.manifest(asset, asset_digest(asset, stage.version, settings, versions))
+        if manifest is None:
+            # A limit that is changed may let pass what a check has refused.
+            limits = [recipe.checks.model_dump(mode="json"), recipe.gate.model_dump(mode="json")]
+            state = digest([asset, stage.version, settings, versions, limits])
+            return Outdated(list(STAGES)[place:], state, settings, inputs)
+        made[asset] = manifest
+    return None
+
+
+def reasons(store: Store, recipe: Recipe, found: Outdated) -> list[str]:
+    """What differs from what the recipe's name made last of the first out-of-date asset, a phrase each."""
+    asset = found.assets[0]
+    mine = [manifest for manifest in store.manifests(asset) if manifest.recipe == recipe.name]
+    if not mine:
+        return [f"{asset} has not been made"]
+    last = max(mine, key=lambda m: (m.made.get("at", ""), m.digest))
+    version = STAGES[asset].version
+    phrases = (
+        [f"stage {asset} has version {version}, not {last.stage_version}"] if version != last.stage_version else []
+    )
+    phrases += [
+        f"{name} is another one"
+        for name, manifest in found.inputs.items()
+        if last.inputs.get(name, {}).get("data_version") != manifest.data_version
+    ]
+    phrases += sorted(_differences(asset, last.settings, found.settings))
+    return phrases or [f"{asset} as it is wanted now has not been made"]
+
+
+def _differences(place: str, old: Any, new: Any) -> list[str]:
+    if old == new:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            phrase
+            for key in dict.fromkeys([*old, *new])
+            for phrase in _differences(f"{place}.{key}", old.get(key), new.get(key))
+        ]
+    return [f"{place}: {_shown(new)}, was {_shown(old)}"]
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
