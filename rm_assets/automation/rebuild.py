@@ -89,7 +89,8 @@ def _look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterat
     busy = {
         run.tags.get(PARTITION_TAG) for run in instance.get_runs(dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES)))
     }
-    keys, there = set(RECIPES.get_partition_keys()), recipe_book().partition_keys()
+    book = recipe_book()
+    keys, there = set(RECIPES.get_partition_keys()), book.partition_keys()
     if new := [key for key in there if key not in keys]:
         said.append(f"new: {', '.join(new)}; reload the code location to see them")
     fingerprint = cache(_settled(Fingerprints(store.home / "fingerprints").of))
@@ -97,7 +98,7 @@ def _look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterat
         if key not in keys or key in busy:
             continue
         try:
-            found = _judge(instance, store, key, fingerprint)
+            found = _judge(instance, store, book.load(key), fingerprint)
         except RmAssetsError as error:
             said.append(f"{key}: [{error.code}] {error.what}")
             continue
@@ -105,14 +106,15 @@ def _look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterat
             yield key, found
 
 
-def _judge(instance: dg.DagsterInstance, store: Store, key: str, fingerprint: Callable[[str], str]) -> Finding | None:
-    recipe = recipe_book().load(key)
+def _judge(
+    instance: dg.DagsterInstance, store: Store, recipe: Recipe, fingerprint: Callable[[str], str]
+) -> Finding | None:
     if recipe.automation.rebuild == "off" or (found := find_outdated(store, recipe, fingerprint)) is None:
         return None
     is_automatic, tries = recipe.automation.rebuild == "auto", list[Try]()
     operations = None
     if is_automatic:
-        tries = tries_of(instance, key, found.state)
+        tries = tries_of(instance, recipe.name, found.state)
         if recipe.automation.max_operations is not None:
             operations = operations_left(with_device(recipe, []), find_known(recipe, None, []))
     return Finding(recipe, found, decide(recipe.automation, tries, operations=operations, now=time.time()), len(tries))

@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -23,15 +24,21 @@ MODEL_KEYS = ("policy", "model", "base")
 class RecipeBook:
     """The recipes that ship with the package and those in the user's folder.
 
-    A file that is not valid does not hide the others: it keeps its name and fails when it is loaded.
+    A file that is not valid does not hide the others: it keeps its name and fails when it is loaded. A book is one look:
+    each file is read once, and a later change is seen by the next book.
     """
 
     def __init__(self, user_folder: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._folders = [SHIPPED_FOLDER] + ([user_folder] if user_folder else [])
         self._environment = os.environ if environment is None else environment
+        self._contents: dict[Path, dict[str, Any]] = {}
 
     def files(self) -> dict[str, Path]:
         """Recipe files by name. Raises: RecipeError RECIPE_001 (no such folder), RECIPE_005 (name taken twice)."""
+        return dict(self._files)
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for folder in self._folders:
             if not folder.is_dir():
@@ -100,7 +107,7 @@ class RecipeBook:
             ) from None
 
     def _raw(self, name: str, chain: tuple[str, ...]) -> dict[str, Any]:
-        files = self.files()
+        files = self._files
         if name not in files:
             if chain:
                 raise RecipeError(
@@ -115,7 +122,9 @@ class RecipeBook:
                 f"recipes extend each other in a circle: {' -> '.join([*chain, name])}",
                 fix="remove one `extends`",
             )
-        own = self._read(files[name])
+        if files[name] not in self._contents:
+            self._contents[files[name]] = self._read(files[name])
+        own = dict(self._contents[files[name]])
         base_name = own.pop("extends", None)
         if base_name is None:
             return own
