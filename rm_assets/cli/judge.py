@@ -90,10 +90,10 @@ def _print_evaluation(found: Sequence[Judged], console: Console) -> None:
                 f"{each.candidate.name}: {left_out:,} test prompts leave it no room for a response and are left out"
             )
     for each in found:
-        console.print(f"\n[bold]{each.candidate.name}[/bold] {each.report['verdict']}", soft_wrap=True)
+        console.print(f"\n[bold]{each.candidate.name}[/bold]: {each.report['verdict']}", soft_wrap=True)
         for sign in each.report["diagnosis"]:
             console.print(
-                f"  {sign['severity']}: [bold]{sign['sign']}[/bold]: {sign['evidence']}. {sign['remedy']}.",
+                f"  {sign['severity']}: [bold]{sign['sign']}[/bold]: {sign['evidence']}. Remedy: {sign['remedy']}.",
                 soft_wrap=True,
             )
 
