@@ -70,7 +70,7 @@ def _print_evaluation(found: Sequence[Judged], console: Console) -> None:
         "model", "match rate", "95 % interval", "n", "length-balanced", "calibration error", "train", "validation"
     )
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.overflow = "right", "fold"
     for each in found:
         report = each.report
         match, balanced = report["match_rate"], report["without_length"]["balanced"]
@@ -131,7 +131,7 @@ def compare(
 def _print_comparison(found: dict[str, Any], console: Console) -> None:
     table = Table(*HEADER)
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.overflow = "right", "fold"
     for row in text_rows(found):
         table.add_row(*row)
     console.print(table)
