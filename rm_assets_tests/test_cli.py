@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,10 +35,10 @@ def rm_assets(*arguments: str, home: Path, recipes: Path | None = None) -> subpr
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
-    """A recipe folder with 40 prompts and two recorded answers each, one right and one wrong."""
+    """A recipe folder with 40 prompts, which look like markup, and two recorded answers each, one right and one wrong."""
     folder = tmp_path / "recipes"
     folder.mkdir()
-    rows = [(f"What is {i} plus 1?", f"#### {i + 1}") for i in range(40)]
+    rows = [(f"[INST]What is {i} plus 1?[/INST]", f"#### {i + 1}") for i in range(40)]
     (folder / "prompts.csv").write_text("prompt,reference\n" + "".join(f"{p},{r}\n" for p, r in rows))
     answers = [{"prompt": p, "response": text} for p, r in rows for text in (r, "#### 99")]
     (folder / "responses.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers))
@@ -74,7 +75,8 @@ def test_a_folder_of_recipes_that_is_not_there_is_one_sentence(tmp_path: Path) -
 
 
 def test_recipes_list_show_and_schema(tmp_path: Path, recorded: Path) -> None:
-    assert "mine" in rm_assets("recipes", "list", home=tmp_path, recipes=recorded).stdout
+    listed = rm_assets("recipes", "list", home=tmp_path, recipes=recorded).stdout
+    assert "mine" in listed and "'rm-assets[gcs]'" in listed
     shown = yaml.safe_load(rm_assets("recipes", "show", "mine", home=tmp_path, recipes=recorded).stdout)
     assert shown["prompts"]["split"]["test"] == 0.5
     schema = json.loads(rm_assets("recipes", "schema", home=tmp_path).stdout)
@@ -90,6 +92,12 @@ def test_a_part_of_the_graph_runs_shows_and_is_not_made_twice(tmp_path: Path, re
     assert "0 pairs made" in again.stdout and "task pair starts" not in again.stderr
     shown = rm_assets("show", "implicit_pairs", "--recipe", "mine", "--json", home=tmp_path, recipes=recorded)
     assert json.loads(shown.stdout)["counts"]["pairs"] == 40
+    shown = rm_assets("show", "implicit_pairs", "--recipe", "mine", home=tmp_path, recipes=recorded)
+    assert "plus 1?[/INST]" in shown.stdout and str(tmp_path / "implicit_pairs") in shown.stdout
+    pair = re.search(r"pair_id (\w+)", shown.stdout)
+    assert pair is not None
+    traced = rm_assets("trace", "--pair", pair[1], "--recipe", "mine", home=tmp_path, recipes=recorded)
+    assert "plus 1?[/INST]" in traced.stdout
     every = rm_assets("stats", "mine", "--json", home=tmp_path, recipes=recorded)
     assert [stats["all"]["n"] for stats in json.loads(every.stdout)] == [40, 80, 80, 40]
     gold = rm_assets("stats", "mine", "gold_rewards", home=tmp_path, recipes=recorded)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from rm_assets.core.errors import ModelError, RmAssetsError, StoreError
 from rm_assets.core.evaluation.comparison import LENGTH
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.recipe_files import RecipeBook
+from rm_assets.core.records import Pair, conversation
 from rm_assets.executors.local import TaskEnd
 from rm_assets.resources import judgement
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.store import Store
+from rm_assets.storage.tables import write_table
 from rm_assets.tasks import judge
 from rm_assets.tasks.session import LineReporter
 from rm_assets_tests.fakes import save_causal, save_classifier, save_encoder
@@ -138,6 +141,30 @@ def test_evaluate_prints_a_row_and_a_diagnosis_for_each_model(computed: list[str
         assert said in result.stdout, said
     assert result.stdout.count("The model agrees with gold on") == 2
     assert "what it was trained on is not known" in result.stdout
+
+
+def test_a_model_that_was_trained_on_the_test_prompts_is_named(computed: list[str], bench: Bench) -> None:
+    store, recipe = Store(bench.home), RecipeBook(bench.folder / "recipes", {}).load("other")
+    model = judgement.find_models(store, recipe, ["other"])[0]
+    (test, *_) = {
+        row.prompt_id for row in judgement.judge(store, recipe, [model], needs_reports=False, say=print)[0].rewards
+    }
+    write_table(
+        bench.folder / "pairs.parquet", Pair, [pair_of("train", test), pair_of("train", "new"), pair_of("test", "x")]
+    )
+    said: list[str] = []
+    foreign = replace(model, pairs=bench.folder / "pairs.parquet")
+    for candidate in (model, foreign):
+        judgement.judge(store, recipe, [candidate], needs_reports=False, say=said.append)
+    assert len(said) == 1 and said[0].startswith("warning: 1 of the ") and "training prompts of other:" in said[0]
+
+
+def pair_of(split: str, prompt_id: str) -> Pair:
+    return Pair(
+        pair_id=prompt_id, prompt_id=prompt_id, source="s", split=split, chosen=conversation("p", None, "a"),
+        rejected=conversation("p", None, "b"), chosen_id="a", rejected_id="b", chosen_gold_reward=1.0,
+        rejected_gold_reward=0.0, gold_margin=1.0,
+    )  # fmt: skip
 
 
 def test_recipes_with_reports_are_compared_without_scoring(computed: list[str]) -> None:

@@ -70,7 +70,7 @@ def _print_evaluation(found: Sequence[Judged], console: Console) -> None:
         "model", "match rate", "95 % interval", "n", "length-balanced", "calibration error", "train", "validation"
     )
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.overflow = "right", "fold"
     for each in found:
         report = each.report
         match, balanced = report["match_rate"], report["without_length"]["balanced"]
@@ -90,10 +90,10 @@ def _print_evaluation(found: Sequence[Judged], console: Console) -> None:
                 f"{each.candidate.name}: {left_out:,} test prompts leave it no room for a response and are left out"
             )
     for each in found:
-        console.print(f"\n[bold]{each.candidate.name}[/bold] {each.report['verdict']}", soft_wrap=True)
+        console.print(f"\n[bold]{each.candidate.name}[/bold]: {each.report['verdict']}", soft_wrap=True)
         for sign in each.report["diagnosis"]:
             console.print(
-                f"  {sign['severity']}: [bold]{sign['sign']}[/bold]: {sign['evidence']}. {sign['remedy']}.",
+                f"  {sign['severity']}: [bold]{sign['sign']}[/bold]: {sign['evidence']}. Remedy: {sign['remedy']}.",
                 soft_wrap=True,
             )
 
@@ -131,7 +131,7 @@ def compare(
 def _print_comparison(found: dict[str, Any], console: Console) -> None:
     table = Table(*HEADER)
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.overflow = "right", "fold"
     for row in text_rows(found):
         table.add_row(*row)
     console.print(table)

@@ -3,7 +3,7 @@
 import functools
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from rm_assets.core.planning.plan import InferenceMemory, TrainingMemory
 from rm_assets.core.planning.recipe_counts import Count
@@ -37,7 +37,9 @@ def print_plan(plan: RecipePlan, console: Console) -> None:
 
 
 def _stages(plan: RecipePlan) -> Table:
-    table = Table("stage", "made", "makes", "tokens", "operations at most", "device memory, estimated")
+    table = Table(
+        Column("stage", no_wrap=True), "made", "makes", "tokens", "operations at most", "device memory, estimated"
+    )
     for stage in plan.stages:
         if stage.asset == "evaluation_report":
             for name, training in {"reward_model": plan.training, **plan.curve}.items():

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rm_assets.core.errors import RecipeError
@@ -22,7 +23,7 @@ def list_recipes() -> None:
     table = Table("recipe", "description")
     for key in book.partition_keys():
         try:
-            table.add_row(key, book.load(key).description)
+            table.add_row(key, escape(book.load(key).description))
         except RecipeError as error:
             table.add_row(key, f"not valid, {error.code}: rm-assets recipes validate {key}", style="red")
     Console().print(table)

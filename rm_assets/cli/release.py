@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from rm_assets.core.errors import ReleaseError
@@ -34,16 +35,15 @@ def list_releases(
     if as_json:
         _print_json({"releases": [_as_json(registry, r) for r in releases], "refused": refused})
         return
-    longest = max((len(release.name) for release in releases), default=0)  # a name is there to be copied
-    table = Table(Column("release", min_width=longest), "alias", "match rate", "on the Hub", "built")
+    table = Table(Column("release", no_wrap=True), "alias", "match rate", "on the Hub", "built (UTC)")
     for release in releases:
-        hub = f"{release.hub['repo']}@{release.hub['tag']}" if release.hub else ""
-        table.add_row(release.name, ", ".join(_aliases(registry, release)), _rate(release), hub, release.at)
+        aliases = ", ".join(_aliases(registry, release))
+        table.add_row(release.name, aliases, _rate(release), _place(release), _time(release.at))
     console = Console(highlight=False)
     console.print(table)
     for event in reversed(refused):
         console.print(
-            f"refused {event['at']}: {event['line']}, report {event['report'][:12]}, {event['check']}: {event['why']}",
+            f"refused {_time(event['at'])}: {event['line']}, report {event['report'][:12]}, {event['check']}: {event['why']}",
             soft_wrap=True, markup=False,
         )  # fmt: skip
 
@@ -58,13 +58,17 @@ def show(name: Named, as_json: AsJson = False) -> None:
         _print_json({**_as_json(registry, release), "moves": moves})
         return
     table = Table("", release.name)
-    for key, value in _as_json(registry, release).items():
-        table.add_row(key.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
+    for key, value in (
+        ("recipe", release.line), ("aliases", ", ".join(_aliases(registry, release))), ("match rate", _rate(release)),
+        ("form", release.form), ("on the Hub", _place(release)), ("built", _time(release.at)), ("report", release.report),
+    ):  # fmt: skip
+        table.add_row(key, value)
     for event in moves:
-        table.add_row(
-            event["at"], f"{event['alias']}: {event['before']} -> {event['now']} by {event['who']}: {event['why']}"
-        )
-    Console(highlight=False).print(table)
+        moved = f"{event['alias']}: {event['before'] or 'nothing'} -> {event['now']} by {event['who']}: {event['why']}"
+        table.add_row(_time(event["at"]), escape(moved))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"path: {_path(release)}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -151,22 +155,35 @@ def _tell(move: Move | None, otherwise: str) -> None:
     from rm_assets.cli.run import point_dagster_home
 
     point_dagster_home(Console(stderr=True, highlight=False))
+    said = f"{move.alias}: {move.before or 'nothing'} -> {move.now}"
     moved = {f"release/{key}": str(value) for key, value in asdict(move).items()}
     with dg.DagsterInstance.get() as instance:
         instance.report_runless_asset_event(
             dg.AssetObservation(
                 "hub_release",
                 partition=move.line,
-                description=f"{move.alias}: {move.before} -> {move.now}",
+                description=said,
                 metadata=moved,
             )
         )
-    print(f"{move.alias} of '{move.line}': {move.before} -> {move.now}")
+    print(f"{move.line}: {said}")
 
 
 def _as_json(registry: Registry, release: Release) -> dict[str, Any]:
-    folder = find_home() / "hub_release" / release.digest / "release"
-    return {**asdict(release), "aliases": _aliases(registry, release), "path": str(folder)}
+    return {**asdict(release), "aliases": _aliases(registry, release), "path": str(_path(release))}
+
+
+def _path(release: Release) -> Path:
+    return find_home() / "hub_release" / release.digest / "release"
+
+
+def _place(release: Release) -> str:
+    return f"{release.hub['repo']}@{release.hub['tag']}" if release.hub else ""
+
+
+def _time(at: str) -> str:
+    """To the minute, in UTC."""
+    return at[:16].replace("T", " ")
 
 
 def _aliases(registry: Registry, release: Release) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.table import Table
 
 from rm_assets.core.errors import StoreError
@@ -52,12 +53,13 @@ class Found:
             console.print(Markdown((self.folder / "report.md").read_text("utf-8")))
             return
         table = Table("", self.asset, show_header=True)
-        table.add_row("path", str(self.path))
         for name, value in {**self.manifest.counts, **self.manifest.facts}.items():
-            table.add_row(name.replace("_", " "), str(value))
+            table.add_row(name.replace("_", " "), escape(str(value)))
         console.print(table)
+        console.print(f"path: {self.path}", highlight=False, markup=False, soft_wrap=True)
         for row in self._examples():
-            console.print("\n".join(f"[bold]{name}[/bold] {value}" for name, value in row.items()), highlight=False)
+            lines = (f"[bold]{name}[/bold] {escape(str(value))}" for name, value in row.items())
+            console.print("\n".join(lines), highlight=False, soft_wrap=True)
             console.print()
 
     def _examples(self) -> Iterator[dict[str, str]]:

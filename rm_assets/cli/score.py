@@ -58,9 +58,9 @@ def score(
         with whole_file(output) as temporary, open(temporary, "w", encoding="utf-8") as written:
             written.writelines(_as_json(*each) + "\n" for each in scored)
         return
-    if not as_json:
-        print(f"{'row':>7} {'response':>8} {'reward':>10} {'tokens':>7}")
-    for each in scored:
+    for number, each in enumerate(scored):
+        if number == 0 and not as_json:
+            print(f"{'row':>7} {'response':>8} {'reward':>10} {'tokens':>7}")
         print(_as_json(*each) if as_json else _as_line(*each))
 
 

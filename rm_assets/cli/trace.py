@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from rm_assets.core.errors import StoreError
 from rm_assets.core.records import GoldReward, Pair, Prompt
@@ -57,16 +58,18 @@ class Trace:
         for reward in self.rewards:
             side = {self.pair.chosen_id: "chosen ", self.pair.rejected_id: "rejected "} if self.pair else {}
             console.print(
-                f"[bold]{side.get(reward.response_id, '')}response[/bold] {reward.response_id}: {reward.response!r}",
+                f"[bold]{side.get(reward.response_id, '')}response[/bold] {reward.response_id}: {escape(repr(reward.response))}",
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
-            console.print(f"  {'; '.join(_of_reward(reward))}", highlight=False, soft_wrap=True)
+            console.print(f"  {'; '.join(_of_reward(reward))}", highlight=False, markup=False, soft_wrap=True)
         prompt = self.prompt
-        console.print(f"[bold]prompt[/bold] {prompt.prompt_id}: {prompt.prompt!r}", highlight=False, soft_wrap=True)
+        text = escape(repr(prompt.prompt))
+        console.print(f"[bold]prompt[/bold] {prompt.prompt_id}: {text}", highlight=False, soft_wrap=True)
         turns = f", after {len(prompt.history)} earlier turns" if prompt.history else ""
         console.print(
-            f"  row {prompt.row + 1} of source '{prompt.source}', split {prompt.split}{turns}", highlight=False
-        )
+            f"  row {prompt.row + 1} of source '{prompt.source}', split {prompt.split}{turns}",
+            highlight=False, markup=False,
+        )  # fmt: skip
         for name, manifest in self.assets.items():
             console.print(f"[bold]{name}[/bold] {manifest.digest[:12]}", highlight=False)
             for line in _of_asset(name, manifest):

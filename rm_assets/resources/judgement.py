@@ -10,7 +10,7 @@ from typing import Any
 
 from rm_assets.core.errors import ModelError, RmAssetsError, StoreError, TaskError
 from rm_assets.core.recipe import ModelRef, Recipe
-from rm_assets.core.records import ProxyReward
+from rm_assets.core.records import Pair, ProxyReward
 from rm_assets.core.stages import STAGES
 from rm_assets.executors.local import run_local
 from rm_assets.resources.recipes import recipe_book
@@ -31,7 +31,7 @@ class Candidate:
     """A model as it was named. `recipe` is the name without a seed where it comes from a recipe, else None.
 
     `report` is the folder of a committed report on the very test responses, `earlier_report` the report.json of whatever it
-    was evaluated on, where there is one.
+    was evaluated on, where there is one. `pairs` are those of its training, where it may have seen test prompts of others.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Candidate:
     report: Path | None = None
     earlier_report: Path | None = None
     is_same_evaluation: bool = False
+    pairs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def _of_recipe(store: Store, recipe: Recipe, gold: Manifest, settings: dict[str,
         report=folder if is_same else None,
         earlier_report=folder / "report.json" if folder else None,
         is_same_evaluation=report is not None and is_same and report.settings == settings,
+        pairs=None if is_same or recipe.training.kind == "existing"
+        else store.folder("implicit_pairs", model.inputs["implicit_pairs"]["digest"]) / "pairs.parquet",
     )  # fmt: skip
 
 
@@ -149,7 +152,24 @@ def judge(store: Store, on: Recipe, candidates: Sequence[Candidate], *, needs_re
     missing = [c for c in candidates if c.name not in known]
     if missing:
         known |= {judged.candidate.name: judged for judged in _run(store, on, missing, say)}
-    return [known[c.name] for c in candidates]
+    judged = [known[c.name] for c in candidates]
+    for each in judged:
+        _warn_of_known_prompts(each, on, say)
+    return judged
+
+
+def _warn_of_known_prompts(judged: Judged, on: Recipe, say: Say) -> None:
+    """A model of another recipe may have been trained on prompts that `on` tests with."""
+    pairs = judged.candidate.pairs
+    if pairs is None or not pairs.is_file():
+        return
+    test = {row.prompt_id for row in judged.rewards}
+    known = test & {pair.prompt_id for pair in read_table(pairs, Pair) if pair.split == "train"}
+    if known:
+        say(
+            f"warning: {len(known):,} of the {len(test):,} test prompts of '{on.name}' are among the training prompts of "
+            f"{judged.candidate.name}: what is said of it here is too good"
+        )
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -63,7 +63,10 @@ def conclusion(found: Mapping[str, Any]) -> str:
         {m["model"]: m["behind"] for m in found["models"] if m["model"] != found["leader"]},
     )
     if found["best"]:
-        return f"{leader} is the best: significantly better than each other on the same {found['num_pairs']:,} pairs."
+        same = f"on the same {found['num_pairs']:,} pairs."
+        if len(behind) == 1:
+            return f"{leader} is significantly better than length alone {same}"
+        return f"{leader} is the best: significantly better than every other {same}"
     near = {name: each["more_pairs"] for name, each in behind.items() if not each["told_apart"]}
     said = []
     if near:
@@ -71,7 +74,7 @@ def conclusion(found: Mapping[str, Any]) -> str:
         remedy = f"about {max(more):,} more test pairs would" if more else "they are equally often right"
         said.append(f"{leader} leads, but is not told apart from {', '.join(near)}: {remedy}.")
     elif len(behind) > 1:
-        said.append(f"{leader} is significantly better than each other model.")
+        said.append(f"{leader} is significantly better than every other model.")
     length = behind[LENGTH]
     if length["told_apart"] and length["difference"]["value"] < 0:
         said.append(f"Length alone ({LENGTH}) is significantly better than {leader}.")

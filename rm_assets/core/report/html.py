@@ -183,7 +183,7 @@ dd b{display:block;font-size:1.7rem;line-height:1.3;font-variant-numeric:tabular
 .signs p{margin:.15rem 0;max-width:48rem}
 .signs h3::first-letter{text-transform:uppercase}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-table.data{width:100%}
+table.data{width:100%}table.data td{white-space:nowrap}
 th,td{padding:.38rem .75rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
 th:first-child,td:first-child{text-align:left;padding-left:0}tbody th{font-weight:400;overflow-wrap:anywhere}
 thead th{color:var(--soft);font-weight:600;white-space:nowrap}

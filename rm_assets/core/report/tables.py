@@ -34,6 +34,7 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
         *(
             Table(title, (first, "match rate", "95 % interval", "n"), _rate_rows(report[key]))
             for title, (key, first) in BREAKDOWNS.items()
+            if len(report[key]) > 1  # of one part the headline says all
         ),
         _calibration_table(report["calibration"]),
         *([_best_of_n_table(report["best_of_n"])] if report["best_of_n"] else []),

@@ -50,7 +50,9 @@ def test_an_ensemble_stands_beside_its_members() -> None:
 
 def test_the_conclusion_names_the_best_only_where_there_is_one() -> None:
     best = compare_all({"good": right_in(58), "bad": right_in(40)}, {}, EvaluationSection())
-    assert conclusion(best) == "good is the best: significantly better than each other on the same 60 pairs."
+    assert conclusion(best) == "good is the best: significantly better than every other on the same 60 pairs."
+    alone = compare_all({"good": right_in(58)}, {}, EvaluationSection())
+    assert conclusion(alone) == "good is significantly better than length alone on the same 60 pairs."
     near = compare_all({"good": right_in(58), "fair": right_in(56)}, {}, EvaluationSection())
     more = next(model["behind"]["more_pairs"] for model in near["models"] if model["model"] == "fair")
     # Connor's formula, d = 2 / 60 and all of it apart: ((0.357838 + 0.151075) / d)² = 233.1, of which 60 are there.

@@ -126,7 +126,9 @@ def test_both_forms_show_what_was_said_before_a_mistake(found: dict[str, Any]) -
 
 
 def test_markdown_cells_and_fences_hold_hostile_text(found: dict[str, Any]) -> None:
-    lines = render_markdown(found, recipe_name="mine", lineage={}).splitlines()
+    assert "Match rate by source" not in render_markdown(found, recipe_name="mine", lineage={})  # of one source
+    two_sources = found | {"by_source": found["by_source"] | {"other": found["match_rate"]}}
+    lines = render_markdown(two_sources, recipe_name="mine", lineage={}).splitlines()
     inside, fence = False, ""
     for line in lines:
         if inside:
