@@ -55,6 +55,12 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:.1f} %"
 
 
+def _is_plain(training: Mapping[str, Any]) -> bool:
+    """Whether the loss of a perfect model is near 0: soft labels have an entropy, margins and regression another scale."""
+    objective = training.get("settings", {}).get("objective") or {"kind": "bradley_terry"}
+    return objective["kind"] == "bradley_terry" and not objective.get("margin_scale")
+
+
 def _fit_signs(report: Mapping[str, Any]) -> list[dict[str, str]]:
     """Loss, accuracy on training pairs, and the gap to test pairs."""
     signs = []
@@ -64,11 +70,11 @@ def _fit_signs(report: Mapping[str, Any]) -> list[dict[str, str]]:
     if "final_loss" in training and loss is None:
         remedy = "lower training.learning_rate and look at the gradient norms"
         signs.append(_sign("problem", "training diverged", "the final loss is not a finite number", remedy))
-    elif loss is not None and loss > 0.5:
+    elif loss is not None and _is_plain(training) and loss > 0.5:
         evidence = f"the final loss is {loss:.2f}; guessing gives 0.69 and a trained model should be below 0.5"
         remedy = f"{more}; check that chosen and rejected are not swapped"
         signs.append(_sign("problem", "the loss has hardly fallen", evidence, remedy))
-    elif loss is not None and loss > 0.3:
+    elif loss is not None and _is_plain(training) and loss > 0.3:
         evidence = f"the final loss is {loss:.2f}; well separated pairs reach 0.3 or less"
         remedy = f"{more}, unless gold itself is noisy"
         signs.append(_sign("hint", "the loss could fall further", evidence, remedy))

@@ -63,7 +63,7 @@ class SeveritySection(Section):
 class ShareCheck(LimitedCheck):
     """A check of a measured share."""
 
-    limit: float = Field(ge=0, le=1, description="Largest share at which the check passes, 0 to 1.")
+    limit: float = Field(ge=0, le=1, description="The share that decides, 0 to 1.")
 
 
 def _error() -> CheckSettings:

@@ -20,7 +20,7 @@ def training_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
         [*drawn, reference], [*(line.get_label() for line in drawn), "guessing (log 2)"], frameon=False, fontsize=8
     )
     left.set_ylim(bottom=0)
-    set_titles(left, "Loss", "optimizer step", "Bradley-Terry loss (nats a pair)")
+    set_titles(left, "Loss", "optimizer step", "loss of the objective, mean of a pair")
     rates = {"accuracy": ("training", CHOSEN), "eval_accuracy": ("validation", REJECTED)}
     drawn = _draw_curves(right, history, rates | {"validation_accuracy": ("validation", REJECTED)})
     reference = right.axhline(0.5, color=INK, linewidth=0.9, linestyle=":")

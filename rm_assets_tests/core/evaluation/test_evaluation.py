@@ -258,6 +258,16 @@ def test_a_planted_defect_gives_exactly_its_sign(
     assert all(set(each) == {"sign", "severity", "evidence", "remedy"} for each in found["diagnosis"])
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [{"kind": "soft_bradley_terry"}, {"kind": "regression"}, {"kind": "bradley_terry", "margin_scale": 0.5}],
+)
+def test_a_loss_that_is_not_0_for_a_perfect_model_is_not_judged(objective: dict[str, Any]) -> None:
+    training = {"final_loss": 0.6, "settings": {"objective": objective}}
+    accurate = {"train_margins": [3.0] * 460 + [-3.0] * 40}
+    assert signs(report(prompts(500, 450), **GOOD | accurate | {"training": training})) == set()
+
+
 def test_a_model_that_only_knows_length_is_told_so() -> None:
     test = [
         scored(p, side, float(side), 3.0 * side * (1 if p < 450 else -1), text="xx" if side == (p < 450) else "x")
