@@ -12,9 +12,11 @@ import dagster as dg
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rm_assets.core.errors import ReleaseError
+from rm_assets.core.errors import ReleaseError, StoreError
 from rm_assets.resources.compute import Compute, Made
 from rm_assets.resources.releases import make_release
+from rm_assets.storage.files import write_json
+from rm_assets.storage.lineage import wanted
 from rm_assets.storage.registry import Registry
 from rm_assets.storage.store import Store
 from rm_assets.tasks import release as task
@@ -107,6 +109,18 @@ def test_a_tighter_limit_refuses_and_a_wider_one_lets_pass_without_a_new_report(
     code, _, checks = refused(bench, gate=tight)
     assert code == "RELEASE_004" and "match_rate_is_high" in checks
     assert make(bench).manifest == made.manifest and bench.num_tasks_started() == num_tasks
+
+
+def test_a_report_that_is_not_committed_is_not_judged(bench: Bench) -> None:
+    recipe = bench.recipe(evaluation={"seed": 5})
+    bench.make(recipe, *ASSETS[:5])
+    store, compute = Store(bench.home), Compute(home=str(bench.home))
+    for _ in range(2):
+        with pytest.raises(StoreError, match="has no evaluation report as it wants it now") as caught:
+            make_release(compute, recipe, "hub_release", say=bench.said.append, debug=bench.said.append)
+        assert caught.value.code == "STORE_002"
+        folder = store.folder("evaluation_report", wanted(store, recipe, "evaluation_report").digest)
+        write_json(folder / "report.json", {"match_rate": "cut here by a kill"})
 
 
 def without_tokenizer(target: Path) -> None:

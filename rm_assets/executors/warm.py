@@ -90,7 +90,7 @@ class WarmServer:
         status, status_of_task = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         given, pid = [stdin_of_task, stdout_of_task, status_of_task.detach()], b""
         # The executor closes them with the task; what is not a task by now, or was interrupted here, has no parent.
-        kept = open(stdin, "w", encoding="utf-8"), open(stdout, encoding="utf-8", errors="replace"), status
+        kept = os.fdopen(stdin, "w", encoding="utf-8"), os.fdopen(stdout, encoding="utf-8", errors="replace"), status
         try:
             with contextlib.suppress(OSError):  # it has died, or this environment is larger than a message may be
                 socket.send_fds(self._control, [json.dumps(message).encode()], given)

@@ -118,7 +118,9 @@ class Registry:
             if any(r.name == release.name for r in self.releases()):
                 return None
             built = {key: value for key, value in vars(release).items() if key != "hub"}
-            return self._move(release, "staging", "promote", "built, and passed the gate", after=[_event("built", built)])
+            return self._move(
+                release, "staging", "promote", "built, and passed the gate", after=[_event("built", built)]
+            )
 
     def pushed(self, release: Release, hub: dict[str, str]) -> None:
         """Notes where a release lies on the Hub, once."""
@@ -173,7 +175,15 @@ class Registry:
 
     def _move(self, release: Release, alias: str, how: str, why: str, after: Sequence[Event] = ()) -> Move:
         line, before, who = release.line, self.aliases(release.line).get(alias), _user()
-        moved = {"line": line, "alias": alias, "before": before, "now": release.name, "how": how, "who": who, "why": why}
+        moved = {
+            "line": line,
+            "alias": alias,
+            "before": before,
+            "now": release.name,
+            "how": how,
+            "who": who,
+            "why": why,
+        }
         event = _event("moved", moved)
         self._append(*after, event)
         return Move(alias, line, before, release.name, who, why, at=event["at"])
