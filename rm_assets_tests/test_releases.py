@@ -11,7 +11,9 @@ from typing import Any
 import dagster as dg
 import pytest
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from rm_assets.cli.release import app
 from rm_assets.core.errors import ReleaseError, StoreError
 from rm_assets.resources.compute import Compute, Made
 from rm_assets.resources.releases import make_release
@@ -23,6 +25,7 @@ from rm_assets.tasks import release as task
 from rm_assets_tests.fake_model_hub import FakeModelHub
 from rm_assets_tests.fakes import save_causal
 from rm_assets_tests.loopback_hub import serving
+from rm_assets_tests.storage.test_registry import built
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench, in_this_process
 
 UNTRAINED = {**TOY["training"], "learning_rate": 1e-9}
@@ -179,6 +182,23 @@ def test_production_is_scored_anew_where_the_test_prompts_are_others(bench: Benc
     code, says, _ = refused(bench, prompts=prompts, training=UNTRAINED, gate=gate)
     assert code == "RELEASE_004" and "(production) 1.000" in says and "n = 30)" in says
     assert len(list((bench.home / "registry" / "rewards").glob("*.parquet"))) == 1
+
+
+@pytest.mark.parametrize("command", [["rollback", "toy"], ["promote", "toy-c", "--to", "production"]])
+def test_no_alias_moves_where_dagster_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    registry = Registry(Store(tmp_path))
+    for digest in "abc":
+        registry.add(built(Store(tmp_path), digest))
+        registry.move(registry.find(f"toy-{digest}"), "production", why="") if digest != "c" else None
+    monkeypatch.setenv("RM_ASSETS_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "none"))
+    assert CliRunner().invoke(app, command).exit_code == 1
+    assert registry.aliases("toy")["production"] == "toy-b"
+    (tmp_path / "none").mkdir()
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert registry.aliases("toy")["production"] == ("toy-a" if command[0] == "rollback" else "toy-c")
 
 
 @pytest.mark.slow
