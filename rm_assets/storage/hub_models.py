@@ -6,7 +6,7 @@ environment (HF_TOKEN).
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +36,25 @@ def push(
         if taken is not None and not _same_files(api, repo, taken, folder):
             raise _refused(repo, f"its tag {tag} names other files", "choose another release.revision")
         commit = taken or _commit(api, repo, f"rm-assets/{name}", folder, f"Reward model {name}")
-    with tempfile.TemporaryDirectory(prefix="cold-") as cache:
-        check(_download(repo, commit, folder, Path(cache)))
+    with _scratch(folder) as cache:
+        check(_download(repo, commit, folder, cache))
     if taken is None:
         with _explained(repo) as api:
             api.create_tag(repo, tag=tag, revision=commit)
     return commit
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Beside the folder, where a whole model has room, and where a commit removes what a killed task has left there."""
+    work = folder.parent / "work"
+    work.mkdir(exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix="cold-", dir=work) as cache:
+            yield Path(cache)
+    finally:
+        with suppress(OSError):  # others may work there
+            work.rmdir()
 
 
 def publish_as_main(folder: Path, repo: str, tag: str) -> str:

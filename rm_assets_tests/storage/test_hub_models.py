@@ -53,6 +53,12 @@ def push_toy(folder: Path, seen: list[dict[str, bytes]] | None = None, tag: str 
     return push(folder, "me/toy", name="toy-1", tag=tag, private=True, check=check)
 
 
+def test_what_is_downloaded_lies_where_a_commit_removes_it_after_a_kill(hub: FakeModelHub, tmp_path: Path) -> None:
+    places = list[Path]()
+    push(release(tmp_path / "r", b"w"), "me/toy", name="toy-1", tag="v1", private=True, check=places.append)
+    assert places[0].is_relative_to(tmp_path / "work") and not (tmp_path / "work").exists()
+
+
 def test_a_release_is_one_commit_on_its_branch_and_is_tagged_after_it_came_back_whole(
     hub: FakeModelHub, tmp_path: Path
 ) -> None:
