@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,7 +94,8 @@ def publish(
     # As it was built: the recipe may name another tag by now.
     recipe = recipe.model_copy(update={"release": ReleaseSection.model_validate(manifest.settings)})
     report = json.loads((folder / "report.json").read_text("utf-8"))
-    difference = releasing.validate(folder, report, recipe)
+    device = partial(store.device, partial(print, file=sys.stderr))
+    difference = releasing.validate(folder, report, recipe, device)
     print(f"{release.name} is whole; largest difference of a canary's reward: {difference:.2g}")
     if validate_only:
         return
@@ -105,7 +107,7 @@ def publish(
             why=f"recipe '{release.line}' named no release.hub_id when it was built",
             fix="give --to OWNER/NAME",
         )
-    hub = releasing.publish(folder, repo, release.name, report, recipe)
+    hub = releasing.publish(folder, repo, release.name, report, recipe, device)
     registry.pushed(release, hub)
     print(f"{release.name} is {hub['repo']}, tag {hub['tag']}, commit {hub['commit']}")
 
