@@ -4,6 +4,7 @@ Every step looks first at what is there, so that a push that was cut goes on whe
 environment (HF_TOKEN).
 """
 
+import errno
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.errors import ReleaseError
 from rm_assets.core.hub_refusals import refusal_in
-from rm_assets.storage.files import file_sha256
+from rm_assets.storage.files import file_sha256, full_or_denied
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -137,7 +138,7 @@ def _download(repo: str, commit: str, folder: Path, cache: Path) -> Path:
 
 @contextmanager
 def _explained(repo: str) -> Iterator["HfApi"]:
-    """A client, whose failures are RELEASE_003."""
+    """A client, whose failures are RELEASE_003, or STORE_001 where the disk is full."""
     import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -145,6 +146,8 @@ def _explained(repo: str) -> Iterator["HfApi"]:
     try:
         yield HfApi()
     except (HfHubHTTPError, httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise full_or_denied(error, Path(error.filename or tempfile.gettempdir())) from None
         refused = refusal_in(error, f"the repository {repo}")
         why = f"{refused.what}: {refused.why}" if refused else _said(error)
         fix = refused.fix if refused else "set HF_TOKEN to a token that may write there, and check the network"
