@@ -112,6 +112,10 @@ def test_an_instance_of_dagster_is_opened_and_a_broken_one_is_setup_006(tmp_path
     assert machine.dagster_instance(home, is_set=True).what == f"{home}, 0 runs"
     (home / "dagster.yaml").write_text("run_storage: { module: nothing.here, class: Nothing }\n")
     assert machine.dagster_instance(home, is_set=False).code == "SETUP_006"
+    database = "{ hostname: h, username: u, password: 12345678, db_name: d }"
+    (home / "dagster.yaml").write_text(f"storage: {{ postgres: {{ postgres_db: {database} }} }}\n")
+    found = machine.dagster_instance(home, is_set=True)
+    assert "postgres_db:password" in found.why and "12345678" not in str(found)
 
 
 def test_a_gpu_that_pytorch_does_not_see_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

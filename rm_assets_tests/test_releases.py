@@ -11,16 +11,21 @@ from typing import Any
 import dagster as dg
 import pytest
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
-from rm_assets.core.errors import ReleaseError
+from rm_assets.cli.release import app
+from rm_assets.core.errors import ReleaseError, StoreError
 from rm_assets.resources.compute import Compute, Made
 from rm_assets.resources.releases import make_release
+from rm_assets.storage.files import write_json
+from rm_assets.storage.lineage import wanted
 from rm_assets.storage.registry import Registry
 from rm_assets.storage.store import Store
 from rm_assets.tasks import release as task
 from rm_assets_tests.fake_model_hub import FakeModelHub
 from rm_assets_tests.fakes import save_causal
 from rm_assets_tests.loopback_hub import serving
+from rm_assets_tests.storage.test_registry import built
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench, in_this_process
 
 UNTRAINED = {**TOY["training"], "learning_rate": 1e-9}
@@ -109,6 +114,18 @@ def test_a_tighter_limit_refuses_and_a_wider_one_lets_pass_without_a_new_report(
     assert make(bench).manifest == made.manifest and bench.num_tasks_started() == num_tasks
 
 
+def test_a_report_that_is_not_committed_is_not_judged(bench: Bench) -> None:
+    recipe = bench.recipe(evaluation={"seed": 5})
+    bench.make(recipe, *ASSETS[:5])
+    store, compute = Store(bench.home), Compute(home=str(bench.home))
+    for _ in range(2):
+        with pytest.raises(StoreError, match="has no evaluation report as it wants it now") as caught:
+            make_release(compute, recipe, "hub_release", say=bench.said.append, debug=bench.said.append)
+        assert caught.value.code == "STORE_002"
+        folder = store.folder("evaluation_report", wanted(store, recipe, "evaluation_report").digest)
+        write_json(folder / "report.json", {"match_rate": "cut here by a kill"})
+
+
 def without_tokenizer(target: Path) -> None:
     target.unlink()
 
@@ -165,6 +182,23 @@ def test_production_is_scored_anew_where_the_test_prompts_are_others(bench: Benc
     code, says, _ = refused(bench, prompts=prompts, training=UNTRAINED, gate=gate)
     assert code == "RELEASE_004" and "(production) 1.000" in says and "n = 30)" in says
     assert len(list((bench.home / "registry" / "rewards").glob("*.parquet"))) == 1
+
+
+@pytest.mark.parametrize("command", [["rollback", "toy"], ["promote", "toy-c", "--to", "production"]])
+def test_no_alias_moves_where_dagster_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    registry = Registry(Store(tmp_path))
+    for digest in "abc":
+        registry.add(built(Store(tmp_path), digest))
+        registry.move(registry.find(f"toy-{digest}"), "production", why="") if digest != "c" else None
+    monkeypatch.setenv("RM_ASSETS_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "none"))
+    assert CliRunner().invoke(app, command).exit_code == 1
+    assert registry.aliases("toy")["production"] == "toy-b"
+    (tmp_path / "none").mkdir()
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert registry.aliases("toy")["production"] == ("toy-a" if command[0] == "rollback" else "toy-c")
 
 
 @pytest.mark.slow

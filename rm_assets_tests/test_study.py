@@ -1,6 +1,9 @@
 """Studies with real Optuna: seeds, trials that are taken up again, pruning, a file that is none."""
 
+import resource
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -117,6 +120,27 @@ def test_a_file_that_is_no_study_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"(?s)is not a study.*remove it") as caught:
         Study(tmp_path / "s.db", "s", SEARCH)
     assert caught.value.code == "STORE_003"
+
+
+def test_a_file_that_is_in_use_or_a_disk_that_is_full_costs_no_study(tmp_path: Path) -> None:
+    file = tmp_path / "s.db"
+    with Study(file, "s", SEARCH) as study:
+        done(study, 2)
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="database is locked") as caught:
+            Study(file, "s", SEARCH)
+        assert caught.value.code == "STORE_001" and "remove" not in caught.value.fix
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        with pytest.raises(StoreError, match="cannot write") as caught, Study(file, "s", SEARCH) as study:
+            done(study, 4)
+        assert caught.value.code == "STORE_001"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with Study(file, "s", SEARCH) as study:
+        assert [trial.state for trial in done(study, 4)] == ["complete"] * 4
 
 
 def test_without_optuna_one_sentence_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,4 +234,5 @@ def test_a_run_is_green_without_w_and_b_and_has_its_link_with_it(
 
 def test_addresses_lose_user_password_and_query() -> None:
     value = {"a": ["https://me:pw@host/x?sig=1 and s3://b/c?k=v", 1, None], "b": "plain? yes, a@b"}
+    assert without_credentials("https://me:p@ss@host/x") == "https://host/x"
     assert without_credentials(value) == {"a": ["https://host/x and s3://b/c", 1, None], "b": "plain? yes, a@b"}

@@ -3,8 +3,9 @@
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +18,9 @@ from rm_assets.storage.home import find_home
 from rm_assets.storage.hub_models import publish_as_main
 from rm_assets.storage.registry import ALIASES, Move, Registry, Release
 from rm_assets.storage.store import Store
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 app = typer.Typer(no_args_is_help=True, help="Releases: list, show, publish, promote, roll back.")
 Named = Annotated[str, typer.Argument(help="RECIPE-DIGEST, RECIPE@production, RECIPE@staging, or RECIPE: its newest.")]
@@ -94,7 +98,8 @@ def publish(
     # As it was built: the recipe may name another tag by now.
     recipe = recipe.model_copy(update={"release": ReleaseSection.model_validate(manifest.settings)})
     report = json.loads((folder / "report.json").read_text("utf-8"))
-    difference = releasing.validate(folder, report, recipe)
+    device = partial(store.device, partial(print, file=sys.stderr))
+    difference = releasing.validate(folder, report, recipe, device)
     print(f"{release.name} is whole; largest difference of a canary's reward: {difference:.2g}")
     if validate_only:
         return
@@ -106,7 +111,7 @@ def publish(
             why=f"recipe '{release.line}' named no release.hub_id when it was built",
             fix="give --to OWNER/NAME",
         )
-    hub = releasing.publish(folder, repo, release.name, report, recipe)
+    hub = releasing.publish(folder, repo, release.name, report, recipe, device)
     registry.pushed(release, hub)
     print(f"{release.name} is {hub['repo']}, tag {hub['tag']}, commit {hub['commit']}")
 
@@ -122,8 +127,13 @@ def promote(
         raise typer.BadParameter(f"'{to}' is none of {', '.join(ALIASES)}", param_hint="--to")
     registry = Registry(Store(find_home()))
     release = registry.find(name)
-    _follow_on_hub(registry, release, to)
-    _tell(registry.move(release, to, why=why), f"{to} of '{release.line}' names {release.name} already")
+    with _instance() as instance:
+        _follow_on_hub(registry, release, to)
+        move = registry.move(release, to, why=why)
+        if move is None:
+            print(f"{to} of '{release.line}' names {release.name} already")
+        else:
+            _tell(instance, move)
 
 
 @app.command()
@@ -133,8 +143,10 @@ def rollback(
 ) -> None:
     """Make `production` name what it named before."""
     registry = Registry(Store(find_home()))
-    _follow_on_hub(registry, registry.previous(recipe), "production")
-    _tell(registry.roll_back(recipe, why=why), "")
+    before = registry.previous(recipe)
+    with _instance() as instance:
+        _follow_on_hub(registry, before, "production")
+        _tell(instance, registry.roll_back(recipe, why=why))
 
 
 def _follow_on_hub(registry: Registry, release: Release, alias: str) -> None:
@@ -145,28 +157,26 @@ def _follow_on_hub(registry: Registry, release: Release, alias: str) -> None:
         print(f"{release.hub['repo']}: main is {release.hub['tag']}, commit {commit}")
 
 
-def _tell(move: Move | None, otherwise: str) -> None:
-    """Says what moved, here and to Dagster, where it is an event of the asset."""
-    if move is None:
-        print(otherwise)
-        return
-    import dagster as dg
+def _instance() -> "DagsterInstance":
+    """Opened before anything moves: a rollback that moved and then failed would be asked for again, and go back twice."""
+    from dagster import DagsterInstance
 
     from rm_assets.cli.run import point_dagster_home
 
     point_dagster_home(Console(stderr=True, highlight=False))
+    return DagsterInstance.get()
+
+
+def _tell(instance: "DagsterInstance", move: Move) -> None:
+    """Says what moved, here and to Dagster, where it is an event of the asset."""
+    from dagster import AssetObservation
+
     said = f"{move.alias}: {move.before or 'nothing'} -> {move.now}"
-    moved = {f"release/{key}": str(value) for key, value in asdict(move).items()}
-    with dg.DagsterInstance.get() as instance:
-        instance.report_runless_asset_event(
-            dg.AssetObservation(
-                "hub_release",
-                partition=move.line,
-                description=said,
-                metadata=moved,
-            )
-        )
     print(f"{move.line}: {said}")
+    moved = {f"release/{key}": str(value) for key, value in asdict(move).items()}
+    instance.report_runless_asset_event(
+        AssetObservation("hub_release", partition=move.line, description=said, metadata=moved)
+    )
 
 
 def _as_json(registry: Registry, release: Release) -> dict[str, Any]:

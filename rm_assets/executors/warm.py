@@ -84,27 +84,24 @@ class WarmServer:
 
     def start(self, task: str, request: Path) -> WarmTask | None:
         """The task `rm_assets.tasks.<task>` in a process group of its own; None if the server cannot."""
-        stdin, stdin_of_server = os.pipe()[::-1]
-        stdout, stdout_of_server = os.pipe()
-        status, status_of_server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         message = {"task": task, "request": str(request), "folder": os.getcwd(), "environment": dict(os.environ)}
-        given = [stdin_of_server, stdout_of_server, status_of_server.detach()]
+        stdin_of_task, stdin = os.pipe()
+        stdout, stdout_of_task = os.pipe()
+        status, status_of_task = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        given, pid = [stdin_of_task, stdout_of_task, status_of_task.detach()], b""
+        # The executor closes them with the task; what is not a task by now, or was interrupted here, has no parent.
+        kept = os.fdopen(stdin, "w", encoding="utf-8"), os.fdopen(stdout, encoding="utf-8", errors="replace"), status
         try:
-            socket.send_fds(self._control, [json.dumps(message).encode()], given)
-        except OSError:  # it has died, or this environment is larger than a message may be
-            pid = b""
-        else:
-            pid = status.recv(32)
+            with contextlib.suppress(OSError):  # it has died, or this environment is larger than a message may be
+                socket.send_fds(self._control, [json.dumps(message).encode()], given)
+                pid = status.recv(32)
         finally:
             for each in given:
                 os.close(each)
-        if not pid:
-            os.close(stdin)
-            os.close(stdout)
-            status.close()
-            return None
-        reader = open(stdout, encoding="utf-8", errors="replace")  # noqa: SIM115 (the executor closes it)
-        return WarmTask(int(pid), open(stdin, "w", encoding="utf-8"), reader, status)
+            if not pid.isdigit():  # nothing, or how a task ended that did not come to say its number
+                for end in kept:
+                    end.close()
+        return WarmTask(int(pid), *kept) if pid.isdigit() else None
 
     def close(self) -> None:
         """Ends the server; its tasks go on."""
@@ -134,6 +131,8 @@ def _read_by_imports() -> dict[str, str]:
 def _serve() -> None:
     """Imports what its arguments name, then forks until its starter is gone."""
     control = socket.socket(fileno=os.dup(0))
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # a task's waiter would hold this end open, and who asks would wait for it
     for name in sys.argv[1:]:
         with contextlib.suppress(ImportError):  # the task that needs it says so
             importlib.import_module(name)

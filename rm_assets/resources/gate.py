@@ -29,6 +29,11 @@ def judge(store: Store, recipe: Recipe, name: str) -> Finding:
     if settings.severity == "ignore":
         return Finding(True, "turned off by the recipe")
     want = wanted(store, recipe, "evaluation_report")
+    if want.manifest is None:  # what a task that was killed left there is no report
+        raise StoreError(
+            "STORE_002", f"recipe '{recipe.name}' has no evaluation report as it wants it now, so there is nothing to judge",
+            fix=f"run `rm-assets run {recipe.name}`",
+        )  # fmt: skip
     folder = store.folder("evaluation_report", want.digest)
     if isinstance(settings, LimitedCheck):
         report = json.loads((folder / "report.json").read_text("utf-8"))

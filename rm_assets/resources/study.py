@@ -6,6 +6,7 @@ where a torn line would make the journal unreadable. Neither holds a pickle.
 
 import importlib
 import json
+import sqlite3
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,11 @@ FIRST_TENTH = 2
 """Tenth of the training from which on a trial may be pruned: before, warm-up and the new head decide."""
 NUM_COMPARED = 3
 """Trials that a median is of, at least."""
+UNUSABLE = (
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+)  # fmt: skip
+"""SQLite's codes for a file that is sound, as far as is known, and cannot be written."""
 STATES: dict[str, Literal["complete", "pruned", "failed", "running"]] = {
     "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running",
 }  # fmt: skip
@@ -48,7 +54,8 @@ class Study:
     The sampler (TPE, Bergstra et al. 2011) of a trial is seeded with the search's seed and the trial's number, so a search
     that was interrupted asks for the same settings as one that was not. A trial is pruned when its best accuracy so far is
     below the median of complete trials at the same tenth of their training.
-    Raises: SearchError SEARCH_002 without Optuna, StoreError STORE_003 for a file that is no study.
+    Raises: SearchError SEARCH_002 without Optuna, StoreError STORE_003 for a file that is no study, STORE_001, also where its block
+    ends, for one that cannot be written.
     """
 
     def __init__(self, file: Path, name: str, search: SearchSection, first: Mapping[str, Any] | None = None) -> None:
@@ -57,7 +64,7 @@ class Study:
         from sqlalchemy.exc import SQLAlchemyError
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._search = search
+        self._file, self._search = file, search
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
@@ -65,7 +72,9 @@ class Study:
                 storage=self._storage, study_name=name, direction="maximize", load_if_exists=True,
                 pruner=optuna.pruners.MedianPruner(NUM_STARTUP_TRIALS, FIRST_TENTH, n_min_trials=NUM_COMPARED),
             )  # fmt: skip
-        except (SQLAlchemyError, RuntimeError) as error:
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+            if known := _unusable(file, error):
+                raise known from None
             raise StoreError(
                 "STORE_003", f"{file} is not a study that this version of Optuna reads", why=str(error).splitlines()[0],
                 fix="remove it: the search begins anew, and models that are made are not made again",
@@ -79,6 +88,8 @@ class Study:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._storage.remove_session()
         self._storage.engine.dispose()
+        if known := _unusable(self._file, error):
+            raise known from None
 
     def next_trial(self, num_trials: int) -> "RunningTrial | None":
         """The trial to work on: one that was interrupted, else a new one; None when there are `num_trials`.
@@ -162,6 +173,18 @@ class RunningTrial:
             self._trial.set_user_attr(name, fact)
         ends = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
         self._study.tell(self._trial, value, state=optuna.trial.TrialState[ends[state]])
+
+
+def _unusable(file: Path, error: BaseException | None) -> StoreError | None:
+    """STORE_001 if the error came from a disk, or from another program, that does not let SQLite write; the study is whole."""
+    while error is not None:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in UNUSABLE:
+            return StoreError(
+                "STORE_001", f"cannot write {file}", why=str(error),
+                fix="free some space, make the folder writable, or end what else has the file open; then run again, it goes on",
+            )  # fmt: skip
+        error = error.__cause__
+    return None
 
 
 def _suggest(trial: "optuna.Trial", name: str, dimension: list[Any] | SearchRange) -> Any:

@@ -109,7 +109,7 @@ def without_credentials(value: Any) -> Any:
     if isinstance(value, list):
         return [without_credentials(inner) for inner in value]
     if isinstance(value, str):
-        return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"://[^/@\s]+@", "://", value))
+        return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"://[^/?\s]+@", "://", value))
     return value
 
 

@@ -4,15 +4,16 @@ Every step looks first at what is there, so that a push that was cut goes on whe
 environment (HF_TOKEN).
 """
 
+import errno
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.errors import ReleaseError
 from rm_assets.core.hub_refusals import refusal_in
-from rm_assets.storage.files import file_sha256
+from rm_assets.storage.files import file_sha256, full_or_denied
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -36,12 +37,25 @@ def push(
         if taken is not None and not _same_files(api, repo, taken, folder):
             raise _refused(repo, f"its tag {tag} names other files", "choose another release.revision")
         commit = taken or _commit(api, repo, f"rm-assets/{name}", folder, f"Reward model {name}")
-    with tempfile.TemporaryDirectory(prefix="cold-") as cache:
-        check(_download(repo, commit, folder, Path(cache)))
+    with _scratch(folder) as cache:
+        check(_download(repo, commit, folder, cache))
     if taken is None:
         with _explained(repo) as api:
             api.create_tag(repo, tag=tag, revision=commit)
     return commit
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Beside the folder, where a whole model has room, and where a commit removes what a killed task has left there."""
+    work = folder.parent / "work"
+    work.mkdir(exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix="cold-", dir=work) as cache:
+            yield Path(cache)
+    finally:
+        with suppress(OSError):  # others may work there
+            work.rmdir()
 
 
 def publish_as_main(folder: Path, repo: str, tag: str) -> str:
@@ -124,7 +138,7 @@ def _download(repo: str, commit: str, folder: Path, cache: Path) -> Path:
 
 @contextmanager
 def _explained(repo: str) -> Iterator["HfApi"]:
-    """A client, whose failures are RELEASE_003."""
+    """A client, whose failures are RELEASE_003, or STORE_001 where the disk is full."""
     import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -132,6 +146,8 @@ def _explained(repo: str) -> Iterator["HfApi"]:
     try:
         yield HfApi()
     except (HfHubHTTPError, httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise full_or_denied(error, Path(error.filename or tempfile.gettempdir())) from None
         refused = refusal_in(error, f"the repository {repo}")
         why = f"{refused.what}: {refused.why}" if refused else _said(error)
         fix = refused.fix if refused else "set HF_TOKEN to a token that may write there, and check the network"

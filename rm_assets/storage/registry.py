@@ -1,7 +1,7 @@
 """Releases, what `production` and `staging` name, and what was refused: one log that is only added to.
 
 HOME/registry/log.jsonl     one event a line, oldest first; everything else follows from it
-HOME/registry/log.lock      lease: one process at a time adds to it
+HOME/registry/log.lock      lease: one process at a time looks what is there and adds to it
 
 A line is the releases of one recipe. Events: `built` (a release), `pushed` (to the Hub), `moved` (an alias), `refused`.
 """
@@ -9,7 +9,8 @@ A line is the releases of one recipe. Events: `built` (a release), `pushed` (to 
 import getpass
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,8 +66,7 @@ class Registry:
 
     def events(self, *kinds: str) -> Iterator[Event]:
         """Events of these kinds, oldest first."""
-        lines = self._file.read_text("utf-8").splitlines() if self._file.is_file() else []
-        return (event for event in map(json.loads, lines) if event["event"] in kinds)
+        return (event for event in map(json.loads, self._lines()) if event["event"] in kinds)
 
     def releases(self) -> list[Release]:
         """All releases, newest first."""
@@ -111,24 +111,30 @@ class Registry:
         return self._store.folder("hub_release", release.digest) / "release"
 
     def add(self, release: Release) -> Move | None:
-        """Registers a built release, and names it staging; None if it is known already."""
+        """Registers a built release, and names it staging, both or neither; None if it is known already."""
         if release.hub:
             self.pushed(release, release.hub)
-        if any(r.name == release.name for r in self.releases()):
-            return None
-        self._append("built", {key: value for key, value in vars(release).items() if key != "hub"})
-        return self.move(release, "staging", why="built, and passed the gate")
+        with self._alone():
+            if any(r.name == release.name for r in self.releases()):
+                return None
+            built = {key: value for key, value in vars(release).items() if key != "hub"}
+            return self._move(
+                release, "staging", "promote", "built, and passed the gate", after=[_event("built", built)]
+            )
 
     def pushed(self, release: Release, hub: dict[str, str]) -> None:
         """Notes where a release lies on the Hub, once."""
-        if {"name": release.name, "hub": hub} not in [
-            {k: e[k] for k in ("name", "hub")} for e in self.events("pushed")
-        ]:
-            self._append("pushed", {"name": release.name, "hub": hub})
+        push = {"name": release.name, "hub": hub}
+        with self._alone():
+            if not any(push.items() <= event.items() for event in self.events("pushed")):
+                self._append(_event("pushed", push))
 
     def move(self, release: Release, alias: str, *, why: str) -> Move | None:
         """Makes an alias name this release; None if it does already."""
-        return self._move(release.line, alias, release.name, "promote", why)
+        with self._alone():
+            if self.aliases(release.line).get(alias) == release.name:
+                return None
+            return self._move(release, alias, "promote", why)
 
     def previous(self, line: str, alias: str = "production") -> Release:
         """What a rollback leads to: what the alias named before. What was rolled back is not come back to.
@@ -147,17 +153,17 @@ class Registry:
 
     def roll_back(self, line: str, alias: str = "production", *, why: str) -> Move:
         """Makes an alias name what it named before. Raises: as `previous` and `folder`."""
-        before = self.previous(line, alias)
-        self.folder(before)
-        move = self._move(line, alias, before.name, "rollback", why)
-        assert move is not None
-        return move
+        with self._alone():
+            before = self.previous(line, alias)
+            self.folder(before)
+            return self._move(before, alias, "rollback", why)
 
     def refuse(self, line: str, report: str, check: str, why: str) -> None:
         """Notes what was refused and why, once for each report and reason."""
         refusal = {"line": line, "report": report, "check": check, "why": why}
-        if not any(refusal.items() <= event.items() for event in self.events("refused")):
-            self._append("refused", refusal)
+        with self._alone():
+            if not any(refusal.items() <= event.items() for event in self.events("refused")):
+                self._append(_event("refused", refusal))
 
     def _stack(self, line: str, alias: str) -> list[str]:
         """The releases that an alias named, but for those that were rolled back; the last is the present one."""
@@ -167,20 +173,36 @@ class Registry:
                 stack = stack[:-1] if event["how"] == "rollback" else [*stack, event["now"]]
         return stack
 
-    def _move(self, line: str, alias: str, now: str, how: str, why: str) -> Move | None:
-        before = self.aliases(line).get(alias)
-        if before == now:
-            return None
-        who = _user()
-        moved = {"line": line, "alias": alias, "before": before, "now": now, "how": how, "who": who, "why": why}
-        return Move(alias, line, before, now, who, why, at=self._append("moved", moved))
+    def _move(self, release: Release, alias: str, how: str, why: str, after: Sequence[Event] = ()) -> Move:
+        line, before, who = release.line, self.aliases(release.line).get(alias), _user()
+        moved = {
+            "line": line,
+            "alias": alias,
+            "before": before,
+            "now": release.name,
+            "how": how,
+            "who": who,
+            "why": why,
+        }
+        event = _event("moved", moved)
+        self._append(*after, event)
+        return Move(alias, line, before, release.name, who, why, at=event["at"])
 
-    def _append(self, kind: str, event: Event) -> str:
-        with self._store.lease("registry", "log"):
-            at = datetime.now(UTC).isoformat(timespec="seconds")
-            lines = self._file.read_text("utf-8").splitlines() if self._file.is_file() else []
-            write_lines(self._file, [*lines, json.dumps({"event": kind, "at": at, **event}, ensure_ascii=False)])
-        return at
+    def _append(self, *events: Event) -> None:
+        """All of them or none. Whoever calls is alone."""
+        write_lines(self._file, [*self._lines(), *(json.dumps(event, ensure_ascii=False) for event in events)])
+
+    def _lines(self) -> list[str]:
+        text = self._file.read_text("utf-8") if self._file.is_file() else ""
+        return [line for line in text.split("\n") if line]  # a reason may hold what else ends a line in Unicode
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Nobody else adds to the log meanwhile."""
+        return self._store.lease("registry", "log")
+
+
+def _event(kind: str, event: Event) -> Event:
+    return {"event": kind, "at": datetime.now(UTC).isoformat(timespec="seconds"), **event}
 
 
 def _user() -> str:

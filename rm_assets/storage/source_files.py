@@ -141,7 +141,10 @@ def unreachable(name: str, error: Exception) -> DataError:
 
 
 def _shown(location: str) -> str:
-    """The location without a user's name and password."""
+    """The location without a user's name and password, and over HTTP without a query, which may be a signature."""
     protocol, separator, rest = location.rpartition("://")
     host, slash, path = rest.partition("/")
+    if protocol.endswith(("http", "https")):
+        path, query, _ = path.partition("?")
+        path += "?..." if query else ""
     return f"{protocol}{separator}{host.rsplit('@', 1)[-1]}{slash}{path}" if separator else location

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from rm_assets.storage.release_files import check_files
 from rm_assets.tasks.session import Product, Task, run_task
 from rm_assets.tasks.train import CHECKPOINT
 
+Device = Callable[[], AbstractContextManager[None]]
+"""The lease on the device, held while a model is loaded."""
 CANARY_TOLERANCE: dict[Dtype, float] = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
 """Largest difference of a canary's reward, in standard deviations of the rewards of the test responses.
 
@@ -36,12 +41,13 @@ def release(task: Task) -> Product:
     folder.mkdir(parents=True)
     _fill(task, folder, report)
     task.reporter.log("validating the release folder")
-    largest = validate(folder, report, task.recipe)
+    device = partial(task.store.device, task.reporter.log)
+    largest = validate(folder, report, task.recipe, device)
     name = release_name(task.recipe.name, task.digest)
     hub = None
     if section.hub_id and not section.validate_only:
         task.reporter.log(f"pushing to {section.hub_id}, tag {section.revision or name}")
-        hub = publish(folder, section.hub_id, name, report, task.recipe)
+        hub = publish(folder, section.hub_id, name, report, task.recipe, device)
     files = sorted(folder.iterdir())
     return Product(
         files=[f"release/{file.name}" for file in files],
@@ -141,26 +147,27 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def validate(folder: Path, report: dict[str, Any], recipe: Recipe) -> float:
+def validate(folder: Path, report: dict[str, Any], recipe: Recipe, device: Device) -> float:
     """Checks files, loads the model and scores the canaries; returns the largest difference of a canary's reward.
 
     Raises: ReleaseError as `check_files`, RELEASE_002 (canaries), RELEASE_009 (adapter); ModelError if it does not load.
     """
     check_files(folder, recipe.release.form)
-    return rescore_canaries(folder, report, recipe)
+    return rescore_canaries(folder, report, recipe, device)
 
 
-def rescore_canaries(folder: Path, report: dict[str, Any], recipe: Recipe) -> float:
+def rescore_canaries(folder: Path, report: dict[str, Any], recipe: Recipe, device: Device) -> float:
     """The largest difference of a canary's reward, each scored alone by the model in the folder.
 
     Raises: ReleaseError RELEASE_002 if one is larger than the tolerance.
     """
     from rm_assets.backends.torch.released import load_released, stored_dtype
 
-    scorer, dtype = load_released(folder, recipe.execution, QuietReporter()), stored_dtype(folder)
+    with device():
+        scorer, dtype = load_released(folder, recipe.execution, QuietReporter()), stored_dtype(folder)
+        rewards = [next(iter(scorer.score([canary["messages"]]))).reward for canary in report["canaries"]]
     spread, largest = report["distributions"]["reward"]["sd"], 0.0
-    for canary in report["canaries"]:
-        reward = next(iter(scorer.score([canary["messages"]]))).reward
+    for canary, reward in zip(report["canaries"], rewards, strict=True):
         difference = abs(reward - canary["reward"])
         largest = max(largest, difference)
         tolerance = max(CANARY_TOLERANCE[dtype] * spread, ROUNDING * max(1.0, abs(canary["reward"])))
@@ -174,7 +181,9 @@ def rescore_canaries(folder: Path, report: dict[str, Any], recipe: Recipe) -> fl
     return largest
 
 
-def publish(folder: Path, repo: str, name: str, report: dict[str, Any], recipe: Recipe) -> dict[str, str]:
+def publish(
+    folder: Path, repo: str, name: str, report: dict[str, Any], recipe: Recipe, device: Device
+) -> dict[str, str]:
     """Pushes a validated folder; what was downloaded again gives the canary rewards before it gets its tag.
 
     Returns {"repo", "tag", "commit"}. Raises: ReleaseError RELEASE_003, RELEASE_002.
@@ -190,7 +199,7 @@ def publish(folder: Path, repo: str, name: str, report: dict[str, Any], recipe: 
     tag = section.revision or name
     commit = push(
         folder, repo, name=name, tag=tag, private=section.private,
-        check=lambda downloaded: rescore_canaries(downloaded, report, recipe),
+        check=lambda downloaded: rescore_canaries(downloaded, report, recipe, device),
     )  # fmt: skip
     return {"repo": repo, "tag": tag, "commit": commit}
 

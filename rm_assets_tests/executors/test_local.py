@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -216,6 +217,50 @@ def test_a_forked_task_has_the_environment_and_folder_of_now_and_the_modules_of_
     finally:
         server.close()
     assert server.start("fake", tmp_path) is None  # and the caller starts a process
+
+
+@pytest.fixture
+def server() -> Iterator[WarmServer]:
+    if sys.platform != "linux":
+        pytest.skip("tasks are forked on Linux alone")
+    server = WarmServer(preloaded=())
+    wait_for(lambda: server.is_ready)
+    yield server
+    server.close()
+
+
+def test_who_asks_a_server_that_died_beside_a_task_does_not_wait_for_that_task(
+    server: WarmServer, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "request")  # nobody writes it, so the task goes on reading
+    task, found = server.start("ingest", tmp_path / "request"), []
+    assert task is not None
+    server._process.kill()
+    server._process.wait()
+    asking = threading.Thread(target=lambda: found.append(server.start("ingest", tmp_path / "request")), daemon=True)
+    asking.start()
+    asking.join(10)
+    assert found == [None]
+    task.stdin.close()  # its parent is gone
+    assert task.wait() == -signal.SIGKILL
+    task.stdout.close()
+
+
+def test_an_interruption_while_a_task_begins_leaves_nothing_open(server: WarmServer, tmp_path: Path) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    num_open = len(os.listdir("/proc/self/fd"))
+    os.kill(server._process.pid, signal.SIGSTOP)  # so that the answer does not come first
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            server.start("ingest", tmp_path / "none.json")
+        assert len(os.listdir("/proc/self/fd")) == num_open
+    finally:
+        os.kill(server._process.pid, signal.SIGCONT)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_server_ends_with_its_starter(tmp_path: Path) -> None:

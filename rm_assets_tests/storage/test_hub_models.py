@@ -1,11 +1,12 @@
 """A release to the Hub and back through the real client, against a Hub on this machine that refuses stale parents."""
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rm_assets.core.errors import ReleaseError
+from rm_assets.core.errors import ReleaseError, StoreError
 from rm_assets.storage.hub_models import publish_as_main, push
 from rm_assets_tests.fake_model_hub import FakeModelHub, FakeRepo
 from rm_assets_tests.loopback_hub import serving
@@ -51,6 +52,24 @@ def push_toy(folder: Path, seen: list[dict[str, bytes]] | None = None, tag: str 
         (seen if seen is not None else []).append(contents(downloaded))
 
     return push(folder, "me/toy", name="toy-1", tag=tag, private=True, check=check)
+
+
+def test_what_is_downloaded_lies_where_a_commit_removes_it_after_a_kill(hub: FakeModelHub, tmp_path: Path) -> None:
+    places = list[Path]()
+    push(release(tmp_path / "r", b"w"), "me/toy", name="toy-1", tag="v1", private=True, check=places.append)
+    assert places[0].is_relative_to(tmp_path / "work") and not (tmp_path / "work").exists()
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_hub(
+    hub: FakeModelHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", "a.safetensors")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.snapshot_download", full)
+    with pytest.raises(StoreError, match="no space left for a") as caught:
+        push_toy(release(tmp_path / "r", b"w"))
+    assert caught.value.code == "STORE_001" and not hub.repos["me/toy"].tags and not (tmp_path / "work").exists()
 
 
 def test_a_release_is_one_commit_on_its_branch_and_is_tagged_after_it_came_back_whole(

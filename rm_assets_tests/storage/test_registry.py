@@ -1,12 +1,14 @@
 """The registry: what is released, what its aliases name, and the way back."""
 
 import json
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from rm_assets.core.errors import ReleaseError
-from rm_assets.storage.files import write_json
+from rm_assets.storage.files import write_json, write_lines
 from rm_assets.storage.registry import Registry, Release, release_name
 from rm_assets.storage.store import Store
 
@@ -47,6 +49,41 @@ def test_the_newest_release_is_in_staging_and_none_in_production(registry: Regis
 def test_a_release_that_is_known_is_not_added_again(registry: Registry, store: Store) -> None:
     assert registry.add(built(store, "a")) is None
     assert len(registry.releases()) == 3 and registry.aliases("toy") == {"staging": "toy-c"}
+
+
+def test_a_release_is_registered_with_its_alias_or_not_at_all(
+    registry: Registry, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def cut_at_the_second(path: Path, lines: list[str]) -> None:
+        written.append(path)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write_lines(path, lines)
+
+    monkeypatch.setattr("rm_assets.storage.registry.write_lines", cut_at_the_second)
+    with suppress(KeyboardInterrupt):
+        registry.add(built(store, "d"))
+    registry.add(built(store, "d"))
+    assert registry.find("toy@staging").name == registry.find("toy").name == "toy-d"
+
+
+def test_what_two_processes_do_at_once_is_done_once(registry: Registry, store: Store) -> None:
+    new, start = built(store, "d"), threading.Barrier(8)
+
+    def add() -> None:
+        start.wait()
+        Registry(store).add(new)
+        Registry(store).refuse("toy", "r", "match_rate_is_high", "match rate 0.4")
+
+    threads = [threading.Thread(target=add) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [release.name for release in registry.releases()] == ["toy-d", "toy-c", "toy-b", "toy-a"]
+    assert len(list(registry.events("refused"))) == 1
 
 
 def test_promotion_and_rollback_move_the_alias_and_keep_the_history(registry: Registry) -> None:
@@ -101,6 +138,7 @@ def test_a_refusal_is_noted_once_for_each_report_and_reason(registry: Registry) 
 
 def test_the_log_is_lines_of_json_that_are_only_added_to(registry: Registry, store: Store) -> None:
     before = (store.home / "registry" / "log.jsonl").read_text()
-    registry.move(registry.find("toy-a"), "production", why="größer")
+    registry.move(registry.find("toy-a"), "production", why="größer\u2028als zuvor")
     after = (store.home / "registry" / "log.jsonl").read_text()
-    assert after.startswith(before) and json.loads(after.splitlines()[-1])["why"] == "größer"
+    assert after.startswith(before) and json.loads(after.split("\n")[-2])["why"] == "größer\u2028als zuvor"
+    assert registry.find("toy@production").name == "toy-a"

@@ -94,7 +94,8 @@ def test_a_bucket_without_a_network_is_refused_at_once(monkeypatch: pytest.Monke
         matching_files("gs://bucket/*.jsonl")
 
 
-def test_a_password_in_a_url_is_never_shown() -> None:
+@pytest.mark.parametrize("url", ["http://me:s3cret@127.0.0.1:9/*.jsonl", "http://127.0.0.1:9/a.jsonl?signature=s3cret"])
+def test_a_password_or_signature_in_a_url_is_never_shown(url: str) -> None:
     with pytest.raises(DataError) as caught:
-        matching_files("http://me:s3cret@127.0.0.1:9/*.jsonl")
+        matching_files(url)
     assert "s3cret" not in str(caught.value)

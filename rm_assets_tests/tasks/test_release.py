@@ -1,5 +1,6 @@
 """hub_release: what somebody who has nothing but the folder gets from it."""
 
+import fcntl
 import json
 import math
 import pickle
@@ -128,7 +129,7 @@ def test_what_must_not_leave_the_house_is_refused_for_its_reason(chain: Chain, r
         if content is not None:
             (folder / name).write_bytes(content)
         with pytest.raises(ReleaseError) as caught:
-            validate(folder, report_of(released), chain[0].recipe())
+            validate(folder, report_of(released), chain[0].recipe(), nullcontext)
         says = {"model.safetensors.index.json": "model-00002.safetensors"}.get(
             name, name.replace("model.s", "*.s", content is None)
         )
@@ -158,10 +159,10 @@ def test_another_model_than_the_evaluated_one_is_release_002(chain: Chain, relea
     for share, passes in ((0.5e-4, True), (2e-4, False)):
         moved = [canary | {"reward": canary["reward"] + share * spread} for canary in canaries(released)]
         if passes:
-            assert validate(released, {**report, "canaries": moved}, chain[0].recipe()) > 0
+            assert validate(released, {**report, "canaries": moved}, chain[0].recipe(), nullcontext) > 0
             continue
         with pytest.raises(ReleaseError, match="a canary scores") as caught:
-            validate(released, {**report, "canaries": moved}, chain[0].recipe())
+            validate(released, {**report, "canaries": moved}, chain[0].recipe(), nullcontext)
         assert caught.value.code == "RELEASE_002" and "in float32 they may differ by" in str(caught.value)
 
 
@@ -179,7 +180,7 @@ def test_weights_in_bfloat16_are_scored_as_they_are_loaded_and_may_differ_more(
             for canary, reward in zip(canaries(released), rewards, strict=True)
         ]
         with nullcontext() if passes else pytest.raises(ReleaseError, match="in bfloat16 they may differ by"):
-            validate(folder, {**report, "canaries": moved}, recipe)
+            validate(folder, {**report, "canaries": moved}, recipe, nullcontext)
 
 
 def test_the_card_says_how_to_get_the_reported_rewards_and_does(
@@ -259,14 +260,31 @@ def test_an_adapter_is_released_with_the_score_head_and_gives_the_reported_rewar
         faulty = copy_of(released, tmp_path / f"faulty{number}")
         (faulty / "adapter_config.json").write_text(json.dumps(config | {key: value}))
         with pytest.raises(ReleaseError, match=says) as caught:
-            validate(faulty, report_of(released), recipe)
+            validate(faulty, report_of(released), recipe, nullcontext)
         assert caught.value.code == "RELEASE_009"
     with pytest.raises(ReleaseError, match="its base is a folder of this machine"):
-        publish(released, "me/toy", "toy-1", report_of(released), recipe)
+        publish(released, "me/toy", "toy-1", report_of(released), recipe, nullcontext)
     merged = bench.make(bench.recipe(training=training), "hub_release")
     assert (merged.folder / "release" / "model.safetensors").is_file()
     with pytest.raises(ReleaseError, match="its model has no adapter"):
         bench.make(bench.recipe(release={"form": "adapter"}), "reward_model", "evaluation_report", "hub_release")
+
+
+def test_the_device_is_held_while_a_release_is_scored(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+
+    def seen(*arguments: Any) -> Any:
+        with open(chain[0].home / "device.lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(True)
+        return load_released(*arguments)
+
+    in_this_process(monkeypatch)
+    monkeypatch.setattr("rm_assets.backends.torch.released.load_released", seen)
+    chain[0].make(chain[0].recipe(release={"tags": ["held"]}), "hub_release")
+    assert held == [True]
 
 
 def test_a_file_is_copied_where_it_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

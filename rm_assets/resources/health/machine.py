@@ -1,6 +1,7 @@
 """This machine: processor, memory, GPUs, the store and its disk, Dagster's instance, task processes."""
 
 import os
+import re
 import shutil
 import sqlite3
 import uuid
@@ -12,6 +13,7 @@ from rm_assets.backends.machine import available_memory, has_gpu
 from rm_assets.core.errors import RmAssetsError, SetupError, StoreError
 from rm_assets.core.health import Condition, faulty, sound
 from rm_assets.executors.local import start_fault
+from rm_assets.resources.tracker import without_credentials
 from rm_assets.storage.files import full_or_denied, write_text
 from rm_assets.storage.store import locked
 
@@ -133,7 +135,9 @@ def dagster_instance(home: Path, *, is_set: bool) -> Condition:
         with dg.DagsterInstance.from_config(str(home)) as instance:
             runs = instance.get_runs_count()
     except Exception as error:  # noqa: BLE001  storages are plug-ins, and their errors share no class
-        cause = " ".join(str(error).split())[:300]
+        # Dagster repeats a value that it does not take, and it may be a password that is a number.
+        said = re.sub(r'\bValue ".*?" of type', "A value of type", " ".join(str(error).split()))
+        cause = without_credentials(said)[:300]
         fix = "set DAGSTER_HOME to the absolute path of a folder that you can write to, and look at its dagster.yaml"
         return faulty(
             "dagster", SetupError("SETUP_006", f"the instance in {home} cannot be opened", why=cause, fix=fix)
