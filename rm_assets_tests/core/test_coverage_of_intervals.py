@@ -7,6 +7,9 @@ import pytest
 
 from rm_assets.core import statistics
 from rm_assets.core.evaluation.comparison import compare
+from rm_assets.core.evaluation.rates import without_length
+from rm_assets.core.recipe import EvaluationSection
+from rm_assets_tests.core.evaluation.test_rates import pair
 
 NUM_DRAWS, NUM_PROMPTS, TRUTH = 1000, 300, 0.8
 pytestmark = pytest.mark.slow
@@ -44,3 +47,20 @@ def test_the_difference_of_two_models_on_the_same_pairs() -> None:
         return found["low"], found["high"]
 
     assert 0.935 <= covered(draw, 0.05) <= 0.965
+
+
+def test_the_length_balanced_rate_of_prompts_with_pairs_of_both_kinds() -> None:
+    every = EvaluationSection(pairs="all")
+
+    def draw(random: np.random.Generator, _: int) -> tuple[float, float]:
+        of_prompt = random.beta(4, 1, NUM_PROMPTS)
+        right = random.random((NUM_PROMPTS, 6)) < of_prompt[:, None]
+        pairs = [
+            pair(n, chosen=9 - 6 * (k % 2), rejected=3 + 6 * (k % 2), right=bool(right[n, k]))
+            for n in range(NUM_PROMPTS)
+            for k in range(6)
+        ]
+        found = without_length(pairs, every)["balanced"]
+        return found["low"], found["high"]
+
+    assert 0.935 <= covered(draw, TRUTH) <= 0.965

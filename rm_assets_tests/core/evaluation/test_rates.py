@@ -74,3 +74,20 @@ def test_the_balanced_interval_combines_those_of_its_halves() -> None:
     assert found["value"] == pytest.approx(0.65)
     assert found["low"] == pytest.approx(0.65 - ((0.9 - 0.786398) ** 2 + (0.4 - 0.276082) ** 2) ** 0.5 / 2, abs=1e-5)
     assert found["high"] == pytest.approx(0.65 + ((0.956524 - 0.9) ** 2 + (0.538197 - 0.4) ** 2) ** 0.5 / 2, abs=1e-4)
+
+
+def test_the_balanced_interval_knows_which_pairs_are_of_one_prompt() -> None:
+    def of_prompts(other: int) -> list[ComparedPair]:
+        """45 of 50 prompts right in both kinds of pair; those of the second kind are of the same prompts, or of others."""
+        return [
+            pair(n + place, chosen=chosen, rejected=12 - chosen, right=n < 45)
+            for n in range(50)
+            for chosen, place in ((9, 0), (3, other))
+        ]
+
+    every = EvaluationSection(pairs="all")
+    together, apart = (rates.without_length(of_prompts(other), every)["balanced"] for other in (0, 100))
+    one_kind = rates.pair_rate(of_prompts(0)[::2], every)
+    # The second kind repeats the first, so both together say no more than one alone.
+    assert (together["low"], together["high"]) == pytest.approx((one_kind["low"], one_kind["high"]))
+    assert apart["high"] - apart["low"] == pytest.approx((one_kind["high"] - one_kind["low"]) / 2**0.5, rel=0.05)
