@@ -49,7 +49,9 @@ def calibration(pairs: Sequence[ComparedPair], *, seed: int) -> dict[str, Any]:
             "n": len(pairs),
         },
         "mean_confidence": float(confidence.mean()),
-        "bins": [_bin(confidence[part], correct[part]) for part in bins],
+        "bins": [
+            _bin(confidence[part], correct[part], len({pairs[place].prompt_id for place in part})) for part in bins
+        ],
         **_temperature(margins.tolist()),
     }
 
@@ -59,8 +61,9 @@ def _error(confidence: Any, correct: Any, bins: Sequence[Any]) -> float:
     return float(sum(gaps) / len(confidence))
 
 
-def _bin(confidence: Any, correct: Any) -> dict[str, Any]:
-    low, high = statistics.wilson_interval(float(correct.sum()), len(correct))
+def _bin(confidence: Any, correct: Any, num_prompts: int) -> dict[str, Any]:
+    """Mean confidence and match rate, whose interval is Wilson's with prompts as n: pairs of one prompt may repeat each other."""
+    low, high = statistics.wilson_interval(float(correct.mean()) * num_prompts, num_prompts)
     return {
         "confidence": float(confidence.mean()),
         "match_rate": {"value": float(correct.mean()), "low": low, "high": high, "n": len(correct)},
