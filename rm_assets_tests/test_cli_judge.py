@@ -151,6 +151,22 @@ def test_recipes_with_reports_are_compared_without_scoring(computed: list[str]) 
     assert comparison["ensembles"]["twice"]["disagreement"] == {"mean_sd": 0.0, "num_pairs_disputed": 0, "n": 30}
 
 
+def test_a_model_that_was_trained_on_the_test_prompts_is_named(
+    computed: list[str], bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It trains on the 30 prompts that `other` tests on, and is tested on the 8 that `other` has pairs of.
+    in_this_process(monkeypatch)
+    prompts = {**TOY["prompts"], "source": TOY["prompts"]["test"], "test": TOY["prompts"]["source"]}
+    swapped = bench.recipe("swapped", prompts=prompts, training={**TOY["training"], "base": {"path": "causal"}})
+    bench.make(swapped, *ASSETS[:5])
+    for command in ("evaluate", "compare"):
+        result = rm_assets(command, "swapped", "other", "--on", "other")
+        assert result.exit_code == 0, result.output
+        assert "swapped was trained or tuned on 30 of the 30 test prompts of other" in result.stderr
+        assert result.stderr.count("was trained or tuned") == 1
+    (bench.folder / "recipes" / "swapped.yaml").unlink()
+
+
 def test_compare_writes_csv_and_plot_and_prints_a_table(computed: list[str], tmp_path: Path) -> None:
     table, plot = tmp_path / "table.csv", tmp_path / "plot.png"
     result = rm_assets("compare", "other", "rm2", "rm0", "--on", "twice", "--csv", str(table), "--plot", str(plot))
