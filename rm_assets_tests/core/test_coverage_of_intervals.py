@@ -49,17 +49,19 @@ def test_the_difference_of_two_models_on_the_same_pairs() -> None:
     assert 0.935 <= covered(draw, 0.05) <= 0.965
 
 
-def test_the_length_balanced_rate_of_prompts_with_pairs_of_both_kinds() -> None:
-    every = EvaluationSection(pairs="all")
+def test_the_length_balanced_rate_of_prompts_with_a_pair_of_either_kind() -> None:
+    every, lengths = EvaluationSection(pairs="all"), ((9, 3), (3, 9))
+    made = {
+        (n, kind, right): pair(n, chosen=lengths[kind][0], rejected=lengths[kind][1], right=right)
+        for n in range(NUM_PROMPTS)
+        for kind in (0, 1)
+        for right in (False, True)
+    }
 
     def draw(random: np.random.Generator, _: int) -> tuple[float, float]:
-        of_prompt = random.beta(4, 1, NUM_PROMPTS)
-        right = random.random((NUM_PROMPTS, 6)) < of_prompt[:, None]
-        pairs = [
-            pair(n, chosen=9 - 6 * (k % 2), rejected=3 + 6 * (k % 2), right=bool(right[n, k]))
-            for n in range(NUM_PROMPTS)
-            for k in range(6)
-        ]
+        of_prompt = random.beta(0.8, 0.2, NUM_PROMPTS)  # mostly right in both pairs, or wrong in both
+        right = random.random((NUM_PROMPTS, 2)) < of_prompt[:, None]
+        pairs = [made[n, kind, bool(right[n, kind])] for n in range(NUM_PROMPTS) for kind in (0, 1)]
         found = without_length(pairs, every)["balanced"]
         return found["low"], found["high"]
 
