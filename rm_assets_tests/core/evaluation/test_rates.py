@@ -5,6 +5,7 @@ import pytest
 from rm_assets.core.evaluation import rates
 from rm_assets.core.evaluation.pairs import ComparedPair
 from rm_assets.core.recipe import EvaluationSection
+from rm_assets.core.statistics import bootstrap_interval, wilson_interval
 from rm_assets_tests.core.evaluation.test_evaluation import scored
 
 RANDOM = EvaluationSection()
@@ -16,6 +17,18 @@ def pair(number: int, *, chosen: int = 4, rejected: int = 4, gold: float = 1.0, 
         chosen=scored(number, 0, gold, 1.0 if right else -1.0, text="x" * chosen),
         rejected=scored(number, 1, 0.0, 0.0, text="x" * rejected),
     )
+
+
+def test_the_match_rate_of_every_pair_has_the_interval_of_its_prompts() -> None:
+    # Ten prompts with ten pairs each, all right in seven of them and all wrong in three.
+    pairs = [pair(n // 10, right=n < 70) for n in range(100)]
+    credits, prompts = [float(n < 70) for n in range(100)], [f"p{n // 10}" for n in range(100)]
+    every = rates.match_rate(pairs, 0, EvaluationSection(pairs="all", seed=3))
+    assert (every["low"], every["high"]) == bootstrap_interval(credits, prompts, seed=3)
+    assert (every["value"], every["n"], every["interval"]) == (0.7, 100, "95 % bootstrap over prompts")
+    assert every["high"] - every["low"] > 0.5  # Wilson's for a hundred independent pairs is 0.18 wide
+    alone = rates.match_rate(pairs[::10], 0, RANDOM)
+    assert (alone["low"], alone["high"]) == wilson_interval(7, 10) and alone["interval"] == "95 % Wilson"
 
 
 def test_quarters_by_gold_margin_keep_equal_margins_together() -> None:
