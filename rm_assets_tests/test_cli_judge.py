@@ -123,6 +123,7 @@ def test_accuracy_on_training_pairs_is_known_of_models_with_an_earlier_report(
     (model,) = found("evaluate", str(release), "--on", "other")["models"]
     report = model["report"]
     assert (report["train_accuracy"], report["validation_accuracy"]["value"]) == (accuracy, 0.25)
+    assert report["num_train_pairs"] == 5000  # not those of `other`
     signs = [sign["sign"] for sign in report["diagnosis"]]
     assert "training failed" in signs and "the loss has hardly fallen" in signs
     assert "what it was trained on is not known" not in signs and "few training pairs" not in signs
