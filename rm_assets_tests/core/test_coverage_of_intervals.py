@@ -49,6 +49,7 @@ def test_the_difference_of_two_models_on_the_same_pairs() -> None:
     assert 0.935 <= covered(draw, 0.05) <= 0.965
 
 
+@pytest.mark.timeout(900)  # two intervals a draw
 def test_the_length_balanced_rate_of_prompts_with_a_pair_of_either_kind() -> None:
     every, lengths = EvaluationSection(pairs="all"), ((9, 3), (3, 9))
     made = {

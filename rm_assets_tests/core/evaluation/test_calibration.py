@@ -32,6 +32,13 @@ def test_the_error_of_a_hand_computed_case() -> None:
     assert calibration(pairs(margins[::-1]), seed=0)["bins"] == found["bins"]
 
 
+def test_errors_of_either_sign_add_up_and_equal_rewards_are_right_half_of_the_time() -> None:
+    # 50 pairs claim 0.8 and all are right, 50 claim 0.9 and 35 are right: 0.2 too little and 0.2 too much.
+    margins = [math.log(4)] * 50 + [math.log(9)] * 35 + [-math.log(9)] * 15
+    assert calibration(pairs(margins), seed=0)["expected_calibration_error"]["value"] == pytest.approx(0.2)
+    assert calibration(pairs([0.0] * 10), seed=0)["expected_calibration_error"]["value"] == 0
+
+
 def test_the_interval_of_a_bin_counts_prompts_and_not_pairs() -> None:
     # Ten bins of 16 pairs, 12 of them right; the four pairs of a prompt claim the same and are all right or all wrong.
     margins = [1.0] * 120 + [-1.0] * 40
