@@ -73,7 +73,7 @@ def _bin(confidence: Any, correct: Any, num_prompts: int) -> dict[str, Any]:
 def _temperature(margins: Sequence[float]) -> dict[str, Any]:
     """The T for which sigmoid(margin / T) has the least loss, above 1 for an overconfident model; None where there is none.
 
-    There is none if every margin has one sign: the surer, the better (or the worse) without end.
+    There is none if no margin is below 0 (the smaller T, the better), or if their mean is not above 0 (the larger, the better).
     """
     loss = statistics.mean(bradley_terry_loss(margin) for margin in margins)
     if not any(m > 0 for m in margins) or not any(m < 0 for m in margins) or _slope(margins, 0.0) >= 0:
