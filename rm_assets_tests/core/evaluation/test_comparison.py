@@ -12,6 +12,7 @@ from scipy import stats
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.evaluation.comparison import LENGTH, compare, compare_models, ensemble, holm, mcnemar, pairs_needed
+from rm_assets.core.evaluation.pairs import draw_pairs
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import ProxyReward
 
@@ -119,6 +120,17 @@ def rows(reward: Callable[[int, int], float], *, num_prompts: int = 60, longer: 
         for p in range(num_prompts)
         for side in (0, 1)
     ]  # fmt: skip
+
+
+def test_responses_of_different_judgements_make_no_pair() -> None:
+    # Three prompts with two responses each: of one judgement, of two, and of two where one is everybody's.
+    judgements = {0: ("a", "a"), 1: ("a", "b"), 2: ("a", None)}
+    judged = [
+        replace(row, comparison=judgements[place // 2][row.sample_index])
+        for place, row in enumerate(rows(lambda p, side: side, num_prompts=3))
+    ]
+    for how in ("all", "one_random"):
+        assert draw_pairs(judged, EvaluationSection(pairs=how)) == ([(1, 0)], 0)
 
 
 def test_the_best_model_is_named_only_if_it_is_significantly_better() -> None:
