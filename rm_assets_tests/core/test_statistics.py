@@ -71,6 +71,14 @@ def test_bootstrap_interval_without_spread_falls_back_to_wilson() -> None:
     assert low == pytest.approx(-high) and high > 0.4
 
 
+def test_bootstrap_interval_of_clusters_that_differ_within_alone_is_about_their_mean() -> None:
+    # Every cluster has the mean 2 / 3, or 0, whatever its first value is.
+    thirds = statistics.bootstrap_interval([1.0, 1.0, 0.0] * 9, [n // 3 for n in range(27)], seed=0)
+    assert thirds == pytest.approx(statistics.wilson_interval(6, 9))
+    low, high = statistics.bootstrap_interval([1.0, -1.0] * 9, [n // 2 for n in range(18)], seed=0, bounds=(-1.0, 1.0))
+    assert low == pytest.approx(-high) and high > 0.4
+
+
 def test_bootstrap_interval_of_one_cluster_or_none_is_its_bounds() -> None:
     assert statistics.bootstrap_interval([1.0, 1.0], ["a", "a"], seed=0) == (0.0, 1.0)
     assert statistics.bootstrap_interval([], [], seed=0, bounds=(-1.0, 1.0)) == (-1.0, 1.0)
