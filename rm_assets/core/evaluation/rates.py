@@ -185,7 +185,9 @@ def _residuals(pairs: Sequence[ComparedPair]) -> dict[str, float]:
     rate_of_all, sums = math.fsum(credits) / len(credits), dict[str, float]()
     for pair, credit in zip(pairs, credits, strict=True):
         sums[pair.prompt_id] = sums.get(pair.prompt_id, 0.0) + credit - rate_of_all
-    return sums
+    return {
+        prompt: round(total, 9) for prompt, total in sums.items()
+    }  # the correlation of rounding errors says nothing
 
 
 def _lengths(pair: ComparedPair) -> tuple[int, int]:

@@ -104,3 +104,9 @@ def test_the_balanced_interval_knows_which_pairs_are_of_one_prompt() -> None:
     # The second kind repeats the first, so both together say no more than one alone.
     assert (together["low"], together["high"]) == pytest.approx((one_kind["low"], one_kind["high"]))
     assert apart["high"] - apart["low"] == pytest.approx((one_kind["high"] - one_kind["low"]) / 2**0.5, rel=0.05)
+    # Two of three right in every prompt and kind: nothing goes together, and what rounding leaves does not count.
+    thirds = [pair(n, chosen=c, rejected=12 - c, right=k < 2) for n in range(9) for c in (9, 3) for k in range(3)]
+    balanced, of_kind = rates.without_length(thirds, every)["balanced"], rates.by_length(thirds, every)
+    assert balanced["value"] == pytest.approx(2 / 3)
+    width = of_kind["more than twice as long"]["high"] - of_kind["more than twice as long"]["low"]
+    assert balanced["high"] - balanced["low"] == pytest.approx(width / 2**0.5)
