@@ -126,6 +126,7 @@ def test_accuracy_on_training_pairs_is_known_of_models_with_an_earlier_report(
     (model,) = found("evaluate", str(release), "--on", "other")["models"]
     report = model["report"]
     assert (report["train_accuracy"], report["validation_accuracy"]["value"]) == (accuracy, 0.25)
+    assert report["num_train_pairs"] == 5000  # not those of `other`
     signs = [sign["sign"] for sign in report["diagnosis"]]
     assert "training failed" in signs and "the loss has hardly fallen" in signs
     assert "what it was trained on is not known" not in signs and "few training pairs" not in signs
@@ -143,20 +144,19 @@ def test_evaluate_prints_a_row_and_a_diagnosis_for_each_model(computed: list[str
     assert "what it was trained on is not known" in result.stdout
 
 
-def test_a_model_that_was_trained_on_the_test_prompts_is_named(computed: list[str], bench: Bench) -> None:
+def test_only_training_and_validation_pairs_count_as_seen(computed: list[str], bench: Bench) -> None:
     store, recipe = Store(bench.home), RecipeBook(bench.folder / "recipes", {}).load("other")
     model = judgement.find_models(store, recipe, ["other"])[0]
-    (test, *_) = {
-        row.prompt_id for row in judgement.judge(store, recipe, [model], needs_reports=False, say=print)[0].rewards
-    }
-    write_table(
-        bench.folder / "pairs.parquet", Pair, [pair_of("train", test), pair_of("train", "new"), pair_of("test", "x")]
+    (trained, tuned, tested, *_) = sorted(
+        {row.prompt_id for row in judgement.judge(store, recipe, [model], needs_reports=False, say=print)[0].rewards}
     )
+    pairs = [pair_of("train", trained), pair_of("validation", tuned), pair_of("test", tested), pair_of("train", "new")]
+    write_table(bench.folder / "pairs.parquet", Pair, pairs)
     said: list[str] = []
-    foreign = replace(model, pairs=bench.folder / "pairs.parquet")
+    foreign = replace(model, other_pairs=bench.folder / "pairs.parquet")
     for candidate in (model, foreign):
         judgement.judge(store, recipe, [candidate], needs_reports=False, say=said.append)
-    assert len(said) == 1 and said[0].startswith("warning: 1 of the ") and "training prompts of other:" in said[0]
+    assert len(said) == 1 and "was trained or tuned on 2 of the" in said[0]
 
 
 def pair_of(split: str, prompt_id: str) -> Pair:
@@ -176,6 +176,22 @@ def test_recipes_with_reports_are_compared_without_scoring(computed: list[str]) 
     assert set(rates) == {"twice@1", "twice@2", "other", LENGTH, *ensembles}
     assert {rates[name] for name in ("twice@1", *ensembles)} == {rates["twice@2"]}
     assert comparison["ensembles"]["twice"]["disagreement"] == {"mean_sd": 0.0, "num_pairs_disputed": 0, "n": 30}
+
+
+def test_a_model_that_was_trained_on_the_test_prompts_is_named(
+    computed: list[str], bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It trains on the 30 prompts that `other` tests on, and is tested on the 8 that `other` has pairs of.
+    in_this_process(monkeypatch)
+    prompts = {**TOY["prompts"], "source": TOY["prompts"]["test"], "test": TOY["prompts"]["source"]}
+    swapped = bench.recipe("swapped", prompts=prompts, training={**TOY["training"], "base": {"path": "causal"}})
+    bench.make(swapped, *ASSETS[:5])
+    for command in ("evaluate", "compare"):
+        result = rm_assets(command, "swapped", "other", "--on", "other")
+        assert result.exit_code == 0, result.output
+        assert "swapped was trained or tuned on 30 of the 30 test prompts of other" in result.stderr
+        assert result.stderr.count("was trained or tuned") == 1
+    (bench.folder / "recipes" / "swapped.yaml").unlink()
 
 
 def test_compare_writes_csv_and_plot_and_prints_a_table(computed: list[str], tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def bootstrap_interval(
     sums, counts = np.bincount(codes, weights=found), np.bincount(codes)  # (number of clusters,)
     if np.ptp(sums / counts) == 0:
         width = bounds[1] - bounds[0]
-        rate = min(1.0, max(0.0, float((found[0] - bounds[0]) / width)))
+        rate = min(1.0, max(0.0, float((sums[0] / counts[0] - bounds[0]) / width)))
         low, high = wilson_interval(rate * len(number), len(number), confidence)
         return bounds[0] + width * low, bounds[0] + width * high
     random = np.random.default_rng(seed)

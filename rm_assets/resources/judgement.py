@@ -10,7 +10,7 @@ from typing import Any
 
 from rm_assets.core.errors import ModelError, RmAssetsError, StoreError, TaskError
 from rm_assets.core.recipe import ModelRef, Recipe
-from rm_assets.core.records import Pair, ProxyReward
+from rm_assets.core.records import ProxyReward
 from rm_assets.core.stages import STAGES
 from rm_assets.executors.local import run_local
 from rm_assets.resources.recipes import recipe_book
@@ -31,7 +31,7 @@ class Candidate:
     """A model as it was named. `recipe` is the name without a seed where it comes from a recipe, else None.
 
     `report` is the folder of a committed report on the very test responses, `earlier_report` the report.json of whatever it
-    was evaluated on, where there is one. `pairs` are those of its training, where it may have seen test prompts of others.
+    was evaluated on, where there is one; `other_pairs` the pairs that it was trained on, where they come of other gold rewards.
     """
 
     name: str
@@ -42,7 +42,15 @@ class Candidate:
     report: Path | None = None
     earlier_report: Path | None = None
     is_same_evaluation: bool = False
-    pairs: Path | None = None
+    other_pairs: Path | None = None
+
+
+@dataclass(frozen=True)
+class _PromptOfRow:
+    """What of a table says whether a prompt is in it."""
+
+    prompt_id: str
+    split: str
 
 
 @dataclass(frozen=True)
@@ -106,9 +114,18 @@ def _of_recipe(store: Store, recipe: Recipe, gold: Manifest, settings: dict[str,
         report=folder if is_same else None,
         earlier_report=folder / "report.json" if folder else None,
         is_same_evaluation=report is not None and is_same and report.settings == settings,
-        pairs=None if is_same or recipe.training.kind == "existing"
-        else store.folder("implicit_pairs", model.inputs["implicit_pairs"]["digest"]) / "pairs.parquet",
+        other_pairs=_other_pairs(store, recipe, gold),
     )  # fmt: skip
+
+
+def _other_pairs(store: Store, recipe: Recipe, gold: Manifest) -> Path | None:
+    """The pairs of a recipe that trains, unless they are of these gold rewards, whose test prompts are in no training pair."""
+    pairs = committed(store, recipe, "implicit_pairs")
+    if pairs is None or recipe.training.kind == "existing":
+        return None
+    if pairs.inputs["gold_rewards"]["data_version"] == gold.data_version:
+        return None
+    return store.folder("implicit_pairs", pairs.digest) / "pairs.parquet"
 
 
 def _of_checkpoint(name: str, max_length: int) -> Candidate:
@@ -140,8 +157,10 @@ def judge(store: Store, on: Recipe, candidates: Sequence[Candidate], *, needs_re
 
     With `needs_reports`, a committed report serves only if it was made with the evaluation settings of `on`. Without, a
     report may be another evaluation's or empty, and only the rewards are those of these responses.
+    A model that was trained or tuned on some of the test prompts is named.
     Raises: the error of the process; TaskError TASK_002 if it fails without one.
     """
+    _name_the_trained(store, on, candidates, say)
     known = {
         c.name: Judged(c, list(read_table(c.report / REWARDS_FILE, ProxyReward)), _read(c.report / "report.json"))
         for c in candidates
@@ -152,24 +171,22 @@ def judge(store: Store, on: Recipe, candidates: Sequence[Candidate], *, needs_re
     missing = [c for c in candidates if c.name not in known]
     if missing:
         known |= {judged.candidate.name: judged for judged in _run(store, on, missing, say)}
-    judged = [known[c.name] for c in candidates]
-    for each in judged:
-        _warn_of_known_prompts(each, on, say)
-    return judged
+    return [known[c.name] for c in candidates]
 
 
-def _warn_of_known_prompts(judged: Judged, on: Recipe, say: Say) -> None:
-    """A model of another recipe may have been trained on prompts that `on` tests with."""
-    pairs = judged.candidate.pairs
-    if pairs is None or not pairs.is_file():
+def _name_the_trained(store: Store, on: Recipe, candidates: Sequence[Candidate], say: Say) -> None:
+    others = [(c.name, c.other_pairs) for c in candidates if c.other_pairs]
+    if not others:
         return
-    test = {row.prompt_id for row in judged.rewards}
-    known = test & {pair.prompt_id for pair in read_table(pairs, Pair) if pair.split == "train"}
-    if known:
-        say(
-            f"warning: {len(known):,} of the {len(test):,} test prompts of '{on.name}' are among the training prompts of "
-            f"{judged.candidate.name}: what is said of it here is too good"
-        )
+    gold = store.folder("gold_rewards", gold_of(store, on).digest) / "gold_rewards.parquet"
+    tested = {row.prompt_id for row in read_table(gold, _PromptOfRow) if row.split == "test"}
+    for name, pairs in others:
+        seen = tested & {row.prompt_id for row in read_table(pairs, _PromptOfRow) if row.split != "test"}
+        if seen:
+            say(
+                f"warning: {name} was trained or tuned on {len(seen):,} of the {len(tested):,} test prompts of {on.name}: "
+                "here it looks better than it is; compare recipes whose sections prompts are the same"
+            )
 
 
 def _read(file: Path) -> dict[str, Any]:

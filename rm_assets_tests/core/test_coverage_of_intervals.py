@@ -7,6 +7,9 @@ import pytest
 
 from rm_assets.core import statistics
 from rm_assets.core.evaluation.comparison import compare
+from rm_assets.core.evaluation.rates import without_length
+from rm_assets.core.recipe import EvaluationSection
+from rm_assets_tests.core.evaluation.test_rates import pair
 
 NUM_DRAWS, NUM_PROMPTS, TRUTH = 1000, 300, 0.8
 pytestmark = pytest.mark.slow
@@ -44,3 +47,23 @@ def test_the_difference_of_two_models_on_the_same_pairs() -> None:
         return found["low"], found["high"]
 
     assert 0.935 <= covered(draw, 0.05) <= 0.965
+
+
+@pytest.mark.timeout(900)  # two intervals a draw
+def test_the_length_balanced_rate_of_prompts_with_a_pair_of_either_kind() -> None:
+    every, lengths = EvaluationSection(pairs="all"), ((9, 3), (3, 9))
+    made = {
+        (n, kind, right): pair(n, chosen=lengths[kind][0], rejected=lengths[kind][1], right=right)
+        for n in range(NUM_PROMPTS)
+        for kind in (0, 1)
+        for right in (False, True)
+    }
+
+    def draw(random: np.random.Generator, _: int) -> tuple[float, float]:
+        of_prompt = random.beta(0.8, 0.2, NUM_PROMPTS)  # mostly right in both pairs, or wrong in both
+        right = random.random((NUM_PROMPTS, 2)) < of_prompt[:, None]
+        pairs = [made[n, kind, bool(right[n, kind])] for n in range(NUM_PROMPTS) for kind in (0, 1)]
+        found = without_length(pairs, every)["balanced"]
+        return found["low"], found["high"]
+
+    assert 0.935 <= covered(draw, TRUTH) <= 0.965

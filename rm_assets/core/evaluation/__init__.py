@@ -70,7 +70,7 @@ def build_report(
         "num_test_prompts": len(groups),
         "num_test_responses": len(test),
         "num_single_response_prompts": sum(len(group) == 1 for group in groups),
-        "num_train_pairs": 0 if training.get("kind") == "existing" else len(train_pairs),
+        "num_train_pairs": _num_trained(training, train_pairs),
         "benchmarks": list(benchmarks),
         "training": _json_ready(training),
     }
@@ -80,6 +80,13 @@ def build_report(
     report["diagnosis"] = diagnose(report)
     report["verdict"] = verdict(report)
     return report
+
+
+def _num_trained(training: Mapping[str, Any], train_pairs: Sequence[Pair]) -> int:
+    """What the training says; `train_pairs` may be another recipe's."""
+    if training.get("kind") == "existing":
+        return 0
+    return int((training.get("num_pairs") or {}).get("trained", len(train_pairs)))
 
 
 def _number(value: Any) -> float | None:

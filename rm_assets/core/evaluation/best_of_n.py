@@ -118,10 +118,11 @@ def _fit(kl: Any, gold: Any, resampled: Any) -> dict[str, Any] | None:
     alpha, beta = (float(value) for value in solve @ (gold[1:] - gold[0]))
     draws = (resampled[:, 1:] - resampled[:, :1]) @ solve.T  # (NUM_RESAMPLES, 2)
     fitted = design @ np.asarray([alpha, beta])
-    peaks = [_peak(a, b) for a, b in draws.tolist()]
+    farthest = float(distance[-1])
+    peaks = [_peak(a, b, farthest) for a, b in draws.tolist()]
     ordered = sorted(math.inf if peak is None else peak for peak in peaks)
     low, high = (ordered[round(q * (len(ordered) - 1))] for q in (0.025, 0.975))
-    peak = _peak(alpha, beta)
+    peak = _peak(alpha, beta, farthest)
     return {
         "alpha": alpha,
         "beta": beta,
@@ -137,10 +138,13 @@ def _fit(kl: Any, gold: Any, resampled: Any) -> dict[str, Any] | None:
     }
 
 
-def _peak(alpha: float, beta: float) -> float | None:
-    """KL at which d (alpha - beta d) is largest; None where it never falls, 0 where it only falls."""
+def _peak(alpha: float, beta: float, farthest: float) -> float | None:
+    """KL at which d (alpha - beta d) is largest; None where it never falls, 0 where it only falls.
+
+    A curve that falls first and would rise again only falls, unless it is above its beginning at the `farthest` d measured.
+    """
     if beta <= 0:
-        return None
+        return None if alpha >= beta * farthest else 0.0
     return max(0.0, alpha / (2 * beta)) ** 2
 
 

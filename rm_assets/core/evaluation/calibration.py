@@ -49,7 +49,9 @@ def calibration(pairs: Sequence[ComparedPair], *, seed: int) -> dict[str, Any]:
             "n": len(pairs),
         },
         "mean_confidence": float(confidence.mean()),
-        "bins": [_bin(confidence[part], correct[part]) for part in bins],
+        "bins": [
+            _bin(confidence[part], correct[part], len({pairs[place].prompt_id for place in part})) for part in bins
+        ],
         **_temperature(margins.tolist()),
     }
 
@@ -59,8 +61,9 @@ def _error(confidence: Any, correct: Any, bins: Sequence[Any]) -> float:
     return float(sum(gaps) / len(confidence))
 
 
-def _bin(confidence: Any, correct: Any) -> dict[str, Any]:
-    low, high = statistics.wilson_interval(float(correct.sum()), len(correct))
+def _bin(confidence: Any, correct: Any, num_prompts: int) -> dict[str, Any]:
+    """Mean confidence and match rate, whose interval is Wilson's with prompts as n: pairs of one prompt may repeat each other."""
+    low, high = statistics.wilson_interval(float(correct.mean()) * num_prompts, num_prompts)
     return {
         "confidence": float(confidence.mean()),
         "match_rate": {"value": float(correct.mean()), "low": low, "high": high, "n": len(correct)},
@@ -70,7 +73,7 @@ def _bin(confidence: Any, correct: Any) -> dict[str, Any]:
 def _temperature(margins: Sequence[float]) -> dict[str, Any]:
     """The T for which sigmoid(margin / T) has the least loss, above 1 for an overconfident model; None where there is none.
 
-    There is none if every margin has one sign: the surer, the better (or the worse) without end.
+    There is none if no margin is below 0 (the smaller T, the better), or if their mean is not above 0 (the larger, the better).
     """
     loss = statistics.mean(bradley_terry_loss(margin) for margin in margins)
     if not any(m > 0 for m in margins) or not any(m < 0 for m in margins) or _slope(margins, 0.0) >= 0:

@@ -92,13 +92,21 @@ def _require_same_gold(first: str, name: str, rows: Sequence[ProxyReward], table
 
 
 def _tell_apart(behind: Sequence[dict[str, Any]]) -> None:
-    """Adds to each comparison with the leader whether it shows a difference: with p-values, by Holm's procedure over all."""
+    """Adds to each comparison with the leader whether it shows a difference: with p-values, by Holm's procedure over all.
+
+    The pairs that it needs are then those at the level which its place in that procedure has.
+    """
     p_values = {str(place): found["p_value"] for place, found in enumerate(behind) if found["p_value"] is not None}
     adjusted = holm(p_values)
     for place, found in enumerate(behind):
         value = adjusted.get(str(place))
         found["adjusted_p_value"] = value
         found["told_apart"] = found["significant"] if value is None else value < SIGNIFICANT
+    ranked = sorted((found for found in behind if found["p_value"] is not None), key=lambda found: found["p_value"])
+    for place, found in enumerate(ranked):
+        gap, num_apart = found["difference"], found["num_better"] + found["num_worse"]
+        level = SIGNIFICANT / (len(ranked) - place)
+        found.update(_missing(pairs_needed(gap["value"], num_apart / gap["n"], level=level), gap["n"]))
 
 
 def compare(first: Sequence[float], second: Sequence[float], prompts: Sequence[str], *, seed: int) -> dict[str, Any]:
@@ -108,7 +116,7 @@ def compare(first: Sequence[float], second: Sequence[float], prompts: Sequence[s
     tells the two apart, Wilson's bound on the share of prompts that could). `p_value` is
     that of McNemar's exact test, None where a prompt has several pairs. `significant` follows the p-value where there is
     one, else the interval. `pairs_needed` is how many pairs would show a difference of this size with 80 % probability
-    (None without a difference), `more_pairs` how many are missing.
+    (None without a difference), as many of them to a prompt as here; `more_pairs` is how many are missing.
 
     Raises: ValueError if the lengths differ or there is no pair.
     """
@@ -124,16 +132,20 @@ def compare(first: Sequence[float], second: Sequence[float], prompts: Sequence[s
     num_better, num_worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     p_value = mcnemar(num_better, num_worse) if len(set(prompts)) == len(prompts) else None
     value = math.fsum(gains) / len(gains)
-    needed = pairs_needed(value, (num_better + num_worse) / len(gains))
+    share_apart = (num_better + num_worse) / len(gains)
+    needed = pairs_needed(value, share_apart, design_effect=_design_effect(gains, prompts))
     return {
         "difference": {"value": value, "low": low, "high": high, "n": len(gains)},
         "num_better": num_better,
         "num_worse": num_worse,
         "p_value": p_value,
         "significant": p_value < SIGNIFICANT if p_value is not None else not low <= 0 <= high,
-        "pairs_needed": needed,
-        "more_pairs": None if needed is None else max(0, needed - len(gains)),
+        **_missing(needed, len(gains)),
     }
+
+
+def _missing(needed: int | None, num_pairs: int) -> dict[str, int | None]:
+    return {"pairs_needed": needed, "more_pairs": None if needed is None else max(0, needed - num_pairs)}
 
 
 def mcnemar(num_better: int, num_worse: int) -> float:
@@ -148,20 +160,35 @@ def mcnemar(num_better: int, num_worse: int) -> float:
     return float(stats.binomtest(num_better, total).pvalue) if total else 1.0
 
 
-def pairs_needed(difference: float, share_apart: float) -> int | None:
-    """Pairs with which McNemar's test finds a difference of match rates with 80 % probability at 5 %.
+def pairs_needed(
+    difference: float, share_apart: float, *, design_effect: float = 1.0, level: float = SIGNIFICANT
+) -> int | None:
+    """Pairs with which McNemar's test finds a difference of match rates with 80 % probability at `level`.
 
-    `share_apart` is the share of pairs on which exactly one model is right. None without a difference.
+    `share_apart` is the share of pairs on which exactly one model is right, `design_effect` how many pairs that go together
+    are worth one that stands alone. None without a difference.
 
     Source: Connor (1987), "Sample size for testing differences in proportions for the paired-sample design", formula 4.
     """
     if difference == 0:
         return None
     normal = NormalDist()
-    z_level, z_power = normal.inv_cdf(1 - SIGNIFICANT / 2), normal.inv_cdf(POWER)
+    z_level, z_power = normal.inv_cdf(1 - level / 2), normal.inv_cdf(POWER)
     apart = max(share_apart, abs(difference))
     root = z_level * math.sqrt(apart) + z_power * math.sqrt(max(apart - difference**2, 0.0))
-    return math.ceil((root / difference) ** 2)
+    return math.ceil(design_effect * (root / difference) ** 2)
+
+
+def _design_effect(gains: Sequence[float], prompts: Sequence[str]) -> float:
+    """Variance of the mean with pairs of a prompt together, over that with each alone; 1 where no prompt has two pairs.
+
+    Source: Kish (1965), "Survey Sampling", section 5.4.
+    """
+    centre, sums = math.fsum(gains) / len(gains), dict[str, float]()
+    for gain, prompt in zip(gains, prompts, strict=True):
+        sums[prompt] = sums.get(prompt, 0.0) + gain - centre
+    alone = math.fsum((gain - centre) ** 2 for gain in gains)
+    return math.fsum(total**2 for total in sums.values()) / alone if len(sums) < len(gains) and alone else 1.0
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -176,7 +176,7 @@ def _trust_signs(report: Mapping[str, Any]) -> list[dict[str, str]]:
 def _sample_signs(report: Mapping[str, Any]) -> list[dict[str, str]]:
     """Too few pairs, to learn from or to tell."""
     signs = []
-    trained = (report["training"].get("num_pairs") or {}).get("trained", report["num_train_pairs"])
+    trained = report["num_train_pairs"]
     if trained < FEW_TRAIN_PAIRS and not is_existing(report):
         remedy = "use more training prompts, or more responses per prompt with pairs.policy 'all'"
         evidence = f"the model was trained on {trained} pairs, fewer than {FEW_TRAIN_PAIRS}"

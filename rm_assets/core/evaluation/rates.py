@@ -141,29 +141,53 @@ def without_length(pairs: Sequence[ComparedPair], settings: EvaluationSection) -
 
     `matched`: of the pairs whose responses are of one length. `balanced`: the mean of the rates where the better response is
     longer and where it is shorter, 0.5 for a model that goes by length alone; None where either kind is missing. Its interval
-    combines theirs (MOVER: Zou and Donner 2008, "Construction of confidence limits about effect measures").
+    combines theirs, which go together where prompts have pairs of both kinds (MOVER: Zou and Donner 2008, "Construction of
+    confidence limits about effect measures"; with the correlation of the two rates).
     """
     matched = [p for p in pairs if abs(_lengths(p)[0] - _lengths(p)[1]) <= MATCHED * max(_lengths(p))]
-    longer = pair_rate([p for p in pairs if _lengths(p)[0] > _lengths(p)[1]], settings)
-    shorter = pair_rate([p for p in pairs if _lengths(p)[0] < _lengths(p)[1]], settings)
+    longer = [p for p in pairs if _lengths(p)[0] > _lengths(p)[1]]
+    shorter = [p for p in pairs if _lengths(p)[0] < _lengths(p)[1]]
     return {
         "matched": pair_rate(matched, settings) | {"largest_difference": MATCHED},
-        "balanced": _mean_of(longer, shorter),
+        "balanced": _mean_of(longer, shorter, settings) if longer and shorter else None,
     }
 
 
-def _mean_of(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any] | None:
-    if not one["n"] or not two["n"]:
-        return None
-    value = (one["value"] + two["value"]) / 2
+def _mean_of(
+    longer: Sequence[ComparedPair], shorter: Sequence[ComparedPair], settings: EvaluationSection
+) -> dict[str, Any]:
+    one, two = pair_rate(longer, settings), pair_rate(shorter, settings)
+    value, together = (one["value"] + two["value"]) / 2, _correlation(longer, shorter)
+
+    def half(first: float, second: float) -> float:
+        return math.sqrt(max(0.0, first**2 + second**2 + 2 * together * first * second)) / 2
+
     return {
         "value": value,
-        "low": value - math.hypot(one["value"] - one["low"], two["value"] - two["low"]) / 2,
-        "high": value + math.hypot(one["high"] - one["value"], two["high"] - two["value"]) / 2,
+        "low": value - half(one["value"] - one["low"], two["value"] - two["low"]),
+        "high": value + half(one["high"] - one["value"], two["high"] - two["value"]),
         "n": one["n"] + two["n"],
         "n_longer": one["n"],
         "n_shorter": two["n"],
     }
+
+
+def _correlation(first: Sequence[ComparedPair], second: Sequence[ComparedPair]) -> float:
+    """Of the match rates of two kinds of pairs, over prompts; 0 where no prompt has both, or one rate is the same in all."""
+    one, two = _residuals(first), _residuals(second)
+    spread = math.hypot(*one.values()) * math.hypot(*two.values())
+    return math.fsum(one[prompt] * two.get(prompt, 0.0) for prompt in one) / spread if spread else 0.0
+
+
+def _residuals(pairs: Sequence[ComparedPair]) -> dict[str, float]:
+    """For each prompt, by how much its pairs' credits are above so many times the rate of all."""
+    credits = [statistics.credit(pair.reward_margin) for pair in pairs]
+    rate_of_all, sums = math.fsum(credits) / len(credits), dict[str, float]()
+    for pair, credit in zip(pairs, credits, strict=True):
+        sums[pair.prompt_id] = sums.get(pair.prompt_id, 0.0) + credit - rate_of_all
+    return {
+        prompt: round(total, 9) for prompt, total in sums.items()
+    }  # the correlation of rounding errors says nothing
 
 
 def _lengths(pair: ComparedPair) -> tuple[int, int]:

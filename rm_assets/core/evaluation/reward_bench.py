@@ -33,8 +33,8 @@ SECTIONS: dict[str, dict[str, int]] = {
         "math-prm": 984, "hep-cpp": 164, "hep-go": 164, "hep-java": 164, "hep-js": 164, "hep-python": 164, "hep-rust": 164,
     },
 }  # fmt: skip
-"""Subsets of each section with their weights: the numbers of their prompts, but for math-prm, whose 447 prompts count as much
-as all of the code together."""
+"""Subsets of each section with their weights: the numbers of their prompts (table 1), but for math-prm, whose 447 prompts count
+as much as all of the code together. A version of the authors' program has the two subsets of XSTest the other way round."""
 TIES = "Ties"
 SUBSETS_2 = ("Factuality", "Focus", "Math", "Precise IF", "Safety", TIES)
 NUM_ANSWERS = 4

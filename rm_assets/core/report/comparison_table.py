@@ -102,13 +102,8 @@ def _text_row(model: Mapping[str, Any]) -> tuple[str, ...]:
     if behind is None:
         return (*first, "", "", "", "")
     gap = behind["difference"]
-    p = (
-        "\N{EN DASH}"
-        if behind["p_value"] is None
-        else "< 0.001"
-        if behind["p_value"] < 0.001
-        else f"{behind['p_value']:.3f}"
-    )
+    value = behind["adjusted_p_value"]
+    p = "\N{EN DASH}" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
     needed = (
         "told apart"
         if behind["told_apart"]

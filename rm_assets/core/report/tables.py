@@ -99,9 +99,9 @@ def _calibration_table(found: Mapping[str, Any]) -> Table:
     ]
     temperature = found["temperature"]
     fit = (
-        "No temperature fits better than another without end."
+        "No temperature fits best: the smaller, or the larger, the better."
         if temperature is None
-        else f"Divided by the temperature {decimal(temperature)}, rewards would fit best (loss {decimal(found['loss'])} "
+        else f"Divided by the temperature {decimal(temperature)}, rewards would fit these pairs best (loss {decimal(found['loss'])} "
         f"becomes {decimal(found['loss_at_temperature'])} nats); above 1 the model is too sure, below 1 not sure enough."
     )
     note = (

@@ -75,8 +75,17 @@ def test_a_curve_of_the_formula_gives_its_parameters_back(alpha: float, beta: fl
 
 
 def test_the_peak_of_a_curve_that_never_falls_or_only_falls() -> None:
-    assert _peak(1.0, 0.0) is None and _peak(1.0, -0.1) is None
-    assert _peak(-1.0, 0.5) == 0.0
+    assert _peak(1.0, 0.0, 1.5) is None and _peak(1.0, -0.1, 1.5) is None and _peak(0.0, 0.0, 1.5) is None
+    assert _peak(-1.0, 0.5, 1.5) == 0.0 == _peak(-1.0, 0.0, 1.5)
+    # d (-1 + 0.5 d) is below 0 up to d = 2, and above it from there on.
+    assert _peak(-1.0, -0.5, 1.5) == 0.0 and _peak(-1.0, -0.5, 2.5) is None
+
+
+def test_a_model_that_likes_what_gold_does_not_has_its_peak_at_the_beginning() -> None:
+    # The best by reward are the worst by gold, so that gold falls with every n; more slowly in the end.
+    groups = [group(p, [8, 7, 6, 5, 4, 3, 2, 1], [1, 2, 3, 4, 5, 6, 7, 8]) for p in range(3)]
+    fit = best_of_n(groups, seed=0)["fit"]  # type: ignore[index]
+    assert fit["alpha"] < 0 and fit["beta"] < 0 and fit["peak_kl"] == 0.0
 
 
 def test_components_of_the_policy_and_of_the_best() -> None:

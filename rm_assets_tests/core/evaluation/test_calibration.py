@@ -11,6 +11,7 @@ from scipy import optimize
 
 from rm_assets.core.evaluation.calibration import bradley_terry_loss, calibration
 from rm_assets.core.evaluation.pairs import ComparedPair
+from rm_assets.core.statistics import wilson_interval
 from rm_assets_tests.core.evaluation.test_evaluation import scored
 
 
@@ -29,6 +30,26 @@ def test_the_error_of_a_hand_computed_case() -> None:
     assert found["mean_confidence"] == pytest.approx(0.85) and len(found["bins"]) == 10
     assert found["bins"][-1]["match_rate"]["n"] == 10 and found["bins"][-1]["match_rate"]["value"] == pytest.approx(0.8)
     assert calibration(pairs(margins[::-1]), seed=0)["bins"] == found["bins"]
+
+
+def test_errors_of_either_sign_add_up_and_equal_rewards_are_right_half_of_the_time() -> None:
+    # 50 pairs claim 0.8 and all are right, 50 claim 0.9 and 35 are right: 0.2 too little and 0.2 too much.
+    margins = [math.log(4)] * 50 + [math.log(9)] * 35 + [-math.log(9)] * 15
+    assert calibration(pairs(margins), seed=0)["expected_calibration_error"]["value"] == pytest.approx(0.2)
+    assert calibration(pairs([0.0] * 10), seed=0)["expected_calibration_error"]["value"] == 0
+
+
+def test_the_interval_of_a_bin_counts_prompts_and_not_pairs() -> None:
+    # Ten bins of 16 pairs, 12 of them right; the four pairs of a prompt claim the same and are all right or all wrong.
+    margins = [1.0] * 120 + [-1.0] * 40
+    of_four = [
+        ComparedPair(chosen=scored(n // 4, 0, 1.0, margin), rejected=scored(n // 4, 1, 0.0, 0.0))
+        for n, margin in enumerate(margins)
+    ]
+    for found, num_prompts in ((calibration(pairs(margins), seed=0), 16), (calibration(of_four, seed=0), 4)):
+        rate = found["bins"][0]["match_rate"]
+        assert (rate["value"], rate["n"]) == (0.75, 16)
+        assert (rate["low"], rate["high"]) == pytest.approx(wilson_interval(0.75 * num_prompts, num_prompts))
 
 
 def drawn(temperature: float, num_pairs: int = 4000) -> list[float]:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from rm_assets.core.errors import DataError
 from rm_assets.core.evaluation.comparison import LENGTH, compare, compare_models, ensemble, holm, mcnemar, pairs_needed
+from rm_assets.core.evaluation.pairs import draw_pairs
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import ProxyReward
 
@@ -79,6 +80,34 @@ def test_the_sample_size_of_a_hand_computed_case() -> None:
     # (1.959964 sqrt(0.2) + 0.841621 sqrt(0.1975))**2 / 0.05**2 = (0.876523 + 0.374026)**2 / 0.0025
     assert pairs_needed(0.05, 0.2) == 626
     assert pairs_needed(0.0, 0.2) is None
+    # Twice as many where two pairs are worth one; at 1 %, z is 2.575829: (1.151946 + 0.374026)**2 / 0.0025.
+    assert pairs_needed(0.05, 0.2, design_effect=2.0) == 1252
+    assert pairs_needed(0.05, 0.2, level=0.01) == 932
+
+
+def test_pairs_that_go_together_are_needed_as_often_as_they_repeat_each_other() -> None:
+    # 40 prompts, the second model is right in 24 of them where the first is wrong, and wrong in 16 where the first is right.
+    first, second = [0.0] * 24 + [1.0] * 16, [1.0] * 24 + [0.0] * 16
+    alone = compare(first, second, [f"p{n}" for n in range(40)], seed=0)
+    thrice = compare(first * 3, second * 3, [f"p{n}" for n in range(40)] * 3, seed=0)
+    # Connor: (1.959964 + 0.841621 sqrt(0.96))**2 / 0.2**2 = 193.9; three pairs that say the same are worth one.
+    assert alone["pairs_needed"] == 194 and thrice["pairs_needed"] == pytest.approx(3 * 194, abs=3)
+    assert not thrice["significant"] and thrice["more_pairs"] > 400
+
+
+def test_the_pairs_to_tell_several_models_apart_are_those_that_holms_procedure_needs() -> None:
+    # Ten equal models, each wrong in other 12 of 130 prompts; the leader in 2. Each p-value is 12 lost, 2 won: 0.0129.
+    def wrong_in(places: range) -> list[ProxyReward]:
+        return rows(lambda p, side: -side if p in places else side, num_prompts=130, longer=True)
+
+    models = {f"model {n}": wrong_in(range(2 + 12 * n, 14 + 12 * n)) for n in range(10)}
+    found = compare_models(models | {"leader": wrong_in(range(2))}, EvaluationSection())
+    behind = [model["behind"] for model in found["models"] if model["model"].startswith("model")]
+    assert len(behind) == 10 and all(each["p_value"] == pytest.approx(0.012939, abs=1e-6) for each in behind)
+    assert not any(each["told_apart"] for each in behind)
+    # Connor at 5 %, d = 10 / 130 and 14 / 130 apart: 141. At 5 / 11 %, where Holm begins, z is 2.837: ((0.931 + 0.269) / d)² = 244;
+    # at 5 / 2 %, as length has a larger p-value still, z is 2.241: ((0.736 + 0.269) / d)² = 171.
+    assert (max(each["pairs_needed"] for each in behind), min(each["pairs_needed"] for each in behind)) == (244, 171)
 
 
 def rows(reward: Callable[[int, int], float], *, num_prompts: int = 60, longer: bool = False) -> list[ProxyReward]:
@@ -91,6 +120,17 @@ def rows(reward: Callable[[int, int], float], *, num_prompts: int = 60, longer: 
         for p in range(num_prompts)
         for side in (0, 1)
     ]  # fmt: skip
+
+
+def test_responses_of_different_judgements_make_no_pair() -> None:
+    # Three prompts with two responses each: of one judgement, of two, and of two where one is everybody's.
+    judgements = {0: ("a", "a"), 1: ("a", "b"), 2: ("a", None)}
+    judged = [
+        replace(row, comparison=judgements[place // 2][row.sample_index])
+        for place, row in enumerate(rows(lambda p, side: side, num_prompts=3))
+    ]
+    for how in ("all", "one_random"):
+        assert draw_pairs(judged, EvaluationSection(pairs=how)) == ([(1, 0)], 0)
 
 
 def test_the_best_model_is_named_only_if_it_is_significantly_better() -> None:

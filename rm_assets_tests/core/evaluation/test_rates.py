@@ -5,6 +5,7 @@ import pytest
 from rm_assets.core.evaluation import rates
 from rm_assets.core.evaluation.pairs import ComparedPair
 from rm_assets.core.recipe import EvaluationSection
+from rm_assets.core.statistics import bootstrap_interval, wilson_interval
 from rm_assets_tests.core.evaluation.test_evaluation import scored
 
 RANDOM = EvaluationSection()
@@ -16,6 +17,18 @@ def pair(number: int, *, chosen: int = 4, rejected: int = 4, gold: float = 1.0, 
         chosen=scored(number, 0, gold, 1.0 if right else -1.0, text="x" * chosen),
         rejected=scored(number, 1, 0.0, 0.0, text="x" * rejected),
     )
+
+
+def test_the_match_rate_of_every_pair_has_the_interval_of_its_prompts() -> None:
+    # Ten prompts with ten pairs each, all right in seven of them and all wrong in three.
+    pairs = [pair(n // 10, right=n < 70) for n in range(100)]
+    credits, prompts = [float(n < 70) for n in range(100)], [f"p{n // 10}" for n in range(100)]
+    every = rates.match_rate(pairs, 0, EvaluationSection(pairs="all", seed=3))
+    assert (every["low"], every["high"]) == bootstrap_interval(credits, prompts, seed=3)
+    assert (every["value"], every["n"], every["interval"]) == (0.7, 100, "95 % bootstrap over prompts")
+    assert every["high"] - every["low"] > 0.5  # Wilson's for a hundred independent pairs is 0.18 wide
+    alone = rates.match_rate(pairs[::10], 0, RANDOM)
+    assert (alone["low"], alone["high"]) == wilson_interval(7, 10) and alone["interval"] == "95 % Wilson"
 
 
 def test_quarters_by_gold_margin_keep_equal_margins_together() -> None:
@@ -74,3 +87,26 @@ def test_the_balanced_interval_combines_those_of_its_halves() -> None:
     assert found["value"] == pytest.approx(0.65)
     assert found["low"] == pytest.approx(0.65 - ((0.9 - 0.786398) ** 2 + (0.4 - 0.276082) ** 2) ** 0.5 / 2, abs=1e-5)
     assert found["high"] == pytest.approx(0.65 + ((0.956524 - 0.9) ** 2 + (0.538197 - 0.4) ** 2) ** 0.5 / 2, abs=1e-4)
+
+
+def test_the_balanced_interval_knows_which_pairs_are_of_one_prompt() -> None:
+    def of_prompts(other: int) -> list[ComparedPair]:
+        """45 of 50 prompts right in both kinds of pair; those of the second kind are of the same prompts, or of others."""
+        return [
+            pair(n + place, chosen=chosen, rejected=12 - chosen, right=n < 45)
+            for n in range(50)
+            for chosen, place in ((9, 0), (3, other))
+        ]
+
+    every = EvaluationSection(pairs="all")
+    together, apart = (rates.without_length(of_prompts(other), every)["balanced"] for other in (0, 100))
+    one_kind = rates.pair_rate(of_prompts(0)[::2], every)
+    # The second kind repeats the first, so both together say no more than one alone.
+    assert (together["low"], together["high"]) == pytest.approx((one_kind["low"], one_kind["high"]))
+    assert apart["high"] - apart["low"] == pytest.approx((one_kind["high"] - one_kind["low"]) / 2**0.5, rel=0.05)
+    # Two of three right in every prompt and kind: nothing goes together, and what rounding leaves does not count.
+    thirds = [pair(n, chosen=c, rejected=12 - c, right=k < 2) for n in range(9) for c in (9, 3) for k in range(3)]
+    balanced, of_kind = rates.without_length(thirds, every)["balanced"], rates.by_length(thirds, every)
+    assert balanced["value"] == pytest.approx(2 / 3)
+    width = of_kind["more than twice as long"]["high"] - of_kind["more than twice as long"]["low"]
+    assert balanced["high"] - balanced["low"] == pytest.approx(width / 2**0.5)

@@ -25,6 +25,11 @@ def test_a_section_weighs_its_subsets_by_their_prompts_and_math_as_much_as_code(
     assert sum(sum(parts.values()) for parts in SECTIONS.values()) - 984 + 447 == 2985
 
 
+def test_the_subsets_of_xstest_weigh_as_the_paper_counts_them() -> None:
+    found = reward_bench([pair("xstest-should-refuse", 1, 0), pair("xstest-should-respond", 0, 1)])
+    assert found["score"] == pytest.approx(154 / (154 + 250))
+
+
 def test_equal_rewards_are_no_success() -> None:
     assert reward_bench([pair("donotanswer", 1, 1)])["score"] == 0.0
 

@@ -78,6 +78,15 @@ def test_rows_of_the_table_have_its_columns_and_csv_its_numbers() -> None:
     assert lines[1].endswith("," * 8)  # the leader is behind nobody
 
 
+def test_the_p_value_that_is_shown_is_the_one_that_decides() -> None:
+    # Of "fair" 2 / 2**6 = 0.03125, of both others 2 / 2**20 or less: by Holm 0.03125 is the last and stays; of two
+    # that have it, it is doubled.
+    found = compare_all({"good": right_in(58), "fair": right_in(52), "same": right_in(52)}, {}, EvaluationSection())
+    shown = {row[0]: row[6:] for row in text_rows(found)}
+    assert found["models"][1]["behind"]["p_value"] == 2 / 2**6
+    assert shown["fair"][0] == shown["same"][0] == "0.062" and "told apart" not in shown["fair"]
+
+
 def test_the_plot_is_drawn_with_one_model_and_with_many() -> None:
     for number in (1, 12):
         models = {f"model {n} with $ _ and a long name " * 3: right_in(30 + n) for n in range(number)}
