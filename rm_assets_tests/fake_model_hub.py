@@ -26,6 +26,7 @@ class FakeRepo:
         self.commits: dict[str, tuple[str, str, Files]] = {}
         self.branches: dict[str, str] = {}
         self.tags: dict[str, str] = {}
+        self.private = True
         self.commit("main", "initial commit", {".gitattributes": ATTRIBUTES})
 
     def commit(self, branch: str, title: str, files: Files) -> str:
@@ -125,7 +126,7 @@ class FakeModelHub(LoopbackHub):
         if verb == "resolve":
             return content_of(sha, files.get("/".join(rest[2:])), _sha256)
         siblings = [{"rfilename": name} for name in files]
-        return as_json({"_id": "1", "id": repo.name, "sha": sha, "private": True, "tags": [], "downloads": 0, "likes": 0,
+        return as_json({"_id": "1", "id": repo.name, "sha": sha, "private": repo.private, "tags": [], "downloads": 0, "likes": 0,
                       "siblings": siblings})  # fmt: skip
 
     def _commit(self, repo: FakeRepo, branch: str, body: bytes) -> Reply:

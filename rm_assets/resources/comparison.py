@@ -21,7 +21,7 @@ from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Manifest, Store
 
 ASSET = "model_comparison"
-VERSION = 2
+VERSION = 3
 """To be raised when a comparison of the same rewards comes out otherwise."""
 FILES = ("comparison.json", "comparison.csv", "comparison.png")
 

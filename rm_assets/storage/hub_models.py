@@ -33,6 +33,10 @@ def push(
     """
     with _explained(repo) as api:
         api.create_repo(repo, private=private, exist_ok=True)
+        if private and not api.repo_info(repo).private:
+            raise _refused(
+                repo, "it is public, and release.private is true", "make it private, or set release.private to false"
+            )
         taken = _head(api, repo, f"tags/{tag}")
         if taken is not None and not _same_files(api, repo, taken, folder):
             raise _refused(repo, f"its tag {tag} names other files", "choose another release.revision")

@@ -186,6 +186,14 @@ def test_a_tag_is_never_moved(hub: FakeModelHub, tmp_path: Path) -> None:
     assert hub.repos["me/toy"].tags == {"v1": commit}
 
 
+def test_a_private_release_does_not_go_to_a_public_repository(hub: FakeModelHub, tmp_path: Path) -> None:
+    hub.repos["me/toy"] = FakeRepo("me/toy")
+    hub.repos["me/toy"].private = False
+    with pytest.raises(ReleaseError, match="it is public, and release\\.private is true"):
+        push_toy(release(tmp_path / "r", b"weights"))
+    assert list(hub.repos["me/toy"].branches) == ["main"] and not hub.repos["me/toy"].tags
+
+
 def test_main_follows_production_and_goes_back(hub: FakeModelHub, tmp_path: Path) -> None:
     one = release(tmp_path / "one", b"one", NOTES="of the first")
     two = release(tmp_path / "two", b"two")

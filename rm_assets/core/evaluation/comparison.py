@@ -22,11 +22,15 @@ LENGTH = "longer is better"
 """The name under which length alone is compared."""
 
 
-def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: EvaluationSection) -> dict[str, Any]:
+def compare_models(
+    rewards: Mapping[str, Sequence[ProxyReward]], settings: EvaluationSection, families: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Several models, each with its rewards for labelled responses, judged on the pairs of the responses that all have.
 
+    Models of one of the `families` (seeds of a recipe, and their ensembles) are no rivals: which seed is ahead is chance.
+
     {"models": best first, each but the leader with how far it is `behind` the leader; "leader": the model with the highest
-    match rate; "best": the leader if it is significantly better than every other (each `told_apart`), else None;
+    match rate; "best": the leader if it is significantly better than every rival (each `told_apart`), else None;
     "num_pairs", "num_ties", "num_responses", "num_responses_left_out": those that some model lacks}. Length alone stands
     beside them as a model of its own, which can be ahead of the leader but is never one.
 
@@ -64,9 +68,14 @@ def compare_models(rewards: Mapping[str, Sequence[ProxyReward]], settings: Evalu
         | ({} if name == leader else {"behind": compare(credits[name], credits[leader], prompts, seed=settings.seed)})
         for name in order
     ]
-    behind = [model["behind"] for model in models if model["model"] != leader]
-    _tell_apart(behind)
-    is_best = all(found["told_apart"] and found["difference"]["value"] > 0 for found in behind)
+    behind = {model["model"]: model["behind"] for model in models if model["model"] != leader}
+    of_family = families or {}
+    for name, found in behind.items():
+        found["is_rival"] = of_family.get(name, name) != of_family.get(leader, leader)
+    rivals = [found for found in behind.values() if found["is_rival"]]
+    _tell_apart(rivals)
+    _tell_apart([found for found in behind.values() if not found["is_rival"]])
+    is_best = all(found["told_apart"] and found["difference"]["value"] > 0 for found in rivals)
     return {
         "models": models,
         "leader": leader,

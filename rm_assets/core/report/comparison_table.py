@@ -24,12 +24,13 @@ def compare_all(rewards: Rewards, groups: Mapping[str, Sequence[str]], settings:
 
     Raises: as `compare_models`.
     """
-    together, ensembles = dict(rewards), dict[str, Any]()
+    together, ensembles, families = dict(rewards), dict[str, Any](), dict[str, str]()
     for name, members in groups.items():
         made, disagreement = _ensemble(name, [rewards[member] for member in members], settings)
         together |= made
+        families |= dict.fromkeys([*members, *made], name)
         ensembles[name] = {"members": list(members), "models": list(made), "disagreement": disagreement}
-    return compare_models(together, settings) | {"ensembles": ensembles}
+    return compare_models(together, settings, families) | {"ensembles": ensembles}
 
 
 def _ensemble(
@@ -66,8 +67,11 @@ def conclusion(found: Mapping[str, Any]) -> str:
         same = f"on the same {found['num_pairs']:,} pairs."
         if len(behind) == 1:
             return f"{leader} is significantly better than length alone {same}"
-        return f"{leader} is the best: significantly better than every other {same}"
-    near = {name: each["more_pairs"] for name, each in behind.items() if not each["told_apart"]}
+        others = (
+            "every other" if all(each["is_rival"] for each in behind.values()) else "every one that is not of its seeds"
+        )
+        return f"{leader} is the best: significantly better than {others} {same}"
+    near = {name: each["more_pairs"] for name, each in behind.items() if each["is_rival"] and not each["told_apart"]}
     said = []
     if near:
         more = [number for number in near.values() if number is not None]

@@ -62,6 +62,18 @@ def test_the_conclusion_names_the_best_only_where_there_is_one() -> None:
     assert conclusion(equal).endswith("they are equally often right.")
 
 
+def test_a_recipe_is_the_best_though_its_seeds_are_alike() -> None:
+    models = {"a@1": right_in(58), "a@2": right_in(57), "b@1": right_in(35), "b@2": right_in(34)}
+    found = compare_all(models, {"a": ["a@1", "a@2"], "b": ["b@1", "b@2"]}, EvaluationSection())
+    assert found["best"] is not None and found["best"].startswith("a")
+    assert "the best: significantly better than every one that is not of its seeds" in conclusion(found)
+    behind = {model["model"]: model["behind"] for model in found["models"] if model["model"] != found["leader"]}
+    assert {name for name, each in behind.items() if each["is_rival"]} == {name for name in behind if name[0] != "a"}
+    # Holm's family are the rivals: five of recipe b, and length.
+    assert behind[LENGTH]["adjusted_p_value"] <= 6 * behind[LENGTH]["p_value"]
+    assert compare_all(models, {}, EvaluationSection())["best"] is None
+
+
 def test_length_that_is_ahead_is_named() -> None:
     longer = [replace(row, num_characters=int(row.gold_reward)) for row in right_in(40)]
     found = compare_all({"mine": longer}, {}, EvaluationSection())
