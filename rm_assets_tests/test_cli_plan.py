@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rm_assets.backends import machine as machine_facts
-from rm_assets.cli import known
 from rm_assets.cli.main import app
 from rm_assets.core.errors import ModelError, PlanError
 from rm_assets.core.recipe import Recipe
 from rm_assets.executors.local import run_local
+from rm_assets.resources import known
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Store
