@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rm_assets.core.evaluation.comparison import LENGTH
 from rm_assets.core.recipe import DatasetSource, FileSource, Recipe, RewardBench
 from rm_assets.core.report.comparison_table import HEADER, as_csv, conclusion, disagreement_texts, text_rows
 from rm_assets.core.report.plots import forest
@@ -69,6 +68,7 @@ def _print_evaluation(found: Sequence[Judged], console: Console) -> None:
     table = Table(
         "model", "match rate", "95 % interval", "n", "length-balanced", "calibration error", "train", "validation"
     )
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify, column.overflow = "right", "fold"
     for each in found:
@@ -120,7 +120,7 @@ def compare(
         write_text(csv_file, as_csv(found))
     if plot is not None:
         with whole_file(plot) as temporary:
-            temporary.write_bytes(forest(found, length=LENGTH))
+            temporary.write_bytes(forest(found, length=found["length"]))
     if as_json:
         json.dump({"on": on, **found, "conclusion": conclusion(found)}, sys.stdout, indent=2, ensure_ascii=False)
         print()
@@ -130,6 +130,7 @@ def compare(
 
 def _print_comparison(found: dict[str, Any], console: Console) -> None:
     table = Table(*HEADER)
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify, column.overflow = "right", "fold"
     for row in text_rows(found):

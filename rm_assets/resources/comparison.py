@@ -10,7 +10,6 @@ from typing import Any
 
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import RmAssetsError, StoreError
-from rm_assets.core.evaluation.comparison import LENGTH
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.report.comparison_table import as_csv, compare_all
 from rm_assets.core.report.plots import forest
@@ -72,7 +71,7 @@ def compare_on(store: Store, on: str, names: Sequence[str], *, say: Say, run_id:
             write_json(folder / FILES[0], found)
             write_text(folder / FILES[1], as_csv(found))
             with whole_file(folder / FILES[2]) as temporary:
-                temporary.write_bytes(forest(found, length=LENGTH))
+                temporary.write_bytes(forest(found, length=found["length"]))
             record = {
                 "asset": ASSET, "digest": name, "recipe": recipe.name, "stage_version": VERSION, "settings": settings,
                 "inputs": {"gold_rewards": {"digest": gold.digest, "data_version": gold.data_version}} if gold else {},

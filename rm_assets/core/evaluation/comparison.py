@@ -18,8 +18,8 @@ from rm_assets.core.records import ProxyReward
 
 SIGNIFICANT = 0.05
 POWER = 0.8
-LENGTH = "longer is better"
-"""The name under which length alone is compared."""
+LENGTH, SHORTNESS = "longer is better", "shorter is better"
+"""The names under which length alone is compared: in the direction in which it is right more often on these pairs."""
 
 
 def compare_models(
@@ -32,7 +32,8 @@ def compare_models(
     {"models": best first, each but the leader with how far it is `behind` the leader; "leader": the model with the highest
     match rate; "best": the leader if it is significantly better than every rival (each `told_apart`), else None;
     "num_pairs", "num_ties", "num_responses", "num_responses_left_out": those that some model lacks}. Length alone stands
-    beside them as a model of its own, which can be ahead of the leader but is never one.
+    beside them under the name in "length", in the direction that is better on these pairs; it can be ahead of the leader
+    but is never one.
 
     Raises: DataError DATA_004 if no response is common to all, DATA_005 if no pair is, DATA_010 if two tables have
     different gold for a response.
@@ -59,10 +60,12 @@ def compare_models(
         )
     prompts = [rows[better].prompt_id for better, _ in drawn]
     values = {name: [table[row.response_id].reward for row in rows] for name, table in tables.items()}
-    values[LENGTH] = [float(row.num_characters) for row in rows]
     credits = {name: [statistics.credit(of[a] - of[b]) for a, b in drawn] for name, of in values.items()}
+    longer = [statistics.credit(rows[a].num_characters - rows[b].num_characters) for a, b in drawn]
+    length = LENGTH if 2 * math.fsum(longer) >= len(longer) else SHORTNESS
+    credits[length] = longer if length == LENGTH else [1.0 - each for each in longer]
     order = sorted(credits, key=lambda name: -math.fsum(credits[name]))
-    leader = next(name for name in order if name != LENGTH)
+    leader = next(name for name in order if name != length)
     models: list[dict[str, Any]] = [
         {"model": name, "match_rate": rate(credits[name], prompts, settings, clustered=settings.pairs == "all")}
         | ({} if name == leader else {"behind": compare(credits[name], credits[leader], prompts, seed=settings.seed)})
@@ -79,6 +82,7 @@ def compare_models(
     return {
         "models": models,
         "leader": leader,
+        "length": length,
         "best": leader if is_best else None,
         "num_pairs": len(drawn),
         "num_ties": num_ties,

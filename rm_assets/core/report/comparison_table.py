@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rm_assets.core import statistics
-from rm_assets.core.evaluation.comparison import LENGTH, compare_models, ensemble
+from rm_assets.core.evaluation.comparison import compare_models, ensemble
 from rm_assets.core.evaluation.pairs import draw_pairs
 from rm_assets.core.recipe import EvaluationSection
 from rm_assets.core.records import ProxyReward
@@ -79,9 +79,9 @@ def conclusion(found: Mapping[str, Any]) -> str:
         said.append(f"{leader} leads, but is not told apart from {', '.join(near)}: {remedy}.")
     elif len(behind) > 1:
         said.append(f"{leader} is significantly better than every other model.")
-    length = behind[LENGTH]
+    length = behind[found["length"]]
     if length["told_apart"] and length["difference"]["value"] < 0:
-        said.append(f"Length alone ({LENGTH}) is significantly better than {leader}.")
+        said.append(f"Length alone ({found['length']}) is significantly better than {leader}.")
     return " ".join(said)
 
 

@@ -114,7 +114,7 @@ def rows(reward: Callable[[int, int], float], *, num_prompts: int = 60, longer: 
     """Two responses a prompt, of which the second is better; `reward(prompt, side)` is the model's."""
     return [
         ProxyReward(
-            prompt_id=f"p{p}", response_id=f"p{p}r{side}", source="s", sample_index=side, num_characters=side if longer else 1 - side,
+            prompt_id=f"p{p}", response_id=f"p{p}r{side}", source="s", sample_index=side, num_characters=side if longer else 5,
             comparison=None, gold_reward=float(side), reward=reward(p, side),
         )
         for p in range(num_prompts)

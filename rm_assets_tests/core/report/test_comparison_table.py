@@ -80,6 +80,14 @@ def test_length_that_is_ahead_is_named() -> None:
     assert conclusion(found) == f"Length alone ({LENGTH}) is significantly better than mine."
 
 
+def test_length_stands_in_the_direction_that_is_better_on_these_pairs() -> None:
+    shorter = [replace(row, num_characters=9 - row.sample_index) for row in right_in(40)]
+    found = compare_all({"mine": shorter}, {}, EvaluationSection())
+    rates = {model["model"]: model["match_rate"]["value"] for model in found["models"]}
+    assert found["length"] == "shorter is better" and rates["shorter is better"] == 1.0
+    assert "Length alone (shorter is better) is significantly better than mine." in conclusion(found)
+
+
 def test_rows_of_the_table_have_its_columns_and_csv_its_numbers() -> None:
     found = compare_all({"good": right_in(58), "bad": right_in(40)}, {}, EvaluationSection())
     table = text_rows(found)
