@@ -176,4 +176,5 @@ def test_the_best_of_one_seed_is_a_recipe_with_all_seeds(tmp_path: Path) -> None
     book = RecipeBook(tmp_path, {})
     written = best_recipe_text(book.load("r@1"), best, study="abc", num_trials=1, num_pairs=2)
     (tmp_path / "r-best.yaml").write_text(written)
+    book = RecipeBook(tmp_path, {})
     assert [book.load(f"r-best@{seed}").training.num_epochs for seed in (1, 2)] == [1, 1]  # type: ignore[union-attr]
