@@ -70,11 +70,15 @@ def load_first(name: str) -> Recipe:
 
 def gold_of(store: Store, on: Recipe) -> Manifest:
     """The gold rewards that models are judged by. Raises: StoreError STORE_002 if they are not made."""
-    manifest = committed(store, on, "gold_rewards")
+    return _required(store, on, "gold_rewards")
+
+
+def _required(store: Store, recipe: Recipe, asset: str) -> Manifest:
+    manifest = committed(store, recipe, asset)
     if manifest is None:
         raise StoreError(
-            "STORE_002", f"gold_rewards of recipe '{on.name}' has not been made as the recipe wants it now",
-            fix=f"run `rm-assets run {on.name} --select '*gold_rewards'`",
+            "STORE_002", f"{asset} of recipe '{recipe.name}' has not been made as the recipe wants it now",
+            fix=f"run `rm-assets run {recipe.name} --select '*{asset}'`",
         )  # fmt: skip
     return manifest
 
@@ -98,12 +102,7 @@ def find_models(store: Store, on: Recipe, names: Sequence[str], *, max_length: i
 
 
 def _of_recipe(store: Store, recipe: Recipe, gold: Manifest, settings: dict[str, Any]) -> Candidate:
-    model = committed(store, recipe, "reward_model")
-    if model is None:
-        raise StoreError(
-            "STORE_002", f"reward_model of recipe '{recipe.name}' has not been made as the recipe wants it now",
-            fix=f"run `rm-assets run {recipe.name}`",
-        )  # fmt: skip
+    model = _required(store, recipe, "reward_model")
     checkpoint = store.folder("reward_model", model.digest) / "checkpoint"
     report = committed(store, recipe, "evaluation_report")
     folder = store.folder("evaluation_report", report.digest) if report else None
