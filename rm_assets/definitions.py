@@ -8,10 +8,12 @@ from rm_assets.assets.hub_release import hub_release
 from rm_assets.assets.implicit_pairs import implicit_pairs
 from rm_assets.assets.model_comparison import model_comparison
 from rm_assets.assets.prompts import prompts
+from rm_assets.assets.recipe_sections import RECIPE_SECTIONS
 from rm_assets.assets.reward_model import reward_model
 from rm_assets.assets.sampled_responses import sampled_responses
 from rm_assets.automation.jobs import build_reward_model
 from rm_assets.automation.rebuild import rebuild
+from rm_assets.automation.recipe_changes import recipe_changes
 from rm_assets.checks.data import table_checks
 from rm_assets.checks.inputs import input_checks
 from rm_assets.checks.model import better_than_length, gate_checks, release_gives_the_reported_rewards
@@ -21,6 +23,7 @@ from rm_assets.resources.tracker import Tracker
 
 defs = dg.Definitions(
     assets=[
+        *RECIPE_SECTIONS,
         prompts,
         sampled_responses,
         gold_rewards,
@@ -38,7 +41,7 @@ defs = dg.Definitions(
         release_gives_the_reported_rewards,
     ],
     jobs=[build_reward_model],
-    sensors=[rebuild],
+    sensors=[rebuild, recipe_changes],
     resources={"compute": Compute(), "tracker": Tracker()},
     loggers={"plain": plain},
     # Tasks are processes of their own; a process per step on top would only cost its start.

@@ -13,20 +13,24 @@ from rm_assets.resources.compute import Made
 from rm_assets.storage.store import Manifest
 from rm_assets.storage.tables import HISTOGRAMS, STATISTICS
 
-OWNERS = ["team:reward-models"]
+PAGE_CHARACTERS = 50_000
+"""A longer page is cut at the section before, to keep the instance small."""
 
 
-def materialize_result(made: Made, links: Mapping[str, Any] | None = None) -> dg.MaterializeResult[Any]:
-    """The result of an asset, from its manifest, with `links` to where else it is seen.
+def materialize_result(
+    made: Made, links: Mapping[str, Any] | None = None, *, page: str = ""
+) -> dg.MaterializeResult[Any]:
+    """The result of an asset, from its manifest, with `links` to where else it is seen, and a Markdown file of it as its page.
 
     `work/*` is what this run computed: all zero when the asset had been made before.
     """
     manifest = made.manifest
     metadata: dict[str, Any] = {
+        **({"page": _page(made.folder / page)} if page else {}),
         **{f"rm/{name}": _value(fact) for name, fact in manifest.facts.items() if fact is not None},
+        **{f"plot/{Path(plot).stem}": _picture(made, plot) for plot in manifest.plots},
         **{f"data/num_{name}": count for name, count in manifest.counts.items()},
         **{f"work/{name.replace(' ', '_')}": count for name, count in made.work.items()},
-        **{f"plot/{Path(plot).stem}": _picture(made, plot) for plot in manifest.plots},
         **_statistics(made),
         **_examples(manifest),
         **_schema(manifest),
@@ -40,6 +44,14 @@ def materialize_result(made: Made, links: Mapping[str, Any] | None = None) -> dg
     if manifest.columns:
         metadata["dagster/row_count"] = next(iter(manifest.counts.values()))
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(manifest.data_version))
+
+
+def _page(file: Path) -> Any:
+    text = file.read_text("utf-8")
+    if len(text) > PAGE_CHARACTERS:
+        shown = text[: text.rfind("\n## ", 0, PAGE_CHARACTERS)]
+        text = f"{shown}\n\nThe rest is in {file.name}, in the asset's folder.\n"
+    return dg.MetadataValue.md(text)
 
 
 def _value(fact: Any) -> Any:

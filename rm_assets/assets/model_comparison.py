@@ -1,11 +1,12 @@
 """model_comparison: which of several reward models is best on the same test pairs, if any is."""
 
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from rm_assets.assets.materialization import OWNERS
+from rm_assets.assets.declaration import GROUP, OWNERS
 from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.report.comparison_table import HEADER, conclusion, text_rows
 from rm_assets.resources.comparison import VERSION, compare_on
@@ -25,10 +26,10 @@ class ComparisonConfig(dg.Config):
 @dg.asset(
     deps=["evaluation_report"],
     code_version=str(VERSION),
-    group_name="reward_modeling",
+    group_name=GROUP,
     kinds={"matplotlib"},
     owners=OWNERS,
-    description="Which of several reward models is best on the same test pairs, if any is.",
+    freshness_policy=dg.FreshnessPolicy.time_window(warn_window=timedelta(days=2), fail_window=timedelta(days=8)),
 )
 def model_comparison(
     context: dg.AssetExecutionContext, config: ComparisonConfig, compute: Compute

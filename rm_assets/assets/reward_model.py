@@ -4,22 +4,13 @@ from typing import Any
 
 import dagster as dg
 
-from rm_assets.assets.materialization import OWNERS, materialize_result
-from rm_assets.core.stages import STAGES
+from rm_assets.assets.declaration import stage_asset
+from rm_assets.assets.materialization import materialize_result
 from rm_assets.resources.compute import Compute
-from rm_assets.resources.partitions import RECIPES
 from rm_assets.resources.tracker import Tracker
 
 
-@dg.asset(
-    deps=["implicit_pairs"],
-    partitions_def=RECIPES,
-    code_version=str(STAGES["reward_model"].version),
-    group_name="reward_modeling",
-    kinds={"torch", "huggingface"},
-    owners=OWNERS,
-    description="The trained reward model: a checkpoint that AutoModelForSequenceClassification loads.",
-)
+@stage_asset("reward_model", kinds={"torch", "huggingface"})
 def reward_model(context: dg.AssetExecutionContext, compute: Compute, tracker: Tracker) -> dg.MaterializeResult[Any]:
     """The trained reward model: a checkpoint that AutoModelForSequenceClassification loads."""
     made = compute.make(context)

@@ -96,7 +96,7 @@ STAGES: dict[str, Stage] = {
         Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=3),
         Stage("reward_model", "train", "training", ("implicit_pairs",), version=5),
         Stage(
-            "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=6
+            "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=7
         ),
         Stage("hub_release", "release", "release", ("reward_model", "evaluation_report"), version=3),
     )

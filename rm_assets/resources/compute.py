@@ -19,6 +19,7 @@ from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.executors.local import TaskEnd, run_local
 from rm_assets.executors.warm import keep_warm
 from rm_assets.resources.recipes import recipe_book
+from rm_assets.resources.sections import observe_made
 from rm_assets.storage.files import write_json
 from rm_assets.storage.home import find_home
 from rm_assets.storage.lineage import wanted
@@ -82,13 +83,15 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         asset = context.asset_key.to_user_string()
         with errors_as_failures(asset, context.partition_key):
-            return (by or self.make_asset)(
+            made = (by or self.make_asset)(
                 self.recipe(context.partition_key),
                 asset,
                 say=context.log.info,
                 debug=context.log.debug,
                 run_id=context.run.run_id,
             )
+        observe_made(context, asset, made.manifest)
+        return made
 
     def make_asset(
         self,

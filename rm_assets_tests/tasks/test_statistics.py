@@ -61,6 +61,15 @@ def test_dagster_shows_figures_tables_and_a_picture(bench: Bench) -> None:
     assert "](data:image/svg+xml;base64," in shown["plot/histograms"].value
 
 
+def test_a_page_longer_than_the_web_ui_should_carry_ends_before_a_section(bench: Bench) -> None:
+    made = bench.make(bench.recipe(), "prompts")
+    (made.folder / "short.md").write_text("# Title\n\n## All\n", "utf-8")
+    (made.folder / "long.md").write_text("# Title\n\n## First\nwords\n\n## Texts\n" + "word " * 20_000, "utf-8")
+    pages = {name: (materialize_result(made, page=name).metadata or {})["page"] for name in ("short.md", "long.md")}
+    assert pages["short.md"].value == "# Title\n\n## All\n"
+    assert pages["long.md"].value == "# Title\n\n## First\nwords\n\n\nThe rest is in long.md, in the asset's folder.\n"
+
+
 def test_assets_without_statistics_have_a_line_each_and_the_others_are_read(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,11 +114,13 @@ def _range_of(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _told_apart(ranges: Sequence[tuple[float, float]]) -> list[str]:
-    """The ranges in as few digits as tell every two numbers of them apart, at least three."""
-    numbers = {number for bounds in ranges for number in bounds}
-    digits = next(n for n in range(3, 18) if n == 17 or len({f"{number:.{n}g}" for number in numbers}) == len(numbers))
-    texts = [(f"{low:.{digits}g}", f"{high:.{digits}g}") for low, high in ranges]
-    return [low if low == high else f"{low} to {high}" for low, high in texts]
+    """The ranges in as few digits as tell them apart, at least three; beside each other, two may meet in a rounded number."""
+    for digits in range(3, 18):
+        texts = [(f"{low:.{digits}g}", f"{high:.{digits}g}") for low, high in ranges]
+        names = [low if low == high else f"{low} to {high}" for low, high in texts]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 MATCHED = 0.1

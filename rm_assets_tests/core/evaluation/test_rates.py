@@ -41,6 +41,12 @@ def test_quarters_by_gold_margin_keep_equal_margins_together() -> None:
     assert {name: part["n"] for name, part in two.items()} == {"1": 4, "2": 4}
 
 
+def test_margins_with_the_noise_of_floats_are_named_in_few_digits() -> None:
+    golds = [0.1 + 0.2, 0.4, 0.5, 0.6 + 1e-16, 0.6 + 3e-16, 0.7, 0.8, 1.0]
+    found = rates.by_gold_margin([pair(n, gold=gold) for n, gold in enumerate(golds)], RANDOM)
+    assert list(found) == ["0.3 to 0.4", "0.5 to 0.6", "0.6 to 0.7", "0.8 to 1"]
+
+
 @pytest.mark.parametrize(
     "margins", [[4 + n / 1000 for n in range(5)], [1000.0 + n for n in range(4)], [0.1 + 0.2, 0.3]]
 )
