@@ -91,9 +91,9 @@ def test_scores_under_load_are_those_of_the_model_alone(
 
 
 def test_sigterm_answers_all_that_was_accepted_and_exits_0(tmp_path: Path) -> None:
-    slow = save_classifier(tmp_path, hidden_size=128, intermediate_size=256, num_hidden_layers=4)
+    slow = save_classifier(tmp_path, hidden_size=128, intermediate_size=256, num_hidden_layers=8)
     alone = RewardModel.load(slow, device="cpu")
-    bodies = [{"prompt": f"{text} {i}", "responses": [f"{text} " * 12] * 2} for i in range(9) for text in TEXTS][:50]
+    bodies = [{"prompt": f"{text} {i}", "responses": [f"{text} " * 20] * 2} for i in range(9) for text in TEXTS][:50]
     at_once = httpx2.Limits(max_connections=None)
     with (
         served(slow, "--no-batching") as service,
