@@ -85,7 +85,10 @@ def rebuild(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorR
 
 
 def _look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterator[tuple[str, Finding]]:
-    """Every recipe that is out of date and not being made; why another one cannot be judged is `said`."""
+    """Every recipe that is out of date and not being made; why another one cannot be judged is `said`.
+
+    A recipe that ships with the package is left alone until something of it has been made.
+    """
     busy = {
         run.tags.get(PARTITION_TAG) for run in instance.get_runs(dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES)))
     }
@@ -93,9 +96,10 @@ def _look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterat
     keys, there = set(RECIPES.get_partition_keys()), book.partition_keys()
     if new := [key for key in there if key not in keys]:
         said.append(f"new: {', '.join(new)}; reload the code location to see them")
+    unused = book.shipped() - {manifest.recipe for manifest in store.manifests("prompts")}
     fingerprint = cache(_settled(Fingerprints(store.home / "fingerprints").of))
     for key in there:
-        if key not in keys or key in busy:
+        if key not in keys or key in busy or key in unused:
             continue
         try:
             found = _judge(instance, store, book.load(key), fingerprint)

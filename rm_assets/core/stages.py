@@ -4,7 +4,7 @@ Raising a version rebuilds that asset everywhere; a golden-output test fails whe
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rm_assets.core.errors import DataError
@@ -18,13 +18,17 @@ ROWS_OF_PROMPTS = ("source", "test", "prompt_field", "dialogue_fields", "transcr
 
 @dataclass(frozen=True)
 class Stage:
-    """One asset: its task, recipe section and inputs."""
+    """One asset: its task, recipe section and inputs.
+
+    `parts` names the files of an input that alone decide the asset's content, where not all of the input does.
+    """
 
     asset: str
     task: str
     section: str
     inputs: tuple[str, ...]
     version: int
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def settings(self, recipe: Recipe, fingerprint: Callable[[str], str]) -> dict[str, Any]:
         """What of the recipe decides this asset's content, as plain data.
@@ -94,7 +98,14 @@ STAGES: dict[str, Stage] = {
         Stage("sampled_responses", "sample", "sampling", ("prompts",), version=2),
         Stage("gold_rewards", "score", "gold", ("sampled_responses",), version=5),
         Stage("implicit_pairs", "pair", "pairs", ("gold_rewards",), version=3),
-        Stage("reward_model", "train", "training", ("implicit_pairs",), version=5),
+        Stage(
+            "reward_model",
+            "train",
+            "training",
+            ("implicit_pairs",),
+            version=5,
+            parts={"implicit_pairs": ("train.jsonl", "validation.jsonl")},
+        ),
         Stage(
             "evaluation_report", "evaluate", "evaluation", ("gold_rewards", "implicit_pairs", "reward_model"), version=7
         ),

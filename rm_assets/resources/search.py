@@ -95,7 +95,7 @@ def _identity(store: Store, recipe: Recipe, search: SearchSection) -> tuple[str,
         )  # fmt: skip
     stays = {key: value for key, value in want.settings.items() if key not in search.space}
     decides = {
-        "stage_version": STAGES["reward_model"].version, "pairs": pairs.data_version, "settings": stays,
+        "stage_version": STAGES["reward_model"].version, "pairs": pairs.version_read_by("reward_model"), "settings": stays,
         "space": search.model_dump(mode="json", include={"seed", "space"}),
     }  # fmt: skip
     return digest(decides)[:16], pairs.counts["validation_pairs"]

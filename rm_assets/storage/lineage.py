@@ -41,7 +41,9 @@ def wanted(store: Store, recipe: Recipe, asset: str, fingerprint: Callable[[str]
             )
         inputs[name] = manifest
     settings = stage.settings(recipe, fingerprint or Fingerprints(store.home / "fingerprints").of)
-    of_digest = asset_digest(asset, stage.version, settings, {name: m.data_version for name, m in inputs.items()})
+    of_digest = asset_digest(
+        asset, stage.version, settings, {name: m.version_read_by(asset) for name, m in inputs.items()}
+    )
     return Wanted(asset, of_digest, settings, inputs, store.manifest(asset, of_digest))
 
 

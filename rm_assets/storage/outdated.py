@@ -39,7 +39,7 @@ def find_outdated(store: Store, recipe: Recipe, fingerprint: Callable[[str], str
                 is_whole = False
             else:
                 inputs[name] = known
-        versions = {name: manifest.data_version for name, manifest in inputs.items()}
+        versions = {name: manifest.version_read_by(asset) for name, manifest in inputs.items()}
         manifest = None
         if is_whole:
             manifest = store.manifest(asset, asset_digest(asset, stage.version, settings, versions))
@@ -66,7 +66,7 @@ def reasons(store: Store, recipe: Recipe, found: Outdated) -> list[str]:
     phrases += [
         f"{name} is another one"
         for name, manifest in found.inputs.items()
-        if last.inputs.get(name, {}).get("data_version") != manifest.data_version
+        if last.inputs.get(name, {}).get("data_version") != manifest.version_read_by(asset)
     ]
     phrases += sorted(_differences(asset, last.settings, found.settings))
     return phrases or [f"{asset} as it is wanted now has not been made"]

@@ -20,7 +20,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing import Any
 
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import StoreError
+from rm_assets.core.stages import STAGES
 from rm_assets.storage.files import file_sha256, full_or_denied, write_json
 
 
@@ -55,6 +56,13 @@ class Manifest:
     plots: list[str] = field(default_factory=list)
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
+
+    def version_read_by(self, asset: str) -> str:
+        """The version of what `asset` reads of this: the data version, or that of the files which its stage names."""
+        parts = STAGES[asset].parts.get(self.asset)
+        if parts is None:
+            return self.data_version
+        return _version({name: entry for name, entry in self.files.items() if name in parts})
 
 
 class Store:
@@ -105,8 +113,7 @@ class Store:
     ) -> Manifest:
         """Hashes `files` and `extras`, writes the manifest, removes the working state. From here on the result exists."""
         entries, beside = ({name: _entry(folder / name) for name in sorted(names)} for names in (files, extras))
-        data_version = digest({name: entry["sha256"] for name, entry in entries.items()})
-        manifest = Manifest(**manifest_without_files, files=entries, data_version=data_version, extras=beside)
+        manifest = Manifest(**manifest_without_files, files=entries, data_version=_version(entries), extras=beside)
         write_json(folder / "manifest.json", asdict(manifest))
         shutil.rmtree(folder / "work", ignore_errors=True)
         return manifest
@@ -140,6 +147,10 @@ class Store:
         """Held by the one process of this store that keeps the device busy; others say so and wait, using no CPU."""
         with locked(self.home / "device.lock", lambda: say("waiting: another task is using the device")):
             yield
+
+
+def _version(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    return digest({name: entry["sha256"] for name, entry in entries.items()})
 
 
 def _entry(file: Path) -> dict[str, Any]:

@@ -216,7 +216,9 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
         "facts": product.facts | ({"dataset_commits": commits_read()} if commits_read() else {}),
         "stage_version": STAGES[task.asset].version,
         "settings": task.settings,
-        "inputs": {name: {"digest": m.digest, "data_version": m.data_version} for name, m in task.inputs.items()},
+        "inputs": {
+            name: {"digest": m.digest, "data_version": m.version_read_by(task.asset)} for name, m in task.inputs.items()
+        },
         "made": _circumstances(time.monotonic() - started, run_id),
     }
     task.store.commit(record, task.folder, product.files, extras)

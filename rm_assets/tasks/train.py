@@ -64,7 +64,7 @@ def train(task: Task) -> Product:
         "final_loss": result.final_loss,
         "validation_accuracy": result.validation_accuracy,
         "history": [{k: v for k, v in step.items() if k not in TIMINGS} for step in result.history],
-        "pairs_data_version": task.inputs["implicit_pairs"].data_version,
+        "pairs_data_version": task.inputs["implicit_pairs"].version_read_by("reward_model"),
         "versions": {package: version(package) for package in ENGINE_PACKAGES},
     }
     write_json(checkpoint / TRAINING_FILE, summary)

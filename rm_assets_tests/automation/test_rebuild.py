@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def test_what_was_made_without_the_daemon_is_not_made_again(daemon: Daemon) -> N
 
 
 @pytest.mark.slow
-def test_each_change_makes_exactly_what_depends_on_it(daemon: Daemon) -> None:
+def test_each_change_makes_exactly_what_depends_on_it(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of docs/automation.md, line by line."""
     bench, folder = daemon.bench, daemon.bench.folder / "recipes"
     save_classifier(folder / "gold")
@@ -130,6 +130,9 @@ def test_each_change_makes_exactly_what_depends_on_it(daemon: Daemon) -> None:
     assert after(change(pairs={"min_margin": 1e-9})) == ["implicit_pairs"]
     assert after(change(training=training | {"learning_rate": 0.02})) == made
     assert after(change(evaluation={"num_canaries": 2})) == ["evaluation_report", "hub_release"]
+    version = STAGES["evaluation_report"].version
+    newer = replace(STAGES["evaluation_report"], version=version + 1)
+    assert after(lambda: monkeypatch.setitem(STAGES, "evaluation_report", newer)) == ["evaluation_report"]  # the same
     assert after(change(execution={**TOY["execution"], "token_budget": 999})) == []
     assert after(lambda: (folder / "toy.yaml").write_text("# a comment\n" + (folder / "toy.yaml").read_text())) == []
     assert after(lambda: recipe(daemon, "other", **settings, automation={"rebuild": "off"}, description="x")) == []
@@ -149,6 +152,32 @@ def test_each_change_makes_exactly_what_depends_on_it(daemon: Daemon) -> None:
         change(training=training | {"learning_rate": 0.03})()
 
     assert after(prompts_and_training) == list(STAGES)  # the tail once
+
+
+@pytest.mark.slow
+def test_other_gold_for_test_prompts_alone_trains_nothing(daemon: Daemon) -> None:
+    rows = (daemon.bench.folder / "recipes" / "answers.jsonl").read_text("utf-8")
+    daemon.bench.write("gold.jsonl", rows)
+    recipe(daemon, gold={**TOY["gold"], "source": files("gold.jsonl")})
+    assert daemon.obey() == list(STAGES)
+    daemon.bench.write(
+        "gold.jsonl",
+        rows.replace(
+            'even", "response": "bad bad", "gold_reward": 0', 'even", "response": "bad bad", "gold_reward": 0.5'
+        ),
+    )
+    assert daemon.obey() == ["gold_rewards", "implicit_pairs", "evaluation_report", "hub_release"]
+    assert daemon.asked() == {}, daemon.says
+
+
+def test_a_shipped_recipe_is_left_alone_until_something_of_it_was_made(daemon: Daemon) -> None:
+    recipe(daemon)
+    shipped = daemon.bench.folder / "shipped"
+    for file in (daemon.bench.folder / "recipes").iterdir():
+        file.rename(shipped / file.name)
+    assert daemon.asked() == {} and daemon.says == "every recipe is up to date"
+    daemon.bench.make(module.recipe_book().load("toy"), "prompts")
+    assert list(daemon.asked()) == ["toy"]
 
 
 def test_above_the_ceiling_it_is_proposed_once_and_a_person_may_make_it(daemon: Daemon) -> None:
