@@ -26,6 +26,7 @@ from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Manifest, Store
 
 SECONDS_BETWEEN_PROGRESS = 5.0
+FIGURES = ("loss", "accuracy", "margin", "grad_norm", "learning_rate")
 Say = Callable[[str], None]
 
 
@@ -183,10 +184,11 @@ class _Listener:
 
 
 def _metrics(event: dict[str, Any]) -> str:
-    values = {k: v for k, v in event["values"].items() if v is not None}
-    return f"step {event['step']}: " + ", ".join(
-        f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items()
-    )
+    """What tells how a training goes; `rm-assets monitor` shows the rest."""
+    values = event["values"]
+    shown = [f"{name.replace('_', ' ')} {values[name]:.4g}" for name in FIGURES if values.get(name) is not None]
+    left = [f"about {values['eta_seconds']:.0f} s left"] if values.get("eta_seconds") is not None else []
+    return f"step {event['step']}: " + ", ".join([*shown, *left])
 
 
 def unfinished(task: str, end: TaskEnd, result: str, timeout_seconds: float | None) -> TaskError:
