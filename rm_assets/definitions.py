@@ -11,6 +11,7 @@ from rm_assets.assets.prompts import prompts
 from rm_assets.assets.recipe_sections import RECIPE_SECTIONS
 from rm_assets.assets.reward_model import reward_model
 from rm_assets.assets.sampled_responses import sampled_responses
+from rm_assets.automation.hub_revisions import hub_revisions
 from rm_assets.automation.jobs import build_reward_model
 from rm_assets.automation.rebuild import rebuild
 from rm_assets.automation.recipe_changes import recipe_changes
@@ -41,7 +42,7 @@ defs = dg.Definitions(
         release_gives_the_reported_rewards,
     ],
     jobs=[build_reward_model],
-    sensors=[rebuild, recipe_changes],
+    sensors=[rebuild, recipe_changes, hub_revisions],
     resources={"compute": Compute(), "tracker": Tracker()},
     loggers={"plain": plain},
     # Tasks are processes of their own; a process per step on top would only cost its start.

@@ -39,6 +39,18 @@ class LoopbackHub:
         return self.token is not None and headers["Authorization"] != f"Bearer {self.token}"
 
 
+class HubOfReplies(LoopbackHub):
+    """Replies by path."""
+
+    def __init__(self, **replies: Reply) -> None:
+        self.replies = replies
+        super().__init__()
+
+    def reply(self, method: str, path: str, headers: Any, body: bytes) -> Reply:
+        """The reply to one request."""
+        return next((reply for part, reply in self.replies.items() if part in path), as_json([]))
+
+
 Hub = TypeVar("Hub", bound=LoopbackHub)
 
 

@@ -79,6 +79,7 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
     assert [(s.name, s.default_status.value) for s in defs.sensors or []] == [
         ("rebuild", "RUNNING"),
         ("recipe_changes", "RUNNING"),
+        ("hub_revisions", "RUNNING"),
     ]
     assert list(defs.schedules or []) == []
 

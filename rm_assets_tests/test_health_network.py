@@ -15,22 +15,10 @@ from rm_assets.resources.health import network, recipes
 from rm_assets_tests.fake_server import FakeServer
 from rm_assets_tests.fake_server import serving as serving_models
 from rm_assets_tests.fakes import save_causal
-from rm_assets_tests.loopback_hub import LoopbackHub, Reply, as_json, fault, serving
+from rm_assets_tests.loopback_hub import HubOfReplies, as_json, fault, serving
 from rm_assets_tests.tasks.conftest import Bench
 
 SECRET = "sk-never-to-be-seen"
-
-
-class HubOfReplies(LoopbackHub):
-    """Replies by path."""
-
-    def __init__(self, **replies: Reply) -> None:
-        self.replies = replies
-        super().__init__()
-
-    def reply(self, method: str, path: str, headers: Any, body: bytes) -> Reply:
-        """The reply to one request."""
-        return next((reply for part, reply in self.replies.items() if part in path), as_json([]))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.known import find_known, with_device
 from rm_assets.resources.partitions import RECIPES
-from rm_assets.resources.recipes import recipe_book
+from rm_assets.resources.recipes import keys_in_use, recipe_book
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.outdated import Outdated, find_outdated, reasons
 from rm_assets.storage.source_files import matching_files
@@ -96,10 +96,9 @@ def _look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterat
     keys, there = set(RECIPES.get_partition_keys()), book.partition_keys()
     if new := [key for key in there if key not in keys]:
         said.append(f"new: {', '.join(new)}; reload the code location to see them")
-    unused = book.shipped() - {manifest.recipe for manifest in store.manifests("prompts")}
     fingerprint = cache(_settled(Fingerprints(store.home / "fingerprints").of))
-    for key in there:
-        if key not in keys or key in busy or key in unused:
+    for key in keys_in_use(book, store):
+        if key not in keys or key in busy:
             continue
         try:
             found = _judge(instance, store, book.load(key), fingerprint)

@@ -67,10 +67,9 @@ class RecipeBook:
                 found[file.stem] = file
         return found
 
-    def shipped(self) -> set[str]:
-        """The keys of the recipes that ship with the package."""
-        names = {name for name, file in self.files().items() if file.parent == SHIPPED_FOLDER}
-        return {key for key in self.partition_keys() if key.partition("@")[0] in names}
+    def is_shipped(self, key: str) -> bool:
+        """Whether the recipe of a partition key ships with the package."""
+        return self._files[key.partition("@")[0]].parent == SHIPPED_FOLDER
 
     def partition_keys(self) -> list[str]:
         """One key a recipe, or one a seed where a recipe has `seeds`."""

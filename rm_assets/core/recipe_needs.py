@@ -1,7 +1,9 @@
 """What a recipe needs from outside: checkpoints, rows, servers, repositories, packages."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from rm_assets.core.recipe import (
     ClassifierGold,
@@ -43,6 +45,19 @@ class Needs:
         """Whether it names a model or a dataset on the Hub, or pushes there."""
         on_hub = [ref.hub_id for ref in self.models.values()] + [self.pushes_to]
         return any(on_hub) or any(isinstance(source, DatasetSource) for source in self.sources.values())
+
+    @property
+    def moving(self) -> dict[str, tuple[Literal["model", "dataset"], str, str]]:
+        """Kind, repository and branch or tag of what it reads from the Hub without naming a commit, by the recipe's key."""
+        found: dict[str, tuple[Literal["model", "dataset"], str, str]] = {
+            key: ("model", ref.hub_id, ref.revision or "main") for key, ref in self.models.items() if ref.hub_id
+        }
+        found |= {
+            key: ("dataset", source.dataset, source.revision or "main")
+            for key, source in self.sources.items()
+            if isinstance(source, DatasetSource)
+        }
+        return {key: place for key, place in found.items() if not re.fullmatch("[0-9a-f]{40}", place[2])}
 
     @property
     def extras(self) -> set[str]:

@@ -77,6 +77,18 @@ def require_access(kind: RepoKind, repo: str, revision: str | None, timeout_seco
         raise found
 
 
+def commit_of(kind: RepoKind, repo: str, revision: str, timeout_seconds: float) -> str:
+    """The commit that a branch or tag stands for now. Raises: as `require_access`."""
+    what = f"the Hub cannot be asked for the {kind} {repo}"
+    answer = _get(f"/api/{kind}s/{repo}/revision/{quote(revision, safe='')}", timeout_seconds, what)
+    if found := refusal(answer, f"the {kind} {repo}"):
+        raise found
+    try:
+        return str(answer.json()["sha"])
+    except (ValueError, TypeError, KeyError):
+        raise unreachable("something answers in its place", what) from None
+
+
 def _get(path: str, timeout_seconds: float, what: str = NOT_REACHED) -> Any:
     """The answer. Raises: HubError HUB_001 if there is none; `what` is then its sentence."""
     import httpx2

@@ -1,0 +1,79 @@
+"""A branch on the Hub that moves is told once; asked of a real client and a server on this machine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from rm_assets.automation import hub_revisions as module
+from rm_assets.automation.hub_revisions import hub_revisions
+from rm_assets.core import recipe_files
+from rm_assets.resources.compute import Compute
+from rm_assets_tests.loopback_hub import HubOfReplies, as_json, fault, serving
+from rm_assets_tests.tasks.conftest import TOY, Bench
+
+OLD, NEW, PINNED = "a" * 40, "b" * 40, "c" * 40
+BRANCH = "me/base/revision/main"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubOfReplies]:
+    for variable in ("HF_TOKEN", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    with serving(HubOfReplies()) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere")
+        hub.replies = {BRANCH: as_json({"sha": OLD})}
+        yield hub
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    bench = Bench(tmp_path)
+    (tmp_path / "shipped").mkdir()
+    monkeypatch.setattr(recipe_files, "SHIPPED_FOLDER", tmp_path / "shipped")
+    monkeypatch.setattr(module, "RECIPES", dg.StaticPartitionsDefinition(["toy", "other"]))
+    monkeypatch.setenv("RM_ASSETS_RECIPES", str(tmp_path / "recipes"))
+    bench.recipe(training={**TOY["training"], "base": {"hub_id": "me/base"}})
+    bench.recipe("other", training={**TOY["training"], "base": {"hub_id": "me/other", "revision": PINNED}})
+    return bench
+
+
+def look(bench: Bench, cursor: str | None = None) -> dg.SensorResult:
+    result = hub_revisions(dg.build_sensor_context(cursor=cursor, resources={"compute": Compute(home=str(bench.home))}))
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def says(result: dg.SensorResult) -> str:
+    return str(result.skip_reason.skip_message if result.skip_reason else "")
+
+
+def test_a_branch_that_moves_is_told_once_and_a_pinned_commit_is_not_asked_for(bench: Bench, hub: HubOfReplies) -> None:
+    first = look(bench)
+    assert first.asset_events == [] and says(first) == "nothing has moved (1 asked for)"
+    hub.replies = {BRANCH: as_json({"sha": NEW})}
+    second = look(bench, first.cursor)
+    (event,) = second.asset_events
+    assert (event.asset_key.to_user_string(), event.partition) == ("reward_model", "toy")
+    assert event.description == f"training.base: model me/base@main has moved from {OLD[:12]} to {NEW[:12]}"
+    assert f"write `revision: {NEW}` at training.base of recipe toy" in str(event.metadata["accept"].value)
+    assert look(bench, second.cursor).asset_events == []
+    assert {request.partition("/api/")[2] for request in hub.requests} == {f"models/{BRANCH}"}
+
+
+def test_a_hub_that_does_not_answer_is_told_and_what_was_known_is_kept(
+    bench: Bench, hub: HubOfReplies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor = look(bench).cursor
+    hub.replies = {BRANCH: fault(401, "RepoNotFound", "gone")}
+    refused = look(bench, cursor)
+    assert "model me/base@main: [HUB_00" in says(refused) and refused.cursor == cursor
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    away = look(bench, cursor)
+    assert says(away).startswith("[HUB_001] the Hub cannot be asked for the model me/base") and away.cursor is None
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    requests = len(hub.requests)
+    assert says(look(bench, cursor)) == "HF_HUB_OFFLINE is set" and len(hub.requests) == requests
