@@ -71,13 +71,18 @@ def reference() -> str:
     """The whole page: a section an asset, in the order of the graph."""
     graph = defs.resolve_asset_graph()
     specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
-    checks = {spec.key: spec for definition in defs.asset_checks or [] for spec in definition.check_specs}  # type: ignore[union-attr]
+    checks = {spec.key: spec for definition in defs.asset_checks or [] for spec in definition.check_specs}
     lines = [INTRODUCTION]
     for key in graph.toposorted_asset_keys:
         name = key.to_user_string()
         lines += [f"## {name}", "", str(specs[key].description), "", _made_of(name), ""]
         if rows := [_row(spec) for check, spec in checks.items() if check.asset_key == key]:
-            lines += ["| check | passes if, or what it measures | default | when it fails |", "|---|---|---|---|", *rows, ""]
+            lines += [
+                "| check | passes if, or what it measures | default | when it fails |",
+                "|---|---|---|---|",
+                *rows,
+                "",
+            ]
     return "\n".join(lines)
 
 

@@ -10,7 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from rm_assets.core.recipe import DatasetSource, FileSource, Recipe, RewardBench
-from rm_assets.core.report.comparison_table import HEADER, as_csv, conclusion, disagreement_texts, left_out_text, text_rows
+from rm_assets.core.report.comparison_table import (
+    HEADER,
+    as_csv,
+    conclusion,
+    disagreement_texts,
+    left_out_text,
+    text_rows,
+)
 from rm_assets.core.report.markdown import render_comparison
 from rm_assets.core.report.plots import forest
 from rm_assets.core.report.texts import count_text, interval_text, percent

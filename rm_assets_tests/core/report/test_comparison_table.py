@@ -64,7 +64,9 @@ def test_the_conclusion_names_the_best_only_where_there_is_one() -> None:
 
 
 def test_a_comparison_is_a_markdown_table_and_what_it_says_and_no_name_means_anything_to_markdown() -> None:
-    lines = render_comparison(compare_all({"a|b": right_in(58), "bad": right_in(40)}, {}, EvaluationSection())).split("\n")
+    lines = render_comparison(compare_all({"a|b": right_in(58), "bad": right_in(40)}, {}, EvaluationSection())).split(
+        "\n"
+    )
     assert lines[0].startswith("| model | match rate | 95 % interval | n |")
     assert lines[1] == "| :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     assert lines[2].startswith("| a\\|b | 96.7 % | ") and [line.count(" | ") for line in lines[:5]] == [7] * 5
