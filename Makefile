@@ -46,7 +46,7 @@ format: install  ## Format the code
 	@$(BIN)/ruff format rm_assets rm_assets_tests benchmarks
 
 docs: install  ## Build the documentation into site/; fails at a link or anchor that leads nowhere
-	@$(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/mkdocs build --strict
 
 reference: install  ## Write the generated pages of docs/ anew: recipe keys, commands, checks
 	@$(BIN)/python -m rm_assets.core.recipe_reference > docs/recipes.md

@@ -63,6 +63,10 @@ def test_commands_and_recipe_keys_that_the_pages_name_exist() -> None:
         assert {key for path in KEY.findall(text) for key in path.split(".")} <= keys, page
 
 
+def test_no_code_block_is_indented_since_the_site_does_not_read_those() -> None:
+    assert not [page.name for page in DOCS.rglob("*.md") if re.search(r"^ +```", page.read_text("utf-8"), re.MULTILINE)]
+
+
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="needs mkdocs (in the extra docs)")
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site"))

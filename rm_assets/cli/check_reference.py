@@ -1,7 +1,5 @@
 """The reference of all assets and their checks as Markdown: `python -m rm_assets.cli.check_reference > docs/checks.md`."""
 
-from collections.abc import Iterator
-
 import dagster as dg
 
 from rm_assets.core.recipe import ChecksSection, GateSection
@@ -13,9 +11,9 @@ INTRODUCTION = """# Assets and checks
 <!-- Made by `python -m rm_assets.cli.check_reference > docs/checks.md`. Descriptions and limits are those of the code; what to do is in that module. -->
 
 An asset is made of a section of its recipe and of the assets that it reads. A check looks at what a run has made or found. With severity
-`error` nothing is built on a fault, with `warn` it is said, with `ignore` nothing is looked at. Severity and limits are keys of the
-recipe's sections `checks` and `gate`; a changed limit rebuilds nothing. How the checks look: [data.md](data.md#checks), and for
-the gate [releasing.md](releasing.md#the-gate).
+`error` nothing is built on a fault, with `warn` it is said, with `ignore` nothing is looked at. A recipe changes severity and limit
+in the section that stands with the default, `checks` or `gate`, for example `checks: { ties_are_few: { severity: error, limit: 0.8 } }`;
+a changed limit rebuilds nothing. How the checks look: [data.md](data.md#checks), and for the gate [releasing.md](releasing.md#the-gate).
 """
 DRIFT = "Look at the histograms of both versions (`histograms.svg`, `rm-assets stats`). If the change is wanted, there is nothing to do: the next version is compared with this one."
 FAULT = "A fault of the software or a damaged file: make the asset again, and report it if it stays."
@@ -104,18 +102,16 @@ def _anchor(section: str) -> str:
 
 
 def _row(spec: dg.AssetCheckSpec) -> str:
-    cells = (f"`{spec.name}`", str(spec.description), ", ".join(_default(spec.name)), REMEDIES[spec.name])
+    cells = (f"`{spec.name}`", str(spec.description), _default(spec), REMEDIES[spec.name])
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _default(check: str) -> Iterator[str]:
+def _default(spec: dg.AssetCheckSpec) -> str:
     for section, fields in (("checks", ChecksSection.model_fields), ("gate", GateSection.model_fields)):
-        if check in fields:
-            yield f"`{section}.{check}`"
-            settings = fields[check].default.model_dump()
-            yield from (f"{key} {value if isinstance(value, str) else f'{value:g}'}" for key, value in settings.items())
-            return
-    yield "no key of the recipe"
+        if spec.name in fields:
+            severity, *limits = fields[spec.name].default.model_dump().items()
+            return ", ".join([f"`{section}`: {severity[1]}", *(f"{key} {value:g}" for key, value in limits)])
+    return "error" if spec.blocking else "warn"  # no recipe changes it
 
 
 if __name__ == "__main__":

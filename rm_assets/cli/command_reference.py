@@ -14,7 +14,7 @@ INTRODUCTION = """# Commands
 
 <!-- Made by `python -m rm_assets.cli.command_reference > docs/commands.md`. Change the commands in rm_assets/cli/, not this file. -->
 
-`rm-assets COMMAND --help` prints the same. [cheat-sheet.md](cheat-sheet.md) has the twenty things that one does.
+`rm-assets COMMAND --help` prints the same. [cheat-sheet.md](cheat-sheet.md) has what one does most.
 
 | exit status | when |
 |---|---|
