@@ -6,7 +6,7 @@ export DAGSTER_HOME ?= $(CURDIR)
 SHELL  := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-slow bench check format install clean
+.PHONY: help demo ui test test-slow bench check format docs reference hooks install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,7 +16,7 @@ install: $(VENV)/.installed  ## Create .venv with the tested versions
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 demo: install  ## Build the embedded recipe end to end: prompts to released reward model, about a minute and a half
@@ -45,5 +45,16 @@ format: install  ## Format the code
 	@$(BIN)/ruff check --fix rm_assets rm_assets_tests benchmarks
 	@$(BIN)/ruff format rm_assets rm_assets_tests benchmarks
 
+docs: install  ## Build the documentation into site/; fails at a link or anchor that leads nowhere
+	@$(BIN)/mkdocs build --strict
+
+reference: install  ## Write the generated pages of docs/ anew: recipe keys, commands, checks
+	@$(BIN)/python -m rm_assets.core.recipe_reference > docs/recipes.md
+	@$(BIN)/python -m rm_assets.cli.command_reference > docs/commands.md
+	@$(BIN)/python -m rm_assets.cli.check_reference > docs/checks.md
+
+hooks: install  ## Check each commit: format, types, spelling, secrets, large files, recipes
+	@$(BIN)/pre-commit install
+
 clean:  ## Remove results and caches (not .venv)
-	rm -rf .rm_assets history schedules storage logs .logs_queue .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .rm_assets history schedules storage logs .logs_queue .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis site

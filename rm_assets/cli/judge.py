@@ -10,7 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from rm_assets.core.recipe import DatasetSource, FileSource, Recipe, RewardBench
-from rm_assets.core.report.comparison_table import HEADER, as_csv, conclusion, disagreement_texts, text_rows
+from rm_assets.core.report.comparison_table import (
+    HEADER,
+    as_csv,
+    conclusion,
+    disagreement_texts,
+    left_out_text,
+    text_rows,
+)
+from rm_assets.core.report.markdown import render_comparison
 from rm_assets.core.report.plots import forest
 from rm_assets.core.report.texts import count_text, interval_text, percent
 from rm_assets.resources.comparison import compare_models_on
@@ -111,7 +119,14 @@ def _print_benchmarks(found: Sequence[Judged], console: Console) -> None:
 
 
 def compare(
-    models: Sequence[str], on: str, *, max_length: int | None, as_json: bool, csv_file: Path | None, plot: Path | None
+    models: Sequence[str],
+    on: str,
+    *,
+    max_length: int | None,
+    as_json: bool,
+    as_markdown: bool,
+    csv_file: Path | None,
+    plot: Path | None,
 ) -> None:
     """Compares the models on the same pairs and prints, best first, how far each is behind."""
     recipe, store = load_first(on), Store(find_home())
@@ -124,6 +139,8 @@ def compare(
     if as_json:
         json.dump({"on": on, **found, "conclusion": conclusion(found)}, sys.stdout, indent=2, ensure_ascii=False)
         print()
+    elif as_markdown:
+        print(render_comparison(found), end="")
     else:
         _print_comparison(found, Console(highlight=False))
 
@@ -136,7 +153,5 @@ def _print_comparison(found: dict[str, Any], console: Console) -> None:
     for row in text_rows(found):
         table.add_row(*row)
     console.print(table)
-    for sentence in (conclusion(found), *disagreement_texts(found)):
+    for sentence in (conclusion(found), *disagreement_texts(found), *left_out_text(found)):
         console.print(sentence, soft_wrap=True)
-    if found["num_responses_left_out"]:
-        console.print(f"{found['num_responses_left_out']:,} responses that some model could not read are left out.")

@@ -273,13 +273,18 @@ def compare(
     on: Annotated[str, ON],
     max_length: Annotated[int | None, MAX_LENGTH] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table as CSV.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the match rates as a PNG.")] = None,
 ) -> None:
     """Which of several reward models is best on the same test pairs, if any is; of a recipe with seeds also their ensembles."""
+    if as_json and as_markdown:
+        raise typer.BadParameter("give one of --json and --markdown")
     from rm_assets.cli import judge
 
-    judge.compare(models, on, max_length=max_length, as_json=as_json, csv_file=csv_file, plot=plot)
+    judge.compare(
+        models, on, max_length=max_length, as_json=as_json, as_markdown=as_markdown, csv_file=csv_file, plot=plot
+    )
 
 
 @app.command()

@@ -29,7 +29,8 @@ def reference() -> str:
     lines = [INTRODUCTION, "## Top level", "", *_table(schema["properties"], required["required"], required["$defs"])]
     for name, definition in required["$defs"].items():
         kind = definition["properties"].get("kind", {}).get("const")
-        lines += ["", f"## {name}" + (f" (`kind: {kind}`)" if kind else ""), "", definition["description"], ""]
+        # The heading is the name alone, so that links find its anchor.
+        lines += ["", f"## {name}", "", (f"`kind: {kind}`. " if kind else "") + definition["description"], ""]
         lines += _table(definition["properties"], definition.get("required", []), required["$defs"])
     return "\n".join(lines) + "\n"
 

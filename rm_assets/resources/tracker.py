@@ -24,7 +24,7 @@ from rm_assets.storage.store import Store
 
 WANDB_FILE = "wandb.json"
 """Beside the asset's files: where its run in W&B is. What has one is not logged again."""
-API_KEY = "WANDB_API_KEY"
+API_KEY = "WANDB_API_KEY"  # pragma: allowlist secret
 JOB_TYPES = {"reward_model": "train", "evaluation_report": "evaluate"}
 
 

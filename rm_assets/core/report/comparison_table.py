@@ -95,6 +95,12 @@ def disagreement_texts(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def left_out_text(found: Mapping[str, Any]) -> list[str]:
+    """One sentence where some model could not read all responses."""
+    num = found["num_responses_left_out"]
+    return [f"{num:,} responses that some model could not read are left out."] if num else []
+
+
 def text_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The table with HEADER, best first."""
     return [_text_row(model) for model in found["models"]]

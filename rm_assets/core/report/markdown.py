@@ -1,4 +1,4 @@
-"""The evaluation report as Markdown, for the web UI and the model card.
+"""The evaluation report as Markdown, for the web UI and the model card; a comparison, for a comment.
 
 Prompts and responses are untrusted text: they stand in code blocks with fences longer than any they contain.
 """
@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from rm_assets.core.report.comparison_table import HEADER, conclusion, disagreement_texts, left_out_text, text_rows
 from rm_assets.core.report.mistakes import mistake_sides, mistake_title
 from rm_assets.core.report.tables import Table, report_tables
 from rm_assets.core.report.texts import printable
@@ -42,6 +43,12 @@ def render_markdown(report: Mapping[str, Any], *, recipe_name: str, lineage: Map
         for title, figures, text in mistake_sides(mistake):
             parts += [f"{title} ({figures})", _fenced(text)]
     return "\n\n".join(parts) + "\n"
+
+
+def render_comparison(found: Mapping[str, Any]) -> str:
+    """A comparison (see core.report.comparison_table.compare_all): its table, best first, and what it says."""
+    sentences = [conclusion(found), *disagreement_texts(found), *left_out_text(found)]
+    return "\n\n".join([_markdown_table(Table("", HEADER, text_rows(found))), *map(_inline, sentences)]) + "\n"
 
 
 def _inline(text: str) -> str:

@@ -16,6 +16,7 @@ from rm_assets.core.report.comparison_table import (
     disagreement_texts,
     text_rows,
 )
+from rm_assets.core.report.markdown import render_comparison
 from rm_assets.core.report.plots import forest
 
 
@@ -60,6 +61,16 @@ def test_the_conclusion_names_the_best_only_where_there_is_one() -> None:
     assert conclusion(near) == f"good leads, but is not told apart from fair: about {more} more test pairs would."
     equal = compare_all({"good": right_in(58), "same": right_in(58)}, {}, EvaluationSection())
     assert conclusion(equal).endswith("they are equally often right.")
+
+
+def test_a_comparison_is_a_markdown_table_and_what_it_says_and_no_name_means_anything_to_markdown() -> None:
+    lines = render_comparison(compare_all({"a|b": right_in(58), "bad": right_in(40)}, {}, EvaluationSection())).split(
+        "\n"
+    )
+    assert lines[0].startswith("| model | match rate | 95 % interval | n |")
+    assert lines[1] == "| :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    assert lines[2].startswith("| a\\|b | 96.7 % | ") and [line.count(" | ") for line in lines[:5]] == [7] * 5
+    assert lines[6] == "a\\|b is the best: significantly better than every other on the same 60 pairs."
 
 
 def test_a_recipe_is_the_best_though_its_seeds_are_alike() -> None:
