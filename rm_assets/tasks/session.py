@@ -219,6 +219,8 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
         "inputs": {name: {"digest": m.digest, "data_version": m.data_version} for name, m in task.inputs.items()},
         "made": _circumstances(time.monotonic() - started, run_id),
     }
+    if task.store.remote:
+        task.reporter.log(f"uploading to {task.store.remote.url}")
     task.store.commit(record, task.folder, product.files, extras)
 
 
