@@ -17,6 +17,7 @@ import hashlib
 import os
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -123,6 +124,14 @@ class Remote:
                     f"{self.url}/{name} is gone",
                     fix=f"bring it back from a backup; or remove the manifest that names it, there and below {self._copies}, and run again",
                 ) from None
+
+    def try_out(self) -> None:
+        """Lists, writes and removes a file, to see whether it can be used."""
+        self.names("manifests", now=True)
+        with self._asked() as (files, root):
+            trial = f"{root}/health-{uuid.uuid4().hex}"
+            files.pipe_file(trial, b"written", mode="create")
+            files.rm_file(trial)
 
     def _list(self, folder: str) -> set[str]:
         with self._asked() as (files, root):
