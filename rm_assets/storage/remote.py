@@ -181,7 +181,7 @@ class Remote:
             "STORE_006",
             f"the store {self.url} does not answer as it should",
             why=why,
-            fix="check the network and the address (AWS_ENDPOINT_URL), and run again: what was made here is kept",
+            fix="check the network and the address (AWS_ENDPOINT_URL), and run again: shards and training states are kept",
         )
 
 
