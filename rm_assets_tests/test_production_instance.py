@@ -3,6 +3,7 @@
 import glob
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -16,20 +17,17 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 
 from rm_assets_tests.test_dagster_commands import RECIPE
 
 ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
 INITDB = next(iter([*glob.glob("/usr/lib/postgresql/*/bin/initdb"), *filter(None, [shutil.which("initdb")])]), None)
 PASSWORD = "only for this test"
 USER = "postgres"
 """Whose processes the database is where the tests run as root, which it refuses to run as."""
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(INITDB is None, reason="needs Postgres (Debian: apt-get install postgresql)"),
-]
 
 
 def free_port() -> int:
@@ -94,7 +92,7 @@ def environment(postgres: dict[str, str], tmp_path: Path, monkeypatch: pytest.Mo
     """As deploy/docker-compose.yaml has it, in one folder of this machine."""
     for folder in ("dagster", "recipes"):
         (tmp_path / folder).mkdir()
-    shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path / "dagster")
+    shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster")
     (tmp_path / "recipes" / "tiny.yaml").write_text(RECIPE.format(num_prompts=24))
     variables = postgres | {
         "DAGSTER_HOME": str(tmp_path / "dagster"), "DAGSTER_LOCAL_DIR": str(tmp_path / "local"),
@@ -112,16 +110,18 @@ def answers(*command: str) -> bool:
 
 def launch(priority: int) -> None:
     tags = f'{{"dagster/partition": "tiny", "dagster/priority": "{priority}"}}'
-    where = ("-w", str(ROOT / "deploy" / "workspace.yaml"), "-j", "build_reward_model")
+    where = ("-w", str(DEPLOY / "workspace.yaml"), "-j", "build_reward_model")
     subprocess.run(
         [str(BIN / "dagster"), "job", "launch", *where, "--tags", tags], check=True, capture_output=True, cwd=ROOT
     )
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(INITDB is None, reason="needs Postgres (Debian: apt-get install postgresql)")
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("environment")
 def test_the_daemon_takes_runs_from_the_queue_by_priority_and_one_of_a_recipe_at_a_time(tmp_path: Path) -> None:
-    port, workspace = os.environ["RM_ASSETS_CODE_PORT"], str(ROOT / "deploy" / "workspace.yaml")
+    port, workspace = os.environ["RM_ASSETS_CODE_PORT"], str(DEPLOY / "workspace.yaml")
     code = ["code-server", "start", "--host", "127.0.0.1", "--port", port, "--module-name", "rm_assets.definitions"]
     with ExitStack() as stack:
         stack.enter_context(running([str(BIN / "dagster"), *code], tmp_path / "code.log", cwd=ROOT))
@@ -142,8 +142,18 @@ def test_the_daemon_takes_runs_from_the_queue_by_priority_and_one_of_a_recipe_at
     assert list((tmp_path / "local").iterdir()) and not list((tmp_path / "dagster").rglob("*.db"))
 
 
+def test_containers_get_every_variable_that_the_instance_reads() -> None:
+    read = re.findall(
+        r"env: (\w+)", "".join((DEPLOY / f"{name}.yaml").read_text("utf-8") for name in ("dagster", "workspace"))
+    )
+    image = re.findall(r"^ +(?:ENV )?(\w+)=", (ROOT / "Dockerfile").read_text("utf-8").replace("ENV ", "    "), re.M)
+    compose = yaml.safe_load((DEPLOY / "docker-compose.yaml").read_text("utf-8"))
+    for service in ("code", "webserver", "daemon"):
+        assert len(set(read)) == 8 and set(read) <= {*compose["services"][service]["environment"], *image}
+
+
 def test_no_secret_is_in_a_file_of_deploy_and_each_image_has_its_version() -> None:
-    text = "".join(path.read_text("utf-8") for path in (ROOT / "deploy").iterdir() if path.is_file())
+    text = "".join(path.read_text("utf-8") for path in DEPLOY.iterdir() if path.is_file())
     assert "PASSWORD:-" not in text and "PASSWORD=\n" in text
-    images = [line.split()[1] for line in text.splitlines() if line.strip().startswith("image:")]
-    assert images and all(":" in image and not image.endswith(":latest") for image in images)
+    images = re.findall(r"^ *image: (.*)$", text, re.M)
+    assert images and all(re.search(r":\d+\.\d+", image) for image in images)

@@ -1,6 +1,7 @@
 """A store on an object store: what one machine commits the others find, and what was cut off counts nowhere."""
 
 import functools
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +144,18 @@ def test_other_bytes_than_the_manifest_names_are_not_taken(machine: Machine) -> 
     files.rm(path)
     with pytest.raises(StoreError, match=r"a\.txt is gone"):
         two.folder("prompts", "d")
+
+
+@pytest.mark.parametrize(
+    "change", [{"digest": "e"}, {"asset": "../x"}, {"extras": {"../x": {"sha256": "", "bytes": 0}}}]
+)
+def test_a_manifest_that_leads_elsewhere_is_refused(machine: Machine, change: dict[str, Any]) -> None:
+    commit(machine("one"))
+    files, path = fsspec.filesystem("memory"), "/bucket/team/manifests/prompts/d.json"
+    files.pipe_file(path, json.dumps(json.loads(files.cat_file(path)) | change).encode())
+    with pytest.raises(StoreError, match=r"d\.json names files of another place") as caught:
+        machine("two").manifest("prompts", "d")
+    assert caught.value.code == "STORE_003"
 
 
 def test_of_two_machines_that_make_the_same_the_first_counts_for_both(machine: Machine) -> None:
