@@ -7,8 +7,10 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +34,7 @@ pytestmark = [
 
 @dataclass
 class Bucket:
-    """A server with one empty bucket, `models`, and machines that use it."""
+    """A server with the bucket `models`, and machines that use it."""
 
     process: subprocess.Popen[bytes]
     address: str
@@ -66,27 +68,34 @@ class Bucket:
         return Counter(f"{verb} {next((kind for kind in kinds if kind in path), path)}" for verb, path in lines)
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    folder = tmp_path_factory.mktemp("s3")
+@contextmanager
+def serving(folder: Path, **variables: str) -> Iterator[Bucket]:
+    """A server and a recipe, `tiny`."""
     (folder / "recipes").mkdir()
     (folder / "recipes" / "tiny.yaml").write_text(RECIPE.format(num_prompts=24))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with open(folder / "log", "ab") as log:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    made = Bucket(process, address, folder / "log", folder)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | variables)
     try:
-        # It tries for some seconds, in which the server starts.
-        begun = made.run(sys.executable, "-c", "import s3fs; s3fs.S3FileSystem().mkdir('models')")
-        assert begun.returncode == 0, begun.stderr
-        yield made
+        for _ in range(120):
+            with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.5)
+        yield Bucket(process, f"http://127.0.0.1:{port}", folder / "log", folder)
     finally:
         process.terminate()
         process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with serving(tmp_path_factory.mktemp("s3")) as served:
+        made = served.run(sys.executable, "-c", "import s3fs; s3fs.S3FileSystem().mkdir('models')")
+        assert made.returncode == 0, made.stderr
+        yield served
 
 
 def test_a_second_machine_finds_everything_made_and_traces_it(bucket: Bucket) -> None:
@@ -120,10 +129,13 @@ def test_a_second_machine_finds_everything_made_and_traces_it(bucket: Bucket) ->
     print(f"requests: to make {of_making}; to look {of_looking}; to find made and read {of_finding}")
 
 
-def test_what_is_wrong_with_a_bucket_is_said(bucket: Bucket) -> None:
+def test_what_is_wrong_with_a_bucket_is_said(bucket: Bucket, tmp_path: Path) -> None:
     assert "can be written" in bucket.rm_assets("one", "health").stdout
     missing = bucket.rm_assets("four", "outdated", "tiny", "--json", url="s3://nowhere/team").stdout
     assert "STORE_005" in missing and "The specified bucket does not exist" in missing
+    with serving(tmp_path, INITIAL_NO_AUTH_ACTION_COUNT="0") as refusing:
+        refused = refusing.rm_assets("one", "outdated", "tiny", "--json").stdout
+        assert "STORE_005" in refused and "PermissionError" in refused
     bucket.process.terminate()
     bucket.process.wait(30)
     silent = bucket.rm_assets("five", "run", "tiny")
