@@ -92,7 +92,8 @@ class Store:
         folder = self.home / asset / of_digest
         file = folder / "manifest.json"
         if not file.is_file():
-            return self._recorded(asset, of_digest) if self.remote else None
+            record = self.remote.find(_record(asset, of_digest)) if self.remote else None
+            return _shared(record, asset, of_digest) if record else None
         manifest = _parsed(file)
         for name, entry in _files(manifest).items():
             path = folder / name
@@ -128,25 +129,10 @@ class Store:
         manifest = Manifest(**manifest_without_files, files=entries, data_version=data_version, extras=beside)
         if self.remote and not self._share(manifest, folder):
             # Another machine has made the same in the meantime: what it made counts, for all that follows.
-            manifest = self._recorded(manifest.asset, manifest.digest) or manifest
+            record = self.remote.read(_record(manifest.asset, manifest.digest))
+            manifest = _shared(record, manifest.asset, manifest.digest)
             self._fetch(manifest)
         self._settle(manifest, folder)
-        return manifest
-
-    def _recorded(self, asset: str, of_digest: str) -> Manifest | None:
-        """The manifest on the object store, None if there is none. Raises: StoreError STORE_003 if it names other places."""
-        assert self.remote is not None
-        record = self.remote.find(_record(asset, of_digest))
-        if record is None:
-            return None
-        manifest = _parsed(record)
-        leads_out = any(Path(name).is_absolute() or ".." in Path(name).parts for name in _files(manifest))
-        if (manifest.asset, manifest.digest) != (asset, of_digest) or leads_out:
-            raise StoreError(
-                "STORE_003",
-                f"{self.remote.url}/{_record(asset, of_digest)} names files of another place",
-                fix=f"find out who wrote it, then remove it there and {record} here",
-            )
         return manifest
 
     def _settle(self, manifest: Manifest, folder: Path) -> None:
@@ -222,6 +208,19 @@ def _parsed(file: Path) -> Manifest:
         raise StoreError(
             "STORE_003", f"{file} is not a manifest", why=repr(error), fix=f"remove {file.parent} and run again"
         ) from None
+    return manifest
+
+
+def _shared(record: Path, asset: str, of_digest: str) -> Manifest:
+    """The manifest of a digest that came from elsewhere. Raises: StoreError STORE_003 also if it names files of another place."""
+    manifest = _parsed(record)
+    leads_out = any(Path(name).is_absolute() or ".." in Path(name).parts for name in _files(manifest))
+    if (manifest.asset, manifest.digest) != (asset, of_digest) or leads_out:
+        raise StoreError(
+            "STORE_003",
+            f"{record} names files of another place",
+            fix="find out who wrote it, then remove it there and here",
+        )
     return manifest
 
 

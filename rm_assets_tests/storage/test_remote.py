@@ -158,7 +158,10 @@ def test_a_manifest_that_leads_elsewhere_is_refused(machine: Machine, change: di
     assert caught.value.code == "STORE_003"
 
 
-def test_of_two_machines_that_make_the_same_the_first_counts_for_both(machine: Machine) -> None:
+def test_of_two_machines_that_make_the_same_the_first_counts_for_both(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SECONDS_OF_A_LOOK", 60.0)  # what was heard before the other was faster
     one, two = machine("one"), machine("two")
     assert two.manifest("prompts", "d") is None
     first, second = commit(one, "rows"), commit(two, "other rows")
@@ -243,6 +246,23 @@ def test_a_change_that_another_machine_was_faster_with_is_decided_again(
     assert [event["why"] for event in two.events("moved")][-2:] == ["faster", "slower"]
     meanwhile.append(lambda: one.move(release("line-a"), "production", why="first"))
     assert two.move(release("line-a"), "production", why="second") is None
+
+
+def test_a_change_whose_answer_was_lost_is_not_made_twice(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry, of = Registry(machine("one")), type(fsspec.filesystem("memory"))
+    for name in ("line-a", "line-b", "line-c"):
+        registry.add(release(name))
+        registry.move(release(name), "production", why="good")
+    pipe_file = of.pipe_file
+
+    def unheard(self: Any, path: str, data: bytes, mode: str) -> None:
+        pipe_file(self, path, data, mode="overwrite")
+        pipe_file(self, path, data, mode=mode)
+
+    monkeypatch.setattr(of, "pipe_file", unheard)
+    monkeypatch.setattr(Registry, "folder", lambda self, release: Path())
+    assert registry.roll_back("line", why="bad").now == "line-b"
+    assert Registry(machine("two")).aliases("line")["production"] == "line-b"
 
 
 @pytest.mark.parametrize(
