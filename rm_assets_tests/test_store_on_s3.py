@@ -32,6 +32,24 @@ pytestmark = [
 ]
 
 
+COMMIT = """
+import sys
+from rm_assets.storage.home import find_home
+from rm_assets.storage.store import Store
+store = Store(find_home())
+if sys.argv[1] == "commit":
+    folder = store.folder("prompts", "d")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "large").write_bytes(bytes(120_000_000))
+    record = {"asset": "prompts", "digest": "d", "recipe": "r", "stage_version": 1}
+    empty = {"settings": {}, "inputs": {}, "counts": {}, "work": {}}
+    store.commit(record | empty, folder, ["large"])
+found = store.manifest("prompts", "d")
+print(found and (store.folder("prompts", "d") / "large").stat().st_size)
+"""
+"""Commits a file that is uploaded in parts, or looks for it."""
+
+
 @dataclass
 class Bucket:
     """A server with the bucket `models`, and machines that use it."""
@@ -41,14 +59,17 @@ class Bucket:
     log: Path
     folder: Path
 
-    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """A command with credentials for the server, and for no other."""
-        environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME" and not k.startswith("AWS_")} | {
+    def environment(self) -> dict[str, str]:
+        """Credentials for the server, and for no other."""
+        return {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME" and not k.startswith("AWS_")} | {
             "AWS_ENDPOINT_URL": self.address, "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
         }  # fmt: skip
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """What a command says."""
         return subprocess.run(
-            command, capture_output=True, text=True, env=environment | variables, cwd=self.folder, check=False
+            command, capture_output=True, text=True, env=self.environment() | variables, cwd=self.folder, check=False
         )
 
     def rm_assets(
@@ -98,6 +119,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
         yield served
 
 
+@pytest.mark.timeout(600)
 def test_a_second_machine_finds_everything_made_and_traces_it(bucket: Bucket) -> None:
     made = bucket.rm_assets("one", "run", "tiny")
     assert made.returncode == 0, made.stdout + made.stderr
@@ -127,6 +149,24 @@ def test_a_second_machine_finds_everything_made_and_traces_it(bucket: Bucket) ->
     assert "every recipe is up to date" in bucket.rm_assets("two", "outdated", "tiny").stdout
     assert bucket.requests().total() == 0
     print(f"requests: to make {of_making}; to look {of_looking}; to find made and read {of_finding}")
+
+
+def test_a_process_that_is_killed_while_it_uploads_leaves_nothing_that_counts(bucket: Bucket) -> None:
+    command = (sys.executable, "-c", COMMIT)
+    places = {
+        machine: {"RM_ASSETS_HOME": "s3://models/cut", "RM_ASSETS_CACHE": str(bucket.folder / machine)}
+        for machine in ("killed", "other")
+    }
+    bucket.requests()
+    with subprocess.Popen([*command, "commit"], env=bucket.environment() | places["killed"]) as process:
+        while process.poll() is None and "uploads" not in bucket.log.read_text("utf-8"):
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -9
+    for machine in ("killed", "other"):
+        assert bucket.run(*command, "look", **places[machine]).stdout == "None\n"
+    assert bucket.run(*command, "commit", **places["killed"]).stdout == "120000000\n"
+    assert bucket.run(*command, "look", **places["other"]).stdout == "120000000\n"
 
 
 def test_what_is_wrong_with_a_bucket_is_said(bucket: Bucket, tmp_path: Path) -> None:
