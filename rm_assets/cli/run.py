@@ -18,13 +18,14 @@ from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import write_text
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import find_home, find_workspace
+from rm_assets.storage.store import Store
 
 
 def build(recipe: str, *, select: str, smoke: bool, log_level: str) -> bool:
     """Runs the graph and prints a result table; True when every step went well. Raises: RmAssetsError."""
     loaded = recipe_book().load(recipe)  # a faulty recipe is one clear sentence, before anything starts
     console = Console(stderr=True, highlight=False)
-    console.print(f"store: {find_home()}")
+    console.print(f"store: {Store(find_home())}")
     started = time.monotonic()
     result = _execute(recipe, select=select, smoke=smoke, log_level=log_level, console=console)
     waits = False

@@ -8,7 +8,7 @@ from rm_assets.core.recipe.automation import AutomationSection
 
 SECONDS_BETWEEN_TRIES = (60.0, 300.0, 1800.0)
 """Waited after the first, second and third try of the same work that failed; after a fourth it is not asked for again."""
-MAY_PASS = ("HUB_", "MODEL_001", "RELEASE_003", "SERVER_001", "SERVER_006", "STORE_001", "TASK_")
+MAY_PASS = ("HUB_", "MODEL_001", "RELEASE_003", "SERVER_001", "SERVER_006", "STORE_001", "STORE_006", "TASK_")
 """Beginnings of the codes of errors that the same work may not meet again: a server, the Hub, a disk, a process that was killed."""
 
 

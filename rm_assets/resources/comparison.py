@@ -82,7 +82,7 @@ def compare_on(store: Store, on: str, names: Sequence[str], *, say: Say, run_id:
                 },
             }  # fmt: skip
             manifest = store.commit(record, folder, list(FILES))
-    return Comparison(recipe.name, found, folder, manifest.data_version)
+    return Comparison(recipe.name, found, store.folder(ASSET, name), manifest.data_version)
 
 
 def _reported(store: Store) -> dict[str, Manifest]:

@@ -21,7 +21,7 @@ from rm_assets.executors.warm import keep_warm
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.resources.sections import observe_made
 from rm_assets.storage.files import write_json
-from rm_assets.storage.home import find_home
+from rm_assets.storage.home import find_home, home_of
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Manifest, Store
 
@@ -64,13 +64,13 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     home: str = Field(
         default="",
-        description="Folder of the store; empty: RM_ASSETS_HOME, else .rm_assets beside workspace.yaml, else the user's data folder.",
+        description="Folder or URL of the store; empty: RM_ASSETS_HOME, else .rm_assets beside workspace.yaml, else the user's data folder.",
     )
     smoke: bool = Field(default=False, description="Cut every recipe down to a few prompts and ten optimizer steps.")
 
     def store(self) -> Store:
         """The store that this resource writes to."""
-        return Store(Path(self.home) if self.home else find_home())
+        return Store(home_of(self.home) if self.home else find_home())
 
     def recipe(self, key: str) -> Recipe:
         """The recipe of a partition key. Raises: RecipeError."""

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+from rm_assets.storage.remote import cache_of
+from rm_assets.storage.source_files import is_url
+
 
 def find_workspace(start: Path | None = None) -> Path | None:
     """The nearest folder upward from `start` (the current folder) that holds a workspace.yaml."""
@@ -11,10 +14,15 @@ def find_workspace(start: Path | None = None) -> Path | None:
 
 
 def find_home() -> Path:
-    """The folder of the store; it need not exist yet."""
+    """The folder of the store; it need not exist yet. Raises: StoreError STORE_004."""
     if named := os.environ.get("RM_ASSETS_HOME"):
-        return Path(named).expanduser().resolve()
+        return home_of(named)
     if workspace := find_workspace():
         return workspace / ".rm_assets"
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "rm_assets"
+
+
+def home_of(location: str) -> Path:
+    """The folder of a store that lies at a path, or the cache here of one that lies at a URL. Raises: StoreError STORE_004."""
+    return cache_of(location) if is_url(location) else Path(location).expanduser().resolve()

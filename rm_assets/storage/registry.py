@@ -3,18 +3,21 @@
 HOME/registry/log.jsonl     one event a line, oldest first; everything else follows from it
 HOME/registry/log.lock      lease: one process at a time looks what is there and adds to it
 
+On an object store, where nothing can be added to a file, each change is a numbered file of its own (see remote.py): whoever
+writes a number first has it, and another machine decides again on what is there then.
+
 A line is the releases of one recipe. Events: `built` (a release), `pushed` (to the Hub), `moved` (an alias), `refused`.
 """
 
 import getpass
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from rm_assets.core.errors import ReleaseError
 from rm_assets.storage.files import write_lines
@@ -22,6 +25,8 @@ from rm_assets.storage.store import Store
 
 ALIASES = ("production", "staging")
 Event = dict[str, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,29 @@ def release_name(line: str, digest: str) -> str:
     return f"{line}-{digest[:12]}"
 
 
+def _alone(change: Callable[Concatenate["Registry", P], T]) -> Callable[Concatenate["Registry", P], T]:
+    """Nobody else adds to the log meanwhile; where another machine did, the change is decided again."""
+
+    @wraps(change)
+    def decide(registry: "Registry", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with registry._store.lease("registry", "log"):
+            while True:
+                registry._look(now=True)
+                try:
+                    return change(registry, *args, **kwargs)
+                except FileExistsError:
+                    continue
+
+    return decide
+
+
 class Registry:
-    """The releases of one store."""
+    """The releases of one store. Raises: of a cache, StoreError as storage.remote.Remote."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._file = store.home / "registry" / "log.jsonl"
+        self._look()
 
     def events(self, *kinds: str) -> Iterator[Event]:
         """Events of these kinds, oldest first."""
@@ -114,27 +136,28 @@ class Registry:
         """Registers a built release, and names it staging, both or neither; None if it is known already."""
         if release.hub:
             self.pushed(release, release.hub)
-        with self._alone():
-            if any(r.name == release.name for r in self.releases()):
-                return None
-            built = {key: value for key, value in vars(release).items() if key != "hub"}
-            return self._move(
-                release, "staging", "promote", "built, and passed the gate", after=[_event("built", built)]
-            )
+        return self._add(release)
 
+    @_alone
+    def _add(self, release: Release) -> Move | None:
+        if any(r.name == release.name for r in self.releases()):
+            return None
+        built = {key: value for key, value in vars(release).items() if key != "hub"}
+        return self._move(release, "staging", "promote", "built, and passed the gate", after=[_event("built", built)])
+
+    @_alone
     def pushed(self, release: Release, hub: dict[str, str]) -> None:
         """Notes where a release lies on the Hub, once."""
         push = {"name": release.name, "hub": hub}
-        with self._alone():
-            if not any(push.items() <= event.items() for event in self.events("pushed")):
-                self._append(_event("pushed", push))
+        if not any(push.items() <= event.items() for event in self.events("pushed")):
+            self._append(_event("pushed", push))
 
+    @_alone
     def move(self, release: Release, alias: str, *, why: str) -> Move | None:
         """Makes an alias name this release; None if it does already."""
-        with self._alone():
-            if self.aliases(release.line).get(alias) == release.name:
-                return None
-            return self._move(release, alias, "promote", why)
+        if self.aliases(release.line).get(alias) == release.name:
+            return None
+        return self._move(release, alias, "promote", why)
 
     def previous(self, line: str, alias: str = "production") -> Release:
         """What a rollback leads to: what the alias named before. What was rolled back is not come back to.
@@ -151,19 +174,19 @@ class Registry:
             )
         return self.find(stack[-2])
 
+    @_alone
     def roll_back(self, line: str, alias: str = "production", *, why: str) -> Move:
         """Makes an alias name what it named before. Raises: as `previous` and `folder`."""
-        with self._alone():
-            before = self.previous(line, alias)
-            self.folder(before)
-            return self._move(before, alias, "rollback", why)
+        before = self.previous(line, alias)
+        self.folder(before)
+        return self._move(before, alias, "rollback", why)
 
+    @_alone
     def refuse(self, line: str, report: str, check: str, why: str) -> None:
         """Notes what was refused and why, once for each report and reason."""
         refusal = {"line": line, "report": report, "check": check, "why": why}
-        with self._alone():
-            if not any(refusal.items() <= event.items() for event in self.events("refused")):
-                self._append(_event("refused", refusal))
+        if not any(refusal.items() <= event.items() for event in self.events("refused")):
+            self._append(_event("refused", refusal))
 
     def _stack(self, line: str, alias: str) -> list[str]:
         """The releases that an alias named, but for those that were rolled back; the last is the present one."""
@@ -189,16 +212,25 @@ class Registry:
         return Move(alias, line, before, release.name, who, why, at=event["at"])
 
     def _append(self, *events: Event) -> None:
-        """All of them or none. Whoever calls is alone."""
-        write_lines(self._file, [*self._lines(), *(json.dumps(event, ensure_ascii=False) for event in events)])
+        """All of them or none. Whoever calls is alone. Raises: FileExistsError if another machine was not known to have added."""
+        lines = [json.dumps(event, ensure_ascii=False) for event in events]
+        if self._store.remote:
+            number = int(Path(self._changes[-1]).stem) + 1 if self._changes else 1
+            name = f"{number:08d}.jsonl"
+            self._store.remote.create(f"registry/{name}", "".join(f"{line}\n" for line in lines))
+            self._changes.append(name)
+        else:
+            write_lines(self._file, [*self._lines(), *lines])
+
+    def _look(self, *, now: bool = False) -> None:
+        """What there is of changes on an object store."""
+        self._changes = sorted(self._store.remote.names("registry", now=now)) if self._store.remote else []
 
     def _lines(self) -> list[str]:
-        text = self._file.read_text("utf-8") if self._file.is_file() else ""
+        remote = self._store.remote
+        files = [remote.read(f"registry/{name}") for name in self._changes] if remote else [self._file]
+        text = "".join(file.read_text("utf-8") for file in files if file.is_file())
         return [line for line in text.split("\n") if line]  # a reason may hold what else ends a line in Unicode
-
-    def _alone(self) -> AbstractContextManager[None]:
-        """Nobody else adds to the log meanwhile."""
-        return self._store.lease("registry", "log")
 
 
 def _event(kind: str, event: Event) -> Event:

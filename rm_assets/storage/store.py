@@ -14,6 +14,9 @@ HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring
 HOME/shards/<kind>/<identity>.lock      lease: one process at a time computes a shard of them
 HOME/search/<recipe>/<study>.db         trials of a search, see resources/search.py; best.yaml as it was written last
 HOME/model_comparison/<digest>/         comparisons of several models, see resources/comparison.py
+HOME/remote/                            in a cache of a store on an object store only, see remote.py
+
+Of a cache, manifests with their files and the registry are shared by all machines; all else is this machine's own.
 """
 
 import fcntl
@@ -21,7 +24,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,8 @@ from typing import Any
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import StoreError
 from rm_assets.core.stages import STAGES
-from rm_assets.storage.files import file_sha256, full_or_denied, write_json
+from rm_assets.storage.files import as_json, file_sha256, full_or_denied, whole_file, write_json
+from rm_assets.storage.remote import find_remote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,30 +74,38 @@ class Store:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.remote = find_remote(home)
+
+    def __str__(self) -> str:
+        return f"{self.remote.url} (cache: {self.home})" if self.remote else str(self.home)
 
     def folder(self, asset: str, of_digest: str) -> Path:
-        """Where the files of this digest lie, committed or not."""
-        return self.home / asset / of_digest
+        """Where the files of this digest lie, committed or not; those that are known and not here yet are fetched.
+
+        Raises: StoreError, as Remote.
+        """
+        folder = self.home / asset / of_digest
+        if self.remote and self.remote.has_copy(_record(asset, of_digest)) and not (folder / "manifest.json").is_file():
+            with locked(folder.with_name(f"{of_digest}.fetch.lock")):
+                manifest = self.manifest(asset, of_digest)
+                if manifest and not (folder / "manifest.json").is_file():
+                    self._fetch(manifest)
+        return folder
 
     def manifest(self, asset: str, of_digest: str) -> Manifest | None:
-        """The committed manifest, or None.
+        """The committed manifest, or None; of a cache also one whose files are not here yet.
 
-        Raises: StoreError STORE_003 if a file that it names is missing or of another size.
+        Raises: StoreError STORE_003 if a file that it names is missing or of another size; of a cache, as Remote.
         """
-        folder = self.folder(asset, of_digest)
+        folder = self.home / asset / of_digest
         file = folder / "manifest.json"
         if not file.is_file():
-            return None
-        try:
-            manifest = Manifest(**json.loads(file.read_text("utf-8")))
-            sizes = {name: entry["bytes"] for name, entry in {**manifest.files, **manifest.extras}.items()}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StoreError(
-                "STORE_003", f"{file} is not a manifest", why=repr(error), fix=f"remove {folder} and run again"
-            ) from None
-        for name, size in sizes.items():
+            record = self.remote.find(_record(asset, of_digest)) if self.remote else None
+            return _shared(record, asset, of_digest) if record else None
+        manifest = _parsed(file)
+        for name, entry in _files(manifest).items():
             path = folder / name
-            if not path.is_file() or path.stat().st_size != size:
+            if not path.is_file() or path.stat().st_size != entry["bytes"]:
                 raise StoreError(
                     "STORE_003",
                     f"{path} is missing or has another size than its manifest says",
@@ -103,10 +115,18 @@ class Store:
 
     def manifests(self, asset: str) -> Iterator[Manifest]:
         """What is committed of an asset, for any recipe; a damaged result is left out."""
-        for file in sorted((self.home / asset).glob("*/manifest.json")):
-            with suppress(StoreError):
-                if manifest := self.manifest(asset, file.parent.name):
-                    yield manifest
+        digests = {file.parent.name for file in (self.home / asset).glob("*/manifest.json")}
+        if self.remote:
+            digests |= {name.removesuffix(".json") for name in self.remote.names(f"manifests/{asset}")}
+        for of_digest in sorted(digests):
+            try:
+                manifest = self.manifest(asset, of_digest)
+            except StoreError as error:
+                if error.code != "STORE_003":
+                    raise
+                continue
+            if manifest:
+                yield manifest
 
     def commit(
         self, manifest_without_files: dict[str, Any], folder: Path, files: list[str], extras: Iterable[str] = ()
@@ -114,9 +134,46 @@ class Store:
         """Hashes `files` and `extras`, writes the manifest, removes the working state. From here on the result exists."""
         entries, beside = ({name: _entry(folder / name) for name in sorted(names)} for names in (files, extras))
         manifest = Manifest(**manifest_without_files, files=entries, data_version=_version(entries), extras=beside)
+        if self.remote and not self._share(manifest, folder):
+            # Another machine has made the same in the meantime: what it made counts, for all that follows.
+            record = self.remote.read(_record(manifest.asset, manifest.digest))
+            manifest = _shared(record, manifest.asset, manifest.digest)
+            self._fetch(manifest)
+        self._settle(manifest, folder)
+        return manifest
+
+    def _settle(self, manifest: Manifest, folder: Path) -> None:
         write_json(folder / "manifest.json", asdict(manifest))
         shutil.rmtree(folder / "work", ignore_errors=True)
-        return manifest
+
+    def _share(self, manifest: Manifest, folder: Path) -> bool:
+        """Uploads the files and then the manifest; False if there is one already."""
+        assert self.remote is not None
+        for name in _files(manifest):
+            self.remote.upload(folder / name, f"{_place(manifest)}/{name}")
+        try:
+            self.remote.create(_record(manifest.asset, manifest.digest), as_json(asdict(manifest)))
+        except FileExistsError:
+            return False
+        return True
+
+    def _fetch(self, manifest: Manifest) -> None:
+        """Downloads the files that are not here as the manifest says. Raises: StoreError STORE_003 if one is another there."""
+        assert self.remote is not None
+        folder = self.home / manifest.asset / manifest.digest
+        for name, entry in _files(manifest).items():
+            if (folder / name).is_file() and _entry(folder / name) == entry:
+                continue
+            place = f"{_place(manifest)}/{name}"
+            with whole_file(folder / name) as temporary:
+                self.remote.download(place, temporary)
+                if _entry(temporary) != entry:
+                    raise StoreError(
+                        "STORE_003",
+                        f"{self.remote.url}/{place} is not the file that its manifest names",
+                        fix="bring it back from a backup",
+                    )
+        self._settle(manifest, folder)
 
     @contextmanager
     def lease(self, asset: str, of_digest: str) -> Iterator[None]:
@@ -151,6 +208,47 @@ class Store:
 
 def _version(entries: Mapping[str, Mapping[str, Any]]) -> str:
     return digest({name: entry["sha256"] for name, entry in entries.items()})
+
+
+def _parsed(file: Path) -> Manifest:
+    try:
+        manifest = Manifest(**json.loads(file.read_text("utf-8")))
+        if not all({"sha256", "bytes"} <= entry.keys() for entry in _files(manifest).values()):
+            raise ValueError("a file without hash or size")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StoreError(
+            "STORE_003", f"{file} is not a manifest", why=repr(error), fix=f"remove {file.parent} and run again"
+        ) from None
+    return manifest
+
+
+def _shared(record: Path, asset: str, of_digest: str) -> Manifest:
+    """The manifest of a digest that came from elsewhere. Raises: StoreError STORE_003 also if it names files of another place."""
+    manifest = _parsed(record)
+    leads_out = any(Path(name).is_absolute() or ".." in Path(name).parts for name in _files(manifest))
+    if (manifest.asset, manifest.digest) != (asset, of_digest) or leads_out:
+        raise StoreError(
+            "STORE_003",
+            f"{record} names files of another place",
+            fix="find out who wrote it, then remove it there and here",
+        )
+    return manifest
+
+
+def _files(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Content and what is beside it."""
+    return {**manifest.files, **manifest.extras}
+
+
+def _record(asset: str, of_digest: str) -> str:
+    """Where the manifest lies on an object store."""
+    return f"manifests/{asset}/{of_digest}.json"
+
+
+def _place(manifest: Manifest) -> str:
+    """Where its files lie there."""
+    content = digest({name: entry["sha256"] for name, entry in _files(manifest).items()})
+    return f"files/{manifest.asset}/{manifest.digest}/{content[:12]}"
 
 
 def _entry(file: Path) -> dict[str, Any]:

@@ -208,7 +208,7 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
         go_on_at(manifest.facts.get("dataset_commits", {}))
     product = work(task)
     _require_same_sources(task)
-    extras = _statistics(task)
+    extras = [*_statistics(task), *(plot for plot in product.plots if plot not in product.files)]
     record = {f.name: getattr(product, f.name) for f in fields(product) if f.name != "files"} | {
         "asset": task.asset,
         "digest": task.digest,
@@ -221,6 +221,8 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
         },
         "made": _circumstances(time.monotonic() - started, run_id),
     }
+    if task.store.remote:
+        task.reporter.log(f"uploading to {task.store.remote.url}")
     task.store.commit(record, task.folder, product.files, extras)
 
 

@@ -15,7 +15,8 @@ from rm_assets.core.health import Condition, faulty, sound
 from rm_assets.executors.local import start_fault
 from rm_assets.resources.tracker import without_credentials
 from rm_assets.storage.files import full_or_denied, write_text
-from rm_assets.storage.store import locked
+from rm_assets.storage.remote import find_remote
+from rm_assets.storage.store import Store, locked
 
 LITTLE_BYTES = 5_000_000_000
 """Free space under which a download or a training state of an ordinary model is likely to fill the disk."""
@@ -62,6 +63,8 @@ def store(home: Path) -> Iterator[Condition]:
     try:
         with _existing(home):
             _use(home)
+            if remote := find_remote(home):
+                remote.try_out()
             free = shutil.disk_usage(home).free
     except RmAssetsError as error:
         yield faulty("store", error)
@@ -71,7 +74,7 @@ def store(home: Path) -> Iterator[Condition]:
         fix = "set RM_ASSETS_HOME to a folder on a local disk"
         yield faulty("store", StoreError("STORE_001", f"the store {home} cannot be used", why=why, fix=fix))
         return
-    yield sound("store", f"{home} can be written")
+    yield sound("store", f"{Store(home)} can be written")
     if free < LITTLE_BYTES:
         little = SetupError(
             "SETUP_005", f"{gigabytes(free)} free at {home}", why="checkpoints and training states take several times a model's size",
