@@ -152,6 +152,7 @@ def test_options_that_make_no_sense_are_refused(checkpoint: Path, options: list[
     ("name", "code", "says"),
     [
         ("no-such-thing", "MODEL_001", "'no-such-thing' is no folder here and no recipe"),
+        ("embeded", "MODEL_001", "did you mean 'embedded'?"),
         ("./no/such", "MODEL_001", "does not exist"),
         ("org/no-such", "MODEL_001", "Hub cannot be reached"),  # the tests are offline
         ("embedded", "STORE_002", "rm-assets run embedded"),

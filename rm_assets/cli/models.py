@@ -49,6 +49,7 @@ def _location(name: str) -> str | Path:
         raise ModelError(
             "MODEL_001",
             f"'{name}' is no folder here and no recipe",
-            fix="name a checkpoint's folder, a recipe that `rm-assets recipes list` shows, or OWNER/NAME on the Hub",
+            fix=f"{recipe_book().did_you_mean(name)}name a checkpoint's folder, a recipe that `rm-assets recipes list` "
+            "shows, or OWNER/NAME on the Hub",
         )
     return name

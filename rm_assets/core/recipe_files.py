@@ -71,6 +71,11 @@ class RecipeBook:
         """Whether the recipe of a partition key ships with the package."""
         return self._files[key.partition("@")[0]].parent == SHIPPED_FOLDER
 
+    def did_you_mean(self, word: str) -> str:
+        """A question with the name that is close to `word` and a space after it; nothing where none is."""
+        found = _suggestion(word, self.partition_keys())
+        return found and f"{found} "
+
     def partition_keys(self) -> list[str]:
         """One key a recipe, or one a seed where a recipe has `seeds`."""
         keys: list[str] = []

@@ -141,7 +141,7 @@ def _of_checkpoint(name: str, max_length: int) -> Candidate:
         return Candidate(name, ModelRef(hub_id=hub["hub_id"], revision=hub["revision"]), max_length)
     raise ModelError(
         "MODEL_001", f"'{name}' is no recipe, no folder with a config.json, and no OWNER/NAME on the Hub",
-        fix="`rm-assets recipes list` names the recipes; a release lies in its folder's `release`",
+        fix=f"{recipe_book().did_you_mean(name)}`rm-assets recipes list` names the recipes; a release lies in its folder's `release`",
     )  # fmt: skip
 
 
