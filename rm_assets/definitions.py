@@ -1,5 +1,7 @@
 """The composition root: the one place that wires assets, checks, jobs and resources together."""
 
+import os
+
 import dagster as dg
 
 from rm_assets.assets.evaluation_report import evaluation_report
@@ -12,6 +14,7 @@ from rm_assets.assets.reward_model import reward_model
 from rm_assets.assets.sampled_responses import sampled_responses
 from rm_assets.automation.alerts import alerts
 from rm_assets.automation.jobs import build_reward_model
+from rm_assets.automation.mail import mail_sensors
 from rm_assets.automation.rebuild import rebuild
 from rm_assets.checks.data import table_checks
 from rm_assets.checks.inputs import input_checks
@@ -39,7 +42,7 @@ defs = dg.Definitions(
         release_gives_the_reported_rewards,
     ],
     jobs=[build_reward_model],
-    sensors=[rebuild, alerts],
+    sensors=[rebuild, alerts, *mail_sensors(os.environ)],
     resources={"compute": Compute(), "tracker": Tracker()},
     loggers={"plain": plain},
     # Tasks are processes of their own; a process per step on top would only cost its start.

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
+from rm_assets.automation.rebuild import PARTITION_TAG
 from rm_assets.automation.webhook import Webhook
 from rm_assets.core.alerts import Alert, unusual
 from rm_assets.core.digests import digest
@@ -119,7 +120,7 @@ def _alerts(instance: dg.DagsterInstance, store: Store, event: dg.EventLogRecord
     for record in instance.get_records_for_run(run.run_id, of_type=what).records:
         happened = record.event_log_entry.get_dagster_event()
         if happened.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            yield from _check(happened.asset_check_evaluation_data, run.run_id)
+            yield from _check(happened.asset_check_evaluation_data, run)
         elif record.asset_materialization:
             yield from _made(instance, store, record, record.asset_materialization)
         else:
@@ -130,7 +131,7 @@ def _alerts(instance: dg.DagsterInstance, store: Store, event: dg.EventLogRecord
 
 def _failure(run: dg.DagsterRun, failures: list[dg.DagsterEvent], message: str) -> Alert:
     """Of the run's end without a failed step, as of a worker that died, `message` is all that is known."""
-    recipe = run.tags.get("dagster/partition")
+    recipe = run.tags.get(PARTITION_TAG)
     code, text, asset = None, message, None
     for failure in failures[:1]:
         data, asset = failure.step_failure_data, failure.step_key
@@ -138,7 +139,7 @@ def _failure(run: dg.DagsterRun, failures: list[dg.DagsterEvent], message: str) 
             named = data.user_failure_data.metadata.get("rm/error_code")
             code, text = (str(named.value) if named else None), data.user_failure_data.description or message
         elif data.error:
-            text = data.error.message
+            text = (data.error.cause or data.error).message
     title = f"{recipe or run.job_name}: {asset or 'the run'} failed" + (f" [{code}]" if code else "")
     return Alert(
         key=f"run_failed:{run.run_id}", kind="run_failed", title=title, text=text.strip(), path=f"/runs/{run.run_id}",
@@ -146,14 +147,14 @@ def _failure(run: dg.DagsterRun, failures: list[dg.DagsterEvent], message: str) 
     )  # fmt: skip
 
 
-def _check(found: dg.AssetCheckEvaluation, run_id: str) -> Iterator[Alert]:
+def _check(found: dg.AssetCheckEvaluation, run: dg.DagsterRun) -> Iterator[Alert]:
     if found.passed:
         return
-    asset, text = found.asset_key.to_user_string(), found.description or ""
-    key = ["check_failed", asset, found.check_name, found.partition or "", digest(text)[:12]]
+    asset, recipe, text = found.asset_key.to_user_string(), run.tags.get(PARTITION_TAG), found.description or ""
     yield Alert(
-        key=":".join(key), kind="check_failed", title=f"{found.partition or asset}: check {found.check_name} failed",
-        text=f"{found.severity.value} of {asset}: {text}", path=f"/runs/{run_id}", recipe=found.partition, asset=asset,
+        key=f"check_failed:{asset}:{found.check_name}:{recipe}:{digest(text)[:12]}", kind="check_failed",
+        title=f"{recipe or asset}: check {found.check_name} failed", text=f"{found.severity.value} of {asset}: {text}",
+        path=f"/runs/{run.run_id}", recipe=recipe, asset=asset,
     )  # fmt: skip
 
 
