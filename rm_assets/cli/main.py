@@ -112,6 +112,17 @@ def outdated(
 
 
 @app.command()
+def prune(
+    older_than: Annotated[int, typer.Option(min=1, metavar="DAYS", help="Younger results stay.")] = 30,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this it is only shown.")] = False,
+) -> None:
+    """What of the store no recipe and no release needs any more; removes it with --apply."""
+    from rm_assets.cli import prune as pruning
+
+    pruning.prune(older_than, apply=apply, console=Console(highlight=False))
+
+
+@app.command()
 def rank(
     what: Annotated[
         str,

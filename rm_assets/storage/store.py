@@ -14,6 +14,7 @@ HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring
 HOME/shards/<kind>/<identity>.lock      lease: one process at a time computes a shard of them
 HOME/search/<recipe>/<study>.db         trials of a search, see resources/search.py; best.yaml as it was written last
 HOME/model_comparison/<digest>/         comparisons of several models, see resources/comparison.py
+HOME/retention.lock                     lease: one process at a time prunes, see retention.py
 """
 
 import fcntl
