@@ -13,9 +13,10 @@ from rm_assets.assets.prompts import prompts
 from rm_assets.assets.reward_model import reward_model
 from rm_assets.assets.sampled_responses import sampled_responses
 from rm_assets.automation.alerts import alerts
-from rm_assets.automation.jobs import build_reward_model
+from rm_assets.automation.jobs import build_reward_model, compare_with_production, prune_store
 from rm_assets.automation.mail import mail_sensors
 from rm_assets.automation.rebuild import rebuild
+from rm_assets.automation.schedules import nightly_comparison, retention, weekly_rebuild
 from rm_assets.checks.data import table_checks
 from rm_assets.checks.inputs import input_checks
 from rm_assets.checks.model import better_than_length, gate_checks, release_gives_the_reported_rewards
@@ -41,7 +42,8 @@ defs = dg.Definitions(
         *gate_checks,
         release_gives_the_reported_rewards,
     ],
-    jobs=[build_reward_model],
+    jobs=[build_reward_model, compare_with_production, prune_store],
+    schedules=[nightly_comparison, weekly_rebuild, retention],
     sensors=[rebuild, alerts, *mail_sensors(os.environ)],
     resources={"compute": Compute(), "tracker": Tracker()},
     loggers={"plain": plain},

@@ -254,7 +254,8 @@ def plan(
 
 ON = typer.Option("--on", metavar="RECIPE", help="The recipe whose test responses and gold rewards decide.")
 MODELS = typer.Argument(
-    metavar="MODEL...", help="Recipes, checkpoint or release folders, OWNER/NAME or OWNER/NAME@REVISION on the Hub."
+    metavar="MODEL...",
+    help="Recipes, RECIPE@production, checkpoint or release folders, OWNER/NAME or OWNER/NAME@REVISION on the Hub.",
 )
 MAX_LENGTH = typer.Option(
     min=2, help="Longest text in tokens for a model that does not say so itself; without it the recipe's."
