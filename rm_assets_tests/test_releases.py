@@ -309,6 +309,7 @@ def test_to_the_hub_and_back_with_an_upload_that_is_cut_and_a_rollback(
         assert hub.token not in kept + "".join(bench.said) + said
 
 
+@pytest.mark.slow
 def test_what_was_built_since_is_compared_with_production_by_its_alias(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

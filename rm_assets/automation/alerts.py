@@ -132,18 +132,18 @@ def _alerts(instance: dg.DagsterInstance, store: Store, event: dg.EventLogRecord
 def _failure(run: dg.DagsterRun, failures: list[dg.DagsterEvent], message: str) -> Alert:
     """Of the run's end without a failed step, as of a worker that died, `message` is all that is known."""
     recipe = run.tags.get(PARTITION_TAG)
-    code, text, asset = None, message, None
+    code, text, step = None, message, None
     for failure in failures[:1]:
-        data, asset = failure.step_failure_data, failure.step_key
+        data, step = failure.step_failure_data, failure.step_key
         if data.user_failure_data:
             named = data.user_failure_data.metadata.get("rm/error_code")
             code, text = (str(named.value) if named else None), data.user_failure_data.description or message
         elif data.error:
             text = (data.error.cause or data.error).message
-    title = f"{recipe or run.job_name}: {asset or 'the run'} failed" + (f" [{code}]" if code else "")
+    title = f"{recipe or run.job_name}: {step or 'the run'} failed" + (f" [{code}]" if code else "")
     return Alert(
         key=f"run_failed:{run.run_id}", kind="run_failed", title=title, text=text.strip(), path=f"/runs/{run.run_id}",
-        recipe=recipe, asset=asset, code=code,
+        recipe=recipe, asset=next((asset for asset in STAGES if step and step.startswith(asset)), None), code=code,
     )  # fmt: skip
 
 

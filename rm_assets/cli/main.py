@@ -114,12 +114,15 @@ def outdated(
 @app.command()
 def prune(
     older_than: Annotated[int, typer.Option(min=1, metavar="DAYS", help="Younger results stay.")] = 30,
+    gone_recipes: Annotated[
+        bool, typer.Option("--gone-recipes", help="Also what recipes made that are not here any more.")
+    ] = False,
     apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this it is only shown.")] = False,
 ) -> None:
     """What of the store no recipe and no release needs any more; removes it with --apply."""
     from rm_assets.cli import prune as pruning
 
-    pruning.prune(older_than, apply=apply, console=Console(highlight=False))
+    pruning.prune(older_than, gone_recipes=gone_recipes, apply=apply, console=Console(highlight=False))
 
 
 @app.command()

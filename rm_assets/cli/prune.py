@@ -12,10 +12,10 @@ from rm_assets.storage.retention import prune as remove
 from rm_assets.storage.store import Store
 
 
-def prune(older_than: int, *, apply: bool, console: Console) -> None:
+def prune(older_than: int, *, gone_recipes: bool, apply: bool, console: Console) -> None:
     """Shows the plan, and carries it out with `apply`. Raises: as `plan_retention` and `retention.prune`."""
     store = Store(find_home())
-    plan = plan_retention(store, recipe_book(), older_than_days=older_than)
+    plan = plan_retention(store, recipe_book(), older_than_days=older_than, gone_recipes=gone_recipes)
     console.print(f"store: {store.home}", soft_wrap=True, markup=False)
     _show(plan, console)
     if apply:
@@ -36,9 +36,3 @@ def _show(plan: Plan, console: Console) -> None:
         stays.add_row(escape(why), str(number), decimal(size))
     console.print(stays)
     console.print(f"{len(plan.removals)} would go, which frees {decimal(plan.freed_bytes)}.")
-    if plan.unknown_recipes:
-        names = ", ".join(plan.unknown_recipes)
-        console.print(
-            f"No recipe here is named {names}: if theirs is another folder, set RM_ASSETS_RECIPES before --apply.",
-            soft_wrap=True, markup=False,
-        )  # fmt: skip

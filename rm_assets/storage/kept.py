@@ -20,6 +20,8 @@ from rm_assets.storage.store import Manifest, Store
 Result = tuple[str, str]
 """Asset and digest: a folder of the store, committed or not."""
 DIGEST = re.compile(r"[0-9a-f]{32}")
+RECORDS = ("manifest.json", "request.json")
+"""What says what a result was made from; the request alone where it is not made."""
 NUM_VERSIONS = 2
 """Contents of each asset of each recipe that stay, newest first: drift is measured against the version before."""
 
@@ -41,10 +43,13 @@ def owner(name: str) -> str:
     return name.partition(" (")[0]
 
 
-def find_kept(store: Store, book: RecipeBook, fingerprint: Callable[[str], str]) -> dict[Result, str]:
+def find_kept(
+    store: Store, book: RecipeBook, fingerprint: Callable[[str], str], *, gone_recipes: bool
+) -> dict[Result, str]:
     """Each result that must stay, with why. What stays keeps all that it was made from.
 
-    A recipe that cannot be judged (it is not valid, or a source is missing) keeps whatever its name made.
+    A recipe that cannot be judged (it is not valid, or a source is missing) keeps whatever its name made; so does one that
+    is not here, but with `gone_recipes`: their folder may only not be mounted.
     Raises: StoreError STORE_003 if the manifest of one of them cannot be read, since then its inputs are not known.
     """
     there, kept = results(store), dict[Result, str]()
@@ -71,14 +76,26 @@ def find_kept(store: Store, book: RecipeBook, fingerprint: Callable[[str], str])
         except RmAssetsError as error:
             for manifest in _made_by(made, key):
                 keep((manifest.asset, manifest.digest), f"recipe {key} cannot be judged [{error.code}]")
-    for asset, of_digest in there:
-        if store.is_leased(asset, of_digest):
-            keep((asset, of_digest), "being made")
+    keys = set(book.partition_keys())
+    for result in there:
+        if store.is_leased(*result):
+            keep(result, "being made")
+        elif not gone_recipes and (name := made_for(store, result)) and owner(name) not in keys:
+            keep(result, f"recipe {owner(name)} is not here")
     for request in store.home.glob(".*/request.json"):  # of work that makes no asset
         with suppress(OSError, ValueError):  # it may just have ended
             for result in _named(store, _read(request), there):
                 keep(result, "in use")
     return kept
+
+
+def made_for(store: Store, result: Result) -> str | None:
+    """The name that a result was made under, or was to be made; None where nothing says it."""
+    for name in RECORDS:
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            recipe = _read(store.folder(*result) / name)["recipe"]
+            return str(recipe if isinstance(recipe, str) else recipe["name"])
+    return None
 
 
 def _wanted(store: Store, recipe: Recipe, fingerprint: Callable[[str], str]) -> Iterator[Result]:
@@ -111,7 +128,7 @@ def _made_by(made: dict[str, list[Manifest]], key: str) -> list[Manifest]:
 def _inputs(store: Store, result: Result) -> list[Result]:
     """What a result was made from, or is being made from."""
     folder = store.folder(*result)
-    for file in (folder / "manifest.json", folder / "request.json"):
+    for file in (folder / name for name in RECORDS):
         if file.is_file():
             try:
                 inputs = _read(file)["inputs"].items()

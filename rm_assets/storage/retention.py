@@ -8,17 +8,15 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from rm_assets.core.errors import StoreError
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.fingerprints import Fingerprints
-from rm_assets.storage.kept import Result, find_kept, owner, results
+from rm_assets.storage.kept import Result, find_kept, made_for, owner, results
 from rm_assets.storage.store import Store, locked
 
 SECONDS_PER_DAY = 86_400.0
@@ -38,7 +36,6 @@ class Removal:
     why: str
     num_bytes: int
     result: Result | None = None
-    recipe: str | None = None
     beside: tuple[Path, ...] = ()
 
 
@@ -53,16 +50,18 @@ class Plan:
     kept: dict[str, tuple[int, int]]
     freed_bytes: int
     before: float
-    unknown_recipes: list[str]
 
 
-def plan_retention(store: Store, book: RecipeBook, *, older_than_days: float, now: float | None = None) -> Plan:
-    """What of the store was last written before so many days, and is needed by nothing.
+def plan_retention(
+    store: Store, book: RecipeBook, *, older_than_days: float, gone_recipes: bool = False, now: float | None = None
+) -> Plan:
+    """What of the store was last written before so many days, and is needed by nothing; `gone_recipes` as in `find_kept`.
 
     `now` in Unix seconds. Raises: as `find_kept`; RecipeError if the folder of recipes is not there.
     """
     now = time.time() if now is None else now
-    before, kept = now - older_than_days * SECONDS_PER_DAY, find_kept(store, book, _fingerprint(store))
+    before = now - older_than_days * SECONDS_PER_DAY
+    kept = find_kept(store, book, cache(Fingerprints(store.home / "fingerprints").of), gone_recipes=gone_recipes)
     keys, removals, stays = set(book.partition_keys()), list[Removal](), dict[str, tuple[int, int]]()
     for result in reversed(results(store)):  # what is made last goes first: the rest can still be traced
         folder = store.folder(*result)
@@ -73,8 +72,7 @@ def plan_retention(store: Store, book: RecipeBook, *, older_than_days: float, no
         else:
             removals.append(_removal(store, result, keys))
     removals += _leftovers(store, now - SECONDS_PER_DAY, {removal.path for removal in removals})
-    unknown = sorted({r.recipe for r in removals if r.recipe} - keys)
-    return Plan(removals, stays, _freed(removals), before, unknown)
+    return Plan(removals, stays, _freed(removals), before)
 
 
 def prune(store: Store, plan: Plan, say: Callable[[str], None] = lambda line: None) -> int:
@@ -117,19 +115,16 @@ def _remove(store: Store, removal: Removal, before: float) -> bool:
 
 
 def _removal(store: Store, result: Result, keys: set[str]) -> Removal:
-    folder, (asset, of_digest) = store.folder(*result), result
-    manifest, recipe = None, None
-    with suppress(StoreError):
-        manifest = store.manifest(asset, of_digest)
-    if manifest is None:
-        why = "never finished, or damaged, and no recipe wants it"
+    folder, name = store.folder(*result), made_for(store, result) or ""
+    recipe = owner(name)
+    if not (folder / "manifest.json").is_file():
+        why = "never finished, and no recipe wants it"
     else:
-        recipe = owner(manifest.recipe)
-        why = f"recipe {recipe} wants another" if recipe in keys else f"there is no recipe {recipe}"
-    events = [store.event_files(manifest.recipe, of_digest)] if manifest and asset == "reward_model" else []
-    beside = tuple(each for each in events if each.is_dir() and not each.is_symlink())
-    size = sum(map(_size, (folder, *beside)))
-    return Removal(folder, f"{asset} {of_digest[:12]}", why, size, result, recipe, beside)
+        why = f"recipe {recipe} wants another" if recipe in keys else f"recipe {recipe} is not here"
+    events = store.event_files(name, result[1])
+    beside = (events,) if result[0] == "reward_model" and events.is_dir() and not events.is_symlink() else ()
+    what = f"{result[0]} {result[1][:12]}"
+    return Removal(folder, what, why, sum(map(_size, (folder, *beside))), result, beside)
 
 
 def _leftovers(store: Store, before: float, gone: set[Path]) -> Iterator[Removal]:
@@ -150,10 +145,6 @@ def _leftovers(store: Store, before: float, gone: set[Path]) -> Iterator[Removal
         if not path.is_symlink() and _last_written(path) < before:
             what = str(path.relative_to(store.home))
             yield Removal(path, what, "left by a process that was killed", _size(path))
-
-
-def _fingerprint(store: Store) -> Callable[[str], str]:
-    return cache(Fingerprints(store.home / "fingerprints").of)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -37,10 +37,10 @@ class Bench(Planted):
     def plan(self, days: float = 30, **options: Any) -> Plan:
         return plan_retention(self.store, self.book, older_than_days=days, **options)
 
-    def prune(self, days: float = 30) -> list[str]:
+    def prune(self, **options: Any) -> list[str]:
         """What was removed."""
         said: list[str] = []
-        prune(self.store, self.plan(days), said.append)
+        prune(self.store, self.plan(**options), said.append)
         return [line.removeprefix("removed ") for line in said]
 
     def states(self) -> dict[str, Any]:
@@ -64,14 +64,14 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 def grow(bench: Bench) -> list[Release]:
     """Recipes of every kind, changed and made again some times; the releases that were registered."""
     releases = []
-    for n in range(5):
+    for n in range(4):
         bench.recipe("plain", **training(0.01 * (n + 1)))
         bench.build("plain", days_ago=100 - n)
         bench.recipe("released", **training(0.02 * (n + 1)), pairs={"min_margin": 0.1 * n})
         if n < 3:
             releases.append(bench.release("released", days_ago=100 - n))
-        bench.recipe("half", **training(0.03 * (n + 1)))
-        bench.build("half", to="implicit_pairs" if n == 4 else "evaluation_report", days_ago=100 - n)
+        bench.recipe("half", **training(0.031 * (n + 1)))
+        bench.build("half", to="implicit_pairs" if n == 3 else "evaluation_report", days_ago=100 - n)
         bench.recipe("curve", **training(0.04 * (n + 1)), evaluation={"learning_curve": {"shares": [0.25, 0.5]}})
         bench.build("curve", days_ago=100 - n)
         seeded = {**TOY, **training(0.05 * (n + 1)), "seeds": [1, 2]}
@@ -84,7 +84,8 @@ def grow(bench: Bench) -> list[Release]:
     return releases
 
 
-def test_every_recipe_is_as_up_to_date_as_before_and_every_release_traces(bench: Bench) -> None:
+@pytest.mark.parametrize("gone_recipes", [False, True])
+def test_every_recipe_is_as_up_to_date_as_before_and_every_release_traces(bench: Bench, gone_recipes: bool) -> None:
     releases = grow(bench)
     states = bench.states()
     versions = {
@@ -97,7 +98,7 @@ def test_every_recipe_is_as_up_to_date_as_before_and_every_release_traces(bench:
         "plain": True, "released": False, "half": False, "curve": True, "seeded@1": True, "seeded@2": True,
     }  # fmt: skip
     before = results(bench.store)
-    removed = bench.prune()
+    removed = bench.prune(gone_recipes=gone_recipes)
     assert bench.states() == states
     for release in releases:
         found = assets_of(None, bench.store.folder("hub_release", release.digest) / "release")
@@ -109,7 +110,8 @@ def test_every_recipe_is_as_up_to_date_as_before_and_every_release_traces(bench:
     for asset, digest in left:  # what is left was made from what is left
         manifest = bench.store.manifest(asset, digest)
         assert manifest and all((asset_of(n), e["digest"]) in left for n, e in manifest.inputs.items())
-    assert bench.prune() == []
+    assert bench.prune(gone_recipes=gone_recipes) == []
+    assert (bench.prune(gone_recipes=True) == []) == gone_recipes
 
 
 def _wanted_or_none(bench: Bench, key: str, asset: str) -> Any:
@@ -154,23 +156,30 @@ def test_a_recipe_that_cannot_be_judged_keeps_all_that_it_made(bench: Bench) -> 
     assert bench.plan().removals == []
 
 
-def test_what_a_recipe_that_is_gone_made_goes_and_is_named(bench: Bench) -> None:
+def test_what_recipes_made_that_are_not_here_goes_when_asked_for(bench: Bench) -> None:
     bench.recipe()
     bench.build("toy")
     (bench.folder / "recipes" / "toy.yaml").unlink()
     bench.recipe("other", evaluation={"num_canaries": 2})
-    plan = bench.plan()
-    assert plan.unknown_recipes == ["toy"]
-    assert [(removal.what.split()[0], removal.why) for removal in plan.removals] == [
-        ("hub_release", "there is no recipe toy"),
-        ("evaluation_report", "there is no recipe toy"),  # the rest is what `other` wants, too
+
+    def said(**options: bool) -> str:
+        out = io.StringIO()
+        given = {"gone_recipes": False, "apply": False, **options}
+        prune_command(30, **given, console=Console(file=out, width=120))
+        return out.getvalue()
+
+    assert "0 would go" in said() and "recipe toy is not here" in said()
+    assert "2 would go" in said(gone_recipes=True) and "Nothing was removed" in said(gone_recipes=True)
+    assert len(results(bench.store)) == 7
+    assert "2 of 2 removed" in said(gone_recipes=True, apply=True)
+    left = results(bench.store)  # what `other` wants, too
+    assert [asset for asset, _ in left] == [
+        "prompts",
+        "sampled_responses",
+        "gold_rewards",
+        "implicit_pairs",
+        "reward_model",
     ]
-    out = io.StringIO()
-    prune_command(30, apply=False, console=Console(file=out, width=120))
-    assert "2 would go" in out.getvalue() and "set RM_ASSETS_RECIPES before --apply" in out.getvalue()
-    assert "Nothing was removed" in out.getvalue() and len(results(bench.store)) == 7
-    prune_command(30, apply=True, console=Console(file=out, width=120))
-    assert "2 of 2 removed" in out.getvalue() and len(results(bench.store)) == 5
 
 
 def test_a_folder_that_a_recipe_names_stays_with_what_it_was_made_from(bench: Bench) -> None:
@@ -181,10 +190,10 @@ def test_a_folder_that_a_recipe_names_stays_with_what_it_was_made_from(bench: Be
     bench.write("others.jsonl", [{"prompt": "else"}])
     source = {"kind": "files", "files": ["others.jsonl"]}
     bench.recipe("second", prompts={"source": source}, training={**TOY["training"], "base": {"path": str(path)}})
-    plan = bench.plan()
+    plan = bench.plan(gone_recipes=True)
     assert plan.removals == [] and plan.kept["recipe second names its folder"][0] == 5
     bench.recipe("second", prompts={"source": source})
-    assert len(bench.plan().removals) == 5
+    assert len(bench.plan(gone_recipes=True).removals) == 5
 
 
 def test_what_is_being_made_and_what_it_reads_stays(bench: Bench) -> None:
@@ -198,9 +207,9 @@ def test_what_is_being_made_and_what_it_reads_stays(bench: Bench) -> None:
     age(folder, 100)
     with open(folder.with_name(f"{model}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        plan = bench.plan()
+        plan = bench.plan(gone_recipes=True)
         assert plan.removals == [] and plan.kept["being made"][0] == 5
-    later = bench.plan()
+    later = bench.plan(gone_recipes=True)
     assert len(later.removals) == 5 and "never finished" in later.removals[0].why
     with open(folder.with_name(f"{model}.lock"), "w") as lock:  # since the plan was made
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -215,16 +224,16 @@ def test_the_state_of_what_a_recipe_wants_and_was_cut_short_stays(bench: Bench) 
     state = bench.store.folder("reward_model", want.digest) / "work" / "step.json"
     write_json(state, 1)
     age(bench.home / "reward_model", 100)
-    assert bench.prune() == [] and state.is_file()
+    assert bench.prune(gone_recipes=True) == [] and state.is_file()
     bench.recipe(**training(0.9))
-    assert len(bench.prune()) == 1 and not state.exists()
+    assert len(bench.prune(gone_recipes=True)) == 1 and not state.exists()
 
 
 def test_what_was_written_since_the_plan_was_made_stays(bench: Bench) -> None:
     bench.recipe()
     digest = bench.build("toy", to="prompts")
     (bench.folder / "recipes" / "toy.yaml").unlink()
-    plan, said = bench.plan(), []
+    plan, said = bench.plan(gone_recipes=True), []
     os.utime(bench.store.folder("prompts", digest) / "manifest.json")
     assert prune(bench.store, plan, said.append) == 0 and said[0].startswith("left, it is in use again")
     assert len(results(bench.store)) == 1
@@ -237,7 +246,7 @@ def test_a_kill_midway_leaves_a_store_that_can_be_pruned_again(
     for n in range(5):
         bench.recipe(**training(0.01 * (n + 1)))
         bench.build("toy", days_ago=100 - n)
-    states, plan, whole = bench.states(), bench.plan(), module.shutil.rmtree
+    states, plan, whole = bench.states(), bench.plan(gone_recipes=True), module.shutil.rmtree
     left = [calls]
 
     def killed(path: Path) -> None:
@@ -256,8 +265,8 @@ def test_a_kill_midway_leaves_a_store_that_can_be_pruned_again(
         committed = list((bench.home / asset).glob("*/manifest.json"))
         assert len(list(bench.store.manifests(asset))) == len(committed)
     age(bench.home, 100)
-    bench.prune()
-    assert bench.plan().removals == [] and bench.states() == states
+    bench.prune(gone_recipes=True)
+    assert bench.plan(gone_recipes=True).removals == [] and bench.states() == states
 
 
 def test_nothing_outside_the_store_goes_and_no_link_is_followed(bench: Bench, tmp_path: Path) -> None:
@@ -274,7 +283,7 @@ def test_nothing_outside_the_store_goes_and_no_link_is_followed(bench: Bench, tm
     (bench.home / "prompts" / "my backup").mkdir()
     age(bench.home, 100)
     age(outside, 100)
-    assert bench.prune() == [f"prompts/{digest}"]
+    assert bench.prune(gone_recipes=True) == [f"prompts/{digest}"]
     assert (outside / ("f" * 32) / "file").read_text() == "mine"
     assert sorted(p.name for p in (bench.home / "prompts").iterdir() if p.suffix != ".lock") == ["e" * 32, "my backup"]
 
@@ -292,9 +301,9 @@ def test_what_killed_processes_left_goes_after_a_day(bench: Bench) -> None:
         write_json(file, {})
     for path in (*left, bench.home / ".judge-1", bench.home / ".rescore-2", folder / "work"):
         age(path, 0.9)
-    assert bench.prune() == []
+    assert bench.prune(gone_recipes=True) == []
     age(bench.home, 1.1)
-    assert sorted(bench.prune()) == [
+    assert sorted(bench.prune(gone_recipes=True)) == [
         ".judge-1", ".rescore-2", f"reward_model/{digest}/work", "shards/responses/abc/.def.parquet.12.tmp",
     ]  # fmt: skip
     assert all(file.is_file() for file in stays) and bench.store.manifest("reward_model", digest)
@@ -305,7 +314,7 @@ def test_a_manifest_that_cannot_be_read_of_what_must_stay_stops_it(bench: Bench)
     release = bench.release("toy")
     (bench.store.folder("hub_release", release.digest) / "manifest.json").write_text("{")
     with pytest.raises(StoreError, match=r"STORE_003.*does not say what it was made from"):
-        bench.plan()
+        bench.plan(gone_recipes=True)
 
 
 def test_a_release_keeps_its_lineage_though_a_file_of_it_is_damaged(bench: Bench) -> None:
@@ -313,7 +322,7 @@ def test_a_release_keeps_its_lineage_though_a_file_of_it_is_damaged(bench: Bench
     release = bench.release("toy")
     (bench.folder / "recipes" / "toy.yaml").unlink()
     (bench.store.folder("reward_model", _inputs(bench, release)["reward_model"]) / "rows").write_text("short")
-    assert bench.plan().removals == []
+    assert bench.plan(gone_recipes=True).removals == []
 
 
 def _inputs(bench: Bench, release: Release) -> dict[str, str]:
@@ -326,10 +335,10 @@ def test_what_shares_its_files_with_what_stays_frees_nothing(bench: Bench) -> No
     digest = bench.build("toy", to="prompts")
     rows, other = bench.store.folder("prompts", digest) / "rows", bench.home / "elsewhere"
     (bench.folder / "recipes" / "toy.yaml").unlink()
-    plan = bench.plan()
+    plan = bench.plan(gone_recipes=True)
     assert plan.freed_bytes == plan.removals[0].num_bytes
     os.link(rows, other)
-    assert bench.plan().freed_bytes == plan.freed_bytes - rows.stat().st_size
+    assert bench.plan(gone_recipes=True).freed_bytes == plan.freed_bytes - rows.stat().st_size
 
 
 def test_the_event_files_of_a_training_go_with_its_model(bench: Bench) -> None:
@@ -338,5 +347,5 @@ def test_the_event_files_of_a_training_go_with_its_model(bench: Bench) -> None:
     events = bench.store.event_files("toy", digest)
     write_json(events / "events", 1)
     (bench.folder / "recipes" / "toy.yaml").unlink()
-    bench.prune()
+    bench.prune(gone_recipes=True)
     assert not events.exists() and results(bench.store) == []
