@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,13 @@ def test_the_state_of_what_a_recipe_wants_and_was_cut_short_stays(bench: Bench) 
     assert bench.prune(gone_recipes=True) == [] and state.is_file()
     bench.recipe(**training(0.9))
     assert len(bench.prune(gone_recipes=True)) == 1 and not state.exists()
+
+
+def test_the_models_of_a_learning_curve_stay_while_its_report_is_not_made(bench: Bench) -> None:
+    bench.recipe(evaluation={"learning_curve": {"shares": [0.25, 0.5]}})
+    report = bench.build("toy", to="evaluation_report")
+    shutil.rmtree(bench.store.folder("evaluation_report", report))
+    assert len(results(bench.store)) == 7 and bench.prune() == []
 
 
 def test_what_was_written_since_the_plan_was_made_stays(bench: Bench) -> None:
