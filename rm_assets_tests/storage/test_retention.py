@@ -85,8 +85,7 @@ def grow(bench: Bench) -> list[Release]:
     return releases
 
 
-@pytest.mark.parametrize("gone_recipes", [False, True])
-def test_every_recipe_is_as_up_to_date_as_before_and_every_release_traces(bench: Bench, gone_recipes: bool) -> None:
+def test_every_recipe_is_as_up_to_date_as_before_and_every_release_traces(bench: Bench) -> None:
     releases = grow(bench)
     states = bench.states()
     versions = {
@@ -98,21 +97,22 @@ def test_every_recipe_is_as_up_to_date_as_before_and_every_release_traces(bench:
     assert {key: state is None for key, state in states.items()} == {
         "plain": True, "released": False, "half": False, "curve": True, "seeded@1": True, "seeded@2": True,
     }  # fmt: skip
-    before = results(bench.store)
-    removed = bench.prune(gone_recipes=gone_recipes)
-    assert bench.states() == states
-    for release in releases:
-        found = assets_of(None, bench.store.folder("hub_release", release.digest) / "release")
-        assert set(found) == {*DATA, "reward_model"}
-    for (key, asset), version in versions.items():  # drift is still measured against the version before
-        assert earlier(bench.store, bench.book.load(key), wanted(bench.store, bench.book.load(key), asset)) == version
-    left = results(bench.store)
-    assert 0 < len(left) < len(before) and set(left) < set(before) and len(removed) == len(before) - len(left)
-    for asset, digest in left:  # what is left was made from what is left
-        manifest = bench.store.manifest(asset, digest)
-        assert manifest and all((asset_of(n), e["digest"]) in left for n, e in manifest.inputs.items())
-    assert bench.prune(gone_recipes=gone_recipes) == []
-    assert (bench.prune(gone_recipes=True) == []) == gone_recipes
+    for gone_recipes in (False, True):
+        before = results(bench.store)
+        removed = bench.prune(gone_recipes=gone_recipes)
+        assert bench.states() == states
+        for release in releases:
+            found = assets_of(None, bench.store.folder("hub_release", release.digest) / "release")
+            assert set(found) == {*DATA, "reward_model"}
+        for (key, asset), version in versions.items():  # drift is still measured against the version before
+            recipe = bench.book.load(key)
+            assert earlier(bench.store, recipe, wanted(bench.store, recipe, asset)) == version
+        left = results(bench.store)
+        assert 0 < len(left) < len(before) and set(left) < set(before) and len(removed) == len(before) - len(left)
+        for asset, digest in left:  # what is left was made from what is left
+            manifest = bench.store.manifest(asset, digest)
+            assert manifest and all((asset_of(n), e["digest"]) in left for n, e in manifest.inputs.items())
+        assert bench.prune(gone_recipes=gone_recipes) == []
 
 
 def _wanted_or_none(bench: Bench, key: str, asset: str) -> Any:
@@ -247,7 +247,7 @@ def test_what_was_written_since_the_plan_was_made_stays(bench: Bench) -> None:
     assert len(results(bench.store)) == 1
 
 
-@pytest.mark.parametrize("calls", range(4))
+@pytest.mark.parametrize("calls", [0, 2])
 def test_a_kill_midway_leaves_a_store_that_can_be_pruned_again(
     bench: Bench, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
