@@ -57,26 +57,34 @@ def alerts(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorRe
         said = f"from here on everything new is sent (event {newest})"
         return dg.SensorResult(cursor=_cursor(newest, []), skip_reason=dg.SkipReason(said))
     place = json.loads(context.cursor)
-    after, sent = int(place["after"]), list[str](place["sent"])
-    num_before, until, why = len(sent), time.monotonic() + MOST_SECONDS, ""
-    try:
-        for event in _news(context.instance, after):
-            for alert in _alerts(context.instance, compute.store(), event):
-                if alert.key not in sent:
-                    if time.monotonic() > until:
-                        raise TimeoutError
-                    webhook.send(alert)
-                    sent.append(alert.key)
-            after = event.storage_id
-    except TimeoutError:
-        why = "; the rest at the next look"
-    except SetupError as error:
-        if len(sent) == num_before:
-            raise  # nothing to remember
-        why = f"; then: {error}"
+    sent = list[str](place["sent"])
+    num_before = len(sent)
+    after, why = _send_news(context.instance, compute.store(), webhook, int(place["after"]), sent)
     said = f"{len(sent) - num_before} alerts sent, up to event {after}{why}"
     context.log.info(said)
     return dg.SensorResult(cursor=_cursor(after, sent), skip_reason=dg.SkipReason(said))
+
+
+def _send_news(
+    instance: dg.DagsterInstance, store: Store, webhook: Webhook, after: int, sent: list[str]
+) -> tuple[int, str]:
+    """Adds the keys of what is sent to `sent`; returns the last event of which nothing is left, and what stopped it."""
+    num_before, until = len(sent), time.monotonic() + MOST_SECONDS
+    for event in _news(instance, after):
+        for alert in _alerts(instance, store, event):
+            if alert.key in sent:
+                continue
+            if time.monotonic() > until:
+                return after, "; the rest at the next look"
+            try:
+                webhook.send(alert)
+            except SetupError as error:
+                if len(sent) == num_before:
+                    raise  # nothing to remember
+                return after, f"; then: {error}"
+            sent.append(alert.key)
+        after = event.storage_id
+    return after, ""
 
 
 def _cursor(after: int, sent: list[str]) -> str:

@@ -65,17 +65,19 @@ def find_kept(
         keep(("hub_release", release.digest), f"release {release.name}")
         keep(("evaluation_report", release.report), f"release {release.name}")
     for key in book.partition_keys():
+        of_recipe: list[tuple[Result, str]] = []
         try:
             recipe = book.load(key)
+            named = _named(store, recipe.model_dump(mode="json"), there)
+            of_recipe += [(result, f"recipe {key} names its folder") for result in named]
             for result in _wanted(store, recipe, fingerprint):
-                keep(result, f"recipe {key}")
-            for result in _named(store, recipe.model_dump(mode="json"), there):
-                keep(result, f"recipe {key} names its folder")
-            for manifest in _newest(made, key):
-                keep((manifest.asset, manifest.digest), f"recipe {key}, the version before")
+                of_recipe.append((result, f"recipe {key}"))
+            of_recipe += [(result, f"recipe {key}, the version before") for result in _newest(made, key)]
         except RmAssetsError as error:
-            for manifest in _made_by(made, key):
-                keep((manifest.asset, manifest.digest), f"recipe {key} cannot be judged [{error.code}]")
+            why = f"recipe {key} cannot be judged [{error.code}]"
+            of_recipe += [(result, why) for result in _made_by(made, key)]
+        for result, why in of_recipe:
+            keep(result, why)
     keys = set(book.partition_keys())
     for result in there:
         if store.is_leased(*result):
@@ -109,20 +111,21 @@ def _wanted(store: Store, recipe: Recipe, fingerprint: Callable[[str], str]) -> 
                     raise
 
 
-def _newest(made: dict[str, list[Manifest]], key: str) -> Iterator[Manifest]:
-    """The newest manifest of each of the newest contents of each asset; `lineage.earlier` is among them."""
+def _newest(made: dict[str, list[Manifest]], key: str) -> Iterator[Result]:
+    """The newest result of each of the newest contents of each asset; `lineage.earlier` is among them."""
     for manifests in made.values():
         mine = [manifest for manifest in manifests if manifest.recipe == key]
         contents: dict[str, Manifest] = {}
         for manifest in sorted(mine, key=lambda m: (m.made.get("at", ""), m.digest), reverse=True):
             contents.setdefault(manifest.data_version, manifest)
-        yield from list(contents.values())[:NUM_VERSIONS]
+        yield from [(manifest.asset, manifest.digest) for manifest in contents.values()][:NUM_VERSIONS]
 
 
-def _made_by(made: dict[str, list[Manifest]], key: str) -> list[Manifest]:
+def _made_by(made: dict[str, list[Manifest]], key: str) -> list[Result]:
     """With any seed: what a file that cannot be read says of its seeds is not known."""
     name = owner(key).partition("@")[0]
-    return [m for manifests in made.values() for m in manifests if owner(m.recipe).partition("@")[0] == name]
+    manifests = [manifest for of_asset in made.values() for manifest in of_asset]
+    return [(m.asset, m.digest) for m in manifests if owner(m.recipe).partition("@")[0] == name]
 
 
 def _inputs(store: Store, result: Result) -> list[Result]:

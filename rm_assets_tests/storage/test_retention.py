@@ -325,6 +325,17 @@ def test_a_manifest_that_cannot_be_read_of_what_must_stay_stops_it(bench: Bench)
         bench.plan(gone_recipes=True)
 
 
+def test_an_unreadable_manifest_among_the_inputs_of_what_must_stay_stops_it(bench: Bench) -> None:
+    bench.recipe(**training(0.1))
+    bench.build("toy", to="reward_model")
+    (pairs,) = bench.store.manifests("implicit_pairs")
+    bench.recipe(**training(0.2), pairs={"min_margin": 0.1})
+    bench.build("toy", to="implicit_pairs")
+    (bench.store.folder("implicit_pairs", pairs.digest) / "manifest.json").write_text("{")
+    with pytest.raises(StoreError, match="STORE_003"):
+        bench.plan()
+
+
 def test_a_release_keeps_its_lineage_though_a_file_of_it_is_damaged(bench: Bench) -> None:
     bench.recipe()
     release = bench.release("toy")
