@@ -218,6 +218,17 @@ def test_what_is_being_made_and_what_it_reads_stays(bench: Bench) -> None:
     assert results(bench.store) == [("reward_model", model)]
 
 
+def test_what_a_comparison_reads_while_it_runs_stays(bench: Bench) -> None:
+    bench.recipe()
+    gold = bench.build("toy", to="gold_rewards")
+    bench.build("toy", to="implicit_pairs")
+    (bench.folder / "recipes" / "toy.yaml").unlink()
+    write_json(
+        bench.home / ".judge-1" / "request.json", {"gold": str(bench.store.folder("gold_rewards", gold) / "rows")}
+    )
+    assert [line.partition("/")[0] for line in bench.prune(gone_recipes=True)] == ["implicit_pairs"]
+
+
 def test_the_state_of_what_a_recipe_wants_and_was_cut_short_stays(bench: Bench) -> None:
     bench.recipe()
     bench.build("toy", to="implicit_pairs")
