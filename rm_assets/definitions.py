@@ -1,5 +1,7 @@
 """The composition root: the one place that wires assets, checks, jobs and resources together."""
 
+import os
+
 import dagster as dg
 
 from rm_assets.assets.evaluation_report import evaluation_report
@@ -11,10 +13,13 @@ from rm_assets.assets.prompts import prompts
 from rm_assets.assets.recipe_sections import RECIPE_SECTIONS
 from rm_assets.assets.reward_model import reward_model
 from rm_assets.assets.sampled_responses import sampled_responses
+from rm_assets.automation.alerts import alerts
 from rm_assets.automation.hub_revisions import hub_revisions
-from rm_assets.automation.jobs import build_reward_model
+from rm_assets.automation.jobs import build_reward_model, compare_with_production, prune_store
+from rm_assets.automation.mail import mail_sensors
 from rm_assets.automation.rebuild import rebuild
 from rm_assets.automation.recipe_changes import recipe_changes
+from rm_assets.automation.schedules import nightly_comparison, retention, weekly_rebuild
 from rm_assets.checks.data import table_checks
 from rm_assets.checks.inputs import input_checks
 from rm_assets.checks.model import better_than_length, gate_checks, release_gives_the_reported_rewards
@@ -41,8 +46,9 @@ defs = dg.Definitions(
         *gate_checks,
         release_gives_the_reported_rewards,
     ],
-    jobs=[build_reward_model],
-    sensors=[rebuild, recipe_changes, hub_revisions],
+    jobs=[build_reward_model, compare_with_production, prune_store],
+    schedules=[nightly_comparison, weekly_rebuild, retention],
+    sensors=[rebuild, recipe_changes, hub_revisions, alerts, *mail_sensors(os.environ)],
     resources={"compute": Compute(), "tracker": Tracker()},
     loggers={"plain": plain},
     # Tasks are processes of their own; a process per step on top would only cost its start.

@@ -13,7 +13,7 @@ from rm_assets.resources.comparison import VERSION
 HEAVY = ("torch", "transformers", "trl", "datasets", "jax", "wandb", "ray", "pandas", "scipy", "matplotlib")
 
 
-def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
+def test_the_definitions_hold_exactly_these_assets_checks_jobs_sensors_and_schedules() -> None:
     graph = defs.resolve_asset_graph()
     executable = [key for key in graph.toposorted_asset_keys if key in graph.executable_asset_keys]
     assert [key.to_user_string() for key in executable] == [
@@ -74,14 +74,21 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
         ("sampled_responses", "responses_stay_in_their_split"),
     ]
     assert sorted(job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")) == [
-        "build_reward_model"
+        "build_reward_model",
+        "compare_with_production",
+        "prune_store",
     ]
     assert [(s.name, s.default_status.value) for s in defs.sensors or []] == [
         ("rebuild", "RUNNING"),
         ("recipe_changes", "RUNNING"),
         ("hub_revisions", "RUNNING"),
+        ("alerts", "RUNNING"),
     ]
-    assert list(defs.schedules or []) == []
+    assert [(s.name, s.default_status.value) for s in defs.schedules or []] == [
+        ("nightly_comparison", "STOPPED"),
+        ("weekly_rebuild", "STOPPED"),
+        ("retention", "STOPPED"),
+    ]
 
 
 def test_dagsters_edges_are_the_inputs_of_the_stages() -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from rm_assets.cli.release import app
 from rm_assets.core.errors import ReleaseError, StoreError
+from rm_assets.resources.comparison import compare_on
 from rm_assets.resources.compute import Compute, Made
 from rm_assets.resources.releases import make_release
 from rm_assets.storage.files import write_json
@@ -306,3 +307,19 @@ def test_to_the_hub_and_back_with_an_upload_that_is_cut_and_a_rollback(
         assert repo.log("main") == ["Production is v1", f"Production is {other}", "Production is v1", "initial commit"]
         kept = "".join(f.read_text("utf-8", errors="replace") for f in bench.home.rglob("*") if f.is_file())
         assert hub.token not in kept + "".join(bench.said) + said
+
+
+@pytest.mark.slow
+def test_what_was_built_since_is_compared_with_production_by_its_alias(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RM_ASSETS_RECIPES", str(bench.folder / "recipes"))
+    store = Store(bench.home)
+    served = Registry(store).find("toy@production")
+    bench.make(bench.recipe(training=UNTRAINED), "reward_model")
+    found = compare_on(store, "toy", ["toy", "toy@production"], say=bench.said.append).found
+    rates = {model["model"]: model["match_rate"]["value"] for model in found["models"]}
+    assert rates["toy@production"] == served.match_rate["value"] > rates["toy"]
+    assert found["best"] == "toy@production"
+    with pytest.raises(ReleaseError, match=r"RELEASE_007.*there is no release 'nobody@production'"):
+        compare_on(store, "toy", ["nobody@production"], say=bench.said.append)

@@ -19,7 +19,7 @@ class ComparisonConfig(dg.Config):
     on: str = Field(default="", description="Recipe whose test responses decide; empty: that of the newest report.")
     models: list[str] = Field(
         default=[],
-        description="Recipes, checkpoint or release folders, OWNER/NAME[@REVISION]; empty: all recipes with a report on these responses.",
+        description="Recipes, RECIPE@production, checkpoint or release folders, OWNER/NAME[@REVISION]; empty: all recipes with a report on these responses.",
     )
 
 

@@ -1,1 +1,1 @@
-"""Jobs, and later the schedules and sensors that start them."""
+"""Jobs, and the schedules and sensors that start them."""

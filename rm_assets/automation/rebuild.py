@@ -57,7 +57,7 @@ def rebuild(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorR
     observations: list[dg.AssetObservation] = []
     said: list[str] = []
     now_proposed: dict[str, str] = {}
-    for key, found in _look(context.instance, store, said):
+    for key, found in look(context.instance, store, said):
         first, state = found.outdated.assets[0], found.outdated.state
         said.append(f"{key}: {found.decision.action} from {first} on, {found.decision.why}")
         if found.decision.action == "launch":
@@ -84,7 +84,7 @@ def rebuild(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorR
     )
 
 
-def _look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterator[tuple[str, Finding]]:
+def look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterator[tuple[str, Finding]]:
     """Every recipe that is out of date and not being made; why another one cannot be judged is `said`.
 
     A recipe that ships with the package is left alone until something of it has been made.

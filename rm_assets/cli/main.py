@@ -112,6 +112,20 @@ def outdated(
 
 
 @app.command()
+def prune(
+    older_than: Annotated[int, typer.Option(min=1, metavar="DAYS", help="Younger results stay.")] = 30,
+    gone_recipes: Annotated[
+        bool, typer.Option("--gone-recipes", help="Also what recipes made that are not here any more.")
+    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this it is only shown.")] = False,
+) -> None:
+    """What of the store no recipe and no release needs any more; removes it with --apply."""
+    from rm_assets.cli import prune as pruning
+
+    pruning.prune(older_than, gone_recipes=gone_recipes, apply=apply, console=Console(highlight=False))
+
+
+@app.command()
 def rank(
     what: Annotated[
         str,
@@ -243,7 +257,8 @@ def plan(
 
 ON = typer.Option("--on", metavar="RECIPE", help="The recipe whose test responses and gold rewards decide.")
 MODELS = typer.Argument(
-    metavar="MODEL...", help="Recipes, checkpoint or release folders, OWNER/NAME or OWNER/NAME@REVISION on the Hub."
+    metavar="MODEL...",
+    help="Recipes, RECIPE@production, checkpoint or release folders, OWNER/NAME or OWNER/NAME@REVISION on the Hub.",
 )
 MAX_LENGTH = typer.Option(
     min=2, help="Longest text in tokens for a model that does not say so itself; without it the recipe's."

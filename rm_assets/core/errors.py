@@ -29,6 +29,7 @@ ERROR_CODES: dict[str, str] = {
     "SETUP_006": "Dagster's instance cannot be opened.",
     "SETUP_007": "The definitions do not load.",
     "SETUP_008": "Task processes do not start.",
+    "SETUP_009": "Alerts cannot be sent as the environment says.",
     "RECIPE_001": "No recipe of that name.",
     "RECIPE_002": "The recipe file is not readable YAML or not a mapping.",
     "RECIPE_003": "A key, type or value of the recipe is not valid.",

@@ -4,7 +4,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.lineage import committed, wanted
+from rm_assets.storage.registry import ALIASES, Registry
 from rm_assets.storage.store import Manifest, Store
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.evaluate import REWARDS_FILE
@@ -84,10 +85,11 @@ def _required(store: Store, recipe: Recipe, asset: str) -> Manifest:
 
 
 def find_models(store: Store, on: Recipe, names: Sequence[str], *, max_length: int | None = None) -> list[Candidate]:
-    """The models of these names: recipes (all seeds of one without @SEED), folders, or OWNER/NAME[@REVISION] on the Hub.
+    """The models of these names: recipes (all seeds of one without @SEED), RECIPE@production or RECIPE@staging, folders, or OWNER/NAME[@REVISION] on the Hub.
 
     `max_length` is for models that do not say theirs; without it the recipe's own is taken.
-    Raises: StoreError STORE_002 for a recipe whose model is not made, ModelError MODEL_001 for a name that is none of these.
+    Raises: StoreError STORE_002 for a recipe whose model is not made, ReleaseError RELEASE_007 or RELEASE_008 for a release that is
+    not there, ModelError MODEL_001 for a name that is none of these.
     """
     gold, book = gold_of(store, on), recipe_book()
     settings = STAGES["evaluation_report"].settings(on, Fingerprints(store.home / "fingerprints").of)
@@ -96,6 +98,9 @@ def find_models(store: Store, on: Recipe, names: Sequence[str], *, max_length: i
         keys = [key for key in book.partition_keys() if name in (key, key.partition("@")[0])]
         if keys:
             found += [_of_recipe(store, book.load(key), gold, settings) for key in keys]
+        elif "/" not in name and name.rpartition("@")[2] in ALIASES:
+            model = Registry(store).model(Registry(store).find(name))
+            found.append(replace(_of_checkpoint(str(model), max_length or on.training.max_length), name=name))
         else:
             found.append(_of_checkpoint(name, max_length or on.training.max_length))
     return list({candidate.name: candidate for candidate in found}.values())

@@ -132,6 +132,13 @@ class Registry:
             )
         return self._store.folder("hub_release", release.digest) / "release"
 
+    def model(self, release: Release) -> Path:
+        """The whole checkpoint that a release is of, in whatever form it is released itself. Raises: as `folder`."""
+        self.folder(release)
+        manifest = self._store.manifest("hub_release", release.digest)
+        assert manifest is not None, "its files have just been found"
+        return self._store.folder("reward_model", manifest.inputs["reward_model"]["digest"]) / "checkpoint"
+
     def add(self, release: Release) -> Move | None:
         """Registers a built release, and names it staging, both or neither; None if it is known already."""
         if release.hub:

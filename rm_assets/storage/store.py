@@ -14,6 +14,7 @@ HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring
 HOME/shards/<kind>/<identity>.lock      lease: one process at a time computes a shard of them
 HOME/search/<recipe>/<study>.db         trials of a search, see resources/search.py; best.yaml as it was written last
 HOME/model_comparison/<digest>/         comparisons of several models, see resources/comparison.py
+HOME/retention.lock                     lease: one process at a time prunes, see retention.py
 HOME/remote/                            in a cache of a store on an object store only, see remote.py
 
 Of a cache, manifests with their files and the registry are shared by all machines; all else is this machine's own.
