@@ -250,12 +250,14 @@ def test_the_asset_compares_all_recipes_of_the_newest_report_and_commits_once(
     computed: list[str], bench: Bench
 ) -> None:
     def make(**config: Any) -> dict[str, Any]:
-        made = dg.materialize(
-            [model_comparison, dg.AssetSpec(evaluation_report.key)],
-            resources={"compute": Compute(home=str(bench.home))},
-            run_config=dg.RunConfig(ops={"model_comparison": ComparisonConfig(**config)}),
-        )
-        (event,) = made.get_asset_materialization_events()
+        with dg.DagsterInstance.ephemeral() as instance:
+            made = dg.materialize(
+                [model_comparison, dg.AssetSpec(evaluation_report.key)],
+                instance=instance,
+                resources={"compute": Compute(home=str(bench.home))},
+                run_config=dg.RunConfig(ops={"model_comparison": ComparisonConfig(**config)}),
+            )
+            (event,) = made.get_asset_materialization_events()
         assert event.materialization
         return {key: value.value for key, value in event.materialization.metadata.items()}
 
