@@ -142,7 +142,7 @@ services take turns in one run, so the ratio of their throughput is the figure; 
 seconds are of that day. Own prompts: every request has its own of 30 to 120 tokens, responses have 30 to 400. Shared prompts: four of
 200 to 500 tokens, responses of 20 to 100. Short texts: own prompts of 5 to 30 tokens, responses of 3 to 30. On a CPU a long text
 keeps the cores busy by itself, so batching pays where texts are short or prompts shared. Model {_model("small")}, float32,
-{first["threads"]} thread; {first["machine"]}; torch {first["versions"]["torch"]}; {first["date"]}.
+{first["threads"]} threads; {first["machine"]}; torch {first["versions"]["torch"]}; {first["date"]}.
 
 | load | throughput, on over off | lowest and highest round | n | requests in a forward pass | requests a second, on / off | median latency | 95th percentile | 99th percentile | largest difference from RewardModel |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|""",
