@@ -10,6 +10,7 @@ from rm_assets.assets.model_comparison import model_comparison
 from rm_assets.assets.prompts import prompts
 from rm_assets.assets.reward_model import reward_model
 from rm_assets.assets.sampled_responses import sampled_responses
+from rm_assets.automation.dead_runs import dead_runs
 from rm_assets.automation.jobs import build_reward_model
 from rm_assets.automation.rebuild import rebuild
 from rm_assets.checks.data import table_checks
@@ -38,7 +39,7 @@ defs = dg.Definitions(
         release_gives_the_reported_rewards,
     ],
     jobs=[build_reward_model],
-    sensors=[rebuild],
+    sensors=[rebuild, dead_runs],
     resources={"compute": Compute(), "tracker": Tracker()},
     loggers={"plain": plain},
     # Tasks are processes of their own; a process per step on top would only cost its start.

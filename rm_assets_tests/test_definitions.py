@@ -71,7 +71,10 @@ def test_the_graph_holds_exactly_these_assets_checks_and_jobs() -> None:
     assert sorted(job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")) == [
         "build_reward_model"
     ]
-    assert [(s.name, s.default_status.value) for s in defs.sensors or []] == [("rebuild", "RUNNING")]
+    assert [(s.name, s.default_status.value) for s in defs.sensors or []] == [
+        ("rebuild", "RUNNING"),
+        ("dead_runs", "RUNNING"),
+    ]
     assert list(defs.schedules or []) == []
 
 

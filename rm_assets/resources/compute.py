@@ -18,6 +18,7 @@ from rm_assets.core.smoke import smoke_recipe
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.executors.local import TaskEnd, run_local
 from rm_assets.executors.warm import keep_warm
+from rm_assets.resources.heartbeat import beating
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import write_json
 from rm_assets.storage.home import find_home
@@ -65,6 +66,15 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         description="Folder of the store; empty: RM_ASSETS_HOME, else .rm_assets beside workspace.yaml, else the user's data folder.",
     )
     smoke: bool = Field(default=False, description="Cut every recipe down to a few prompts and ten optimizer steps.")
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Compute"]:
+        """This, with a heartbeat for as long as the process of a run uses it."""
+        if context.run is None or context.instance is None:
+            yield self
+        else:
+            with beating(self.store().home, context.run.run_id, context.instance):
+                yield self
 
     def store(self) -> Store:
         """The store that this resource writes to."""
