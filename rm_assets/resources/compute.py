@@ -149,9 +149,12 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise listener.error
         if manifest is None or end.status != 0:
             raise unfinished(task, end, asset, recipe.execution.timeout_seconds)
-        work = [f"{n:,} {what}" for what, n in manifest.work.items()]
-        say("; ".join([f"{asset}: made in {manifest.made['seconds']} s", *work]))
-        return Made(manifest, folder, was_there=False, on_the_way=on_the_way)
+        if listener.found:
+            say(f"{asset}: another run has made it in the meantime")
+        else:
+            work = [f"{n:,} {what}" for what, n in manifest.work.items()]
+            say("; ".join([f"{asset}: made in {manifest.made['seconds']} s", *work]))
+        return Made(manifest, folder, was_there=listener.found, on_the_way=on_the_way)
 
     def _make_at_shares(self, store: Store, recipe: Recipe, asset: str, *, say: Say, **options: Any) -> Iterator[Made]:
         """The models of a learning curve, which no asset of the graph makes, once all else that `asset` reads is there."""
@@ -170,11 +173,14 @@ class _Listener:
         self._asset, self._say, self._debug = asset, say, debug
         self._started = self._said = time.monotonic()
         self.error: RmAssetsError | None = None
+        self.found = False
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "error":
             self.error = RmAssetsError.from_dict(event["error"])
+        elif kind == "found":
+            self.found = True
         elif kind == "log":
             self._say(f"{self._asset}: {event['message']}")
         elif kind == "output":

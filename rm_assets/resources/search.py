@@ -2,7 +2,10 @@
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +61,7 @@ def run_search(compute: Compute, recipe: Recipe, *, num_trials: int, say: Say, d
     name, num_pairs = _identity(store, recipe, search)
     file = folder_of(store, recipe) / f"{name}.db"
     with (
-        locked(file.with_suffix(".lock"), lambda: say("waiting: another process searches this study")),
+        locked(file.with_suffix(".lock"), partial(_telling, say)),
         Study(file, name, search, own_settings(recipe, search)) as study,
     ):
         if there := [trial for trial in study.trials() if trial.state != "running"]:
@@ -173,6 +176,12 @@ class _Work:
 
     def _seconds(self) -> dict[str, Any]:
         return {"seconds": round(time.monotonic() - self._started, 1)}
+
+
+@contextmanager
+def _telling(say: Say) -> Iterator[None]:
+    say("waiting: another process searches this study")
+    yield
 
 
 def _sentence(trial: Trial) -> str:

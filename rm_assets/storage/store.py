@@ -21,14 +21,18 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import StoreError
 from rm_assets.storage.files import file_sha256, full_or_denied, write_json
+
+Waiting = Callable[[], AbstractContextManager[None]]
+"""Gives what is entered while a process waits for a lease that another one holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +116,9 @@ class Store:
         return manifest
 
     @contextmanager
-    def lease(self, asset: str, of_digest: str) -> Iterator[None]:
+    def lease(self, asset: str, of_digest: str, waiting: Waiting = nullcontext) -> Iterator[None]:
         """Held by the one process that makes this digest; a second one waits here. A dead process holds nothing."""
-        with locked(self.home / asset / f"{of_digest}.lock"):
+        with locked(self.home / asset / f"{of_digest}.lock", waiting):
             yield
 
     def is_leased(self, asset: str, of_digest: str) -> bool:
@@ -136,9 +140,9 @@ class Store:
         return self.home / "tensorboard" / f"{recipe}-{of_digest[:12]}"
 
     @contextmanager
-    def device(self, say: Callable[[str], None]) -> Iterator[None]:
+    def device(self, waiting: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
         """Held by the one process of this store that keeps the device busy; others say so and wait, using no CPU."""
-        with locked(self.home / "device.lock", lambda: say("waiting: another task is using the device")):
+        with locked(self.home / "device.lock", partial(waiting, "another task is using the device")):
             yield
 
 
@@ -147,8 +151,8 @@ def _entry(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Held by one process at a time; a second one waits here, after `on_wait`. A dead process holds nothing."""
+def locked(path: Path, waiting: Waiting = nullcontext) -> Iterator[None]:
+    """Held by one process at a time; a second one waits here, inside of `waiting`. A dead process holds nothing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_CREAT | os.O_WRONLY)
@@ -161,8 +165,8 @@ def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[N
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            on_wait()
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with waiting():
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)

@@ -48,7 +48,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def shared(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
     """An instance on disk, and where recipes and results lie, for this process and those that it starts."""
-    bench.write_toy(1_000)
+    bench.write_toy(100)
+    monkeypatch.setenv("RM_ASSETS_FORK_TASKS", "off")  # no task of these runs needs what takes long to import
     bench.recipe(automation={"rebuild": "auto"})
     (bench.folder / "recipes" / "base").mkdir()
     monkeypatch.setenv("RM_ASSETS_RECIPES", str(bench.folder / "recipes"))
@@ -185,6 +186,6 @@ def test_a_cancelled_run_that_nobody_interrupts_interrupts_itself(
 ) -> None:
     monkeypatch.setattr(heartbeat, "SECONDS_BETWEEN_BEATS", 0.05)
     run = begun(instance, "build_reward_model")
+    instance.report_run_canceling(run)
     with pytest.raises(KeyboardInterrupt), heartbeat.beating(tmp_path, run.run_id, instance):
-        instance.report_run_canceling(run)
         time.sleep(10)
