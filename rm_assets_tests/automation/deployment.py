@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -50,7 +49,11 @@ class Deployment:
     def __init__(self, folder: Path) -> None:
         self.folder, self.mark, self._ports = folder, uuid.uuid4().hex, {n: free_port() for n in ("code", "webserver")}
         (folder / "dagster").mkdir()
-        shutil.copy(ROOT / "dagster.yaml", folder / "dagster")
+        settings = (ROOT / "dagster.yaml").read_text()
+        assert "start_timeout_seconds: 180" in settings and "poll_interval_seconds: 30" in settings
+        (folder / "dagster" / "dagster.yaml").write_text(
+            settings.replace("start_timeout_seconds: 180", "start_timeout_seconds: 60").replace("seconds: 30", "seconds: 5")
+        )
         (folder / "definitions.py").write_text(DEFINITIONS)
         (folder / "workspace.yaml").write_text(
             f"load_from: [grpc_server: {{host: 127.0.0.1, port: {self._ports['code']}, location_name: rm_assets}}]\n"
@@ -131,13 +134,13 @@ class Deployment:
         return dg.DagsterInstance.from_config(str(self.folder / "dagster"))
 
     def processes(self) -> dict[int, str]:
-        """The command lines of all processes that carry the mark, by pid."""
+        """The command lines of all processes that carry the mark, by pid, without Python's trackers beside the servers."""
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if f"{MARK}={self.mark}".encode() in (process / "environ").read_bytes():
                     found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        return found
+        return {pid: command for pid, command in found.items() if "multiprocessing.resource_tracker" not in command}
 
     def workers(self) -> list[int]:
         """The processes of runs, by their heartbeats."""

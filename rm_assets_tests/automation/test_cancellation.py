@@ -23,7 +23,7 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
     bench = Bench(tmp_path)
     bench.write_toy(40)
     save_causal(bench.folder / "recipes" / "base")
-    bench.recipe(execution={**TOY["execution"], "save_every_steps": 1}, training={**TOY["training"], "num_epochs": 40})
+    bench.recipe(execution={**TOY["execution"], "save_every_steps": 5}, training={**TOY["training"], "num_epochs": 500})
     made = Deployment(tmp_path)
     try:
         made.start("code")
@@ -41,22 +41,27 @@ def launch(deployment: Deployment) -> str:
     return str(said["run"]["runId"])
 
 
-@pytest.mark.parametrize("server", ["lives", "was killed"])
-def test_a_cancelled_run_ends_with_all_its_processes_and_the_next_resumes(deployment: Deployment, server: str) -> None:
-    servers = set(deployment.processes())
+def resumed(deployment: Deployment, instance: dg.DagsterInstance) -> str:
+    """A new run, as soon as it trains on."""
     run_id = launch(deployment)
-    wait_for(lambda: list((deployment.folder / "home").glob("reward_model/*/work/checkpoint-*")), 120)
-    assert deployment.tasks() and deployment.workers()
-    if server == "was killed":
-        deployment.kill("code")  # its runs go on, and nobody can interrupt them but they themselves
-        deployment.start("code")
-        servers = {server.pid for server in deployment.servers.values()}
-    assert deployment.asked(TERMINATE, run=run_id)
-    with deployment.instance() as instance:
+    wait_for(lambda: any("resuming after" in e.user_message for e in instance.all_logs(run_id)), 120)
+    assert sum("nothing to do, made before" in entry.user_message for entry in instance.all_logs(run_id)) == 4
+    return run_id
+
+
+def test_a_cancelled_run_ends_with_all_its_processes_and_the_next_resumes(deployment: Deployment) -> None:
+    def cancel(run_id: str) -> None:
+        assert deployment.tasks() and deployment.workers()
+        assert deployment.asked(TERMINATE, run=run_id)
         wait_for(lambda: instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.CANCELED, 90)  # type: ignore[union-attr]
-        wait_for(lambda: deployment.processes().keys() <= servers, 30)
-        again = launch(deployment)
-        wait_for(lambda: instance.get_run_by_id(again).is_finished, 180)  # type: ignore[union-attr]
-        said = [entry.user_message for entry in instance.all_logs(again)]
-    assert any("resuming after optimizer step" in line for line in said)
-    assert sum("nothing to do, made before" in line for line in said) == 4
+        wait_for(lambda: deployment.processes().keys() <= {server.pid for server in deployment.servers.values()}, 30)
+
+    with deployment.instance() as instance:
+        first = launch(deployment)
+        wait_for(lambda: list((deployment.folder / "home").glob("reward_model/*/work/checkpoint-5/*")), 120)
+        cancel(first)
+        second = resumed(deployment, instance)
+        deployment.kill("code")  # its run goes on, and nobody else can interrupt it
+        deployment.start("code")
+        cancel(second)
+        resumed(deployment, instance)

@@ -108,13 +108,13 @@ def test_after_all_deaths_everything_is_made_once_and_nothing_is_left(world: Wor
     chance.shuffle(victims)
     for victim in victims:
         world.keep_busy()
-        time.sleep(chance.uniform(0, 5))
+        time.sleep(chance.uniform(0, 8))
         wait_for(partial(world.kill, victim, chance), 120)
         died[victim] += 1
     assert set(died.values()) == {NUM_DEATHS}
     print(died, "unmade after the deaths:", world.unmade())
     world.write("auto")
-    wait_for(lambda: not world.unmade() and world.is_idle(), 120 + 60 * NUM_DEATHS)
+    wait_for(lambda: not world.unmade() and world.is_idle(), 300 + 60 * NUM_DEATHS)
     statuses = Counter(run.status.value for run in world.instance.get_runs())
     print(statuses, "materializations by digest:", Counter(world.times_made().values()))
     assert statuses.keys() <= {"SUCCESS", "FAILURE"}
