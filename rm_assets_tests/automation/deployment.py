@@ -52,7 +52,9 @@ class Deployment:
         settings = (ROOT / "dagster.yaml").read_text()
         assert "start_timeout_seconds: 180" in settings and "poll_interval_seconds: 30" in settings
         (folder / "dagster" / "dagster.yaml").write_text(
-            settings.replace("start_timeout_seconds: 180", "start_timeout_seconds: 60").replace("seconds: 30", "seconds: 5")
+            settings.replace("start_timeout_seconds: 180", "start_timeout_seconds: 60").replace(
+                "seconds: 30", "seconds: 5"
+            )
         )
         (folder / "definitions.py").write_text(DEFINITIONS)
         (folder / "workspace.yaml").write_text(

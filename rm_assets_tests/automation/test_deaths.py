@@ -119,9 +119,8 @@ def test_after_all_deaths_everything_is_made_once_and_nothing_is_left(world: Wor
     print(statuses, "materializations by digest:", Counter(world.times_made().values()))
     assert statuses.keys() <= {"SUCCESS", "FAILURE"}
     assert max(world.times_made().values()) == 1
-    assert {asset: sorted(world.instance.get_materialized_partitions(dg.AssetKey(asset))) for asset in STAGES} == {
-        asset: sorted(RECIPES) for asset in STAGES
-    }
+    manifests = world.bench.manifests()
+    assert len(manifests) == 3 + 4 * len(RECIPES)  # all have the same prompts, responses and gold rewards
     assert not list((world.bench.home / "heartbeats").iterdir())
     left = [str(file) for file in world.bench.home.rglob("*.tmp")]
     print("left behind:", left)
