@@ -1,14 +1,13 @@
 """The sensor of dead runs: a run whose process is gone is reported as failed, so that what waits for it goes on."""
 
 import time
-from pathlib import Path
 
 import dagster as dg
 
 from rm_assets.automation.jobs import build_reward_model
 from rm_assets.core.errors import TaskError
 from rm_assets.core.stages import STAGES
-from rm_assets.resources.heartbeat import HEARTBEAT_TAG, missing_sign_of_life
+from rm_assets.resources.heartbeat import heartbeat_file, missing_sign_of_life
 
 SECONDS_TO_FIRST_BEAT = 300.0
 """A run of ours that says for so long that it works, and never had a heartbeat, is dead."""
@@ -34,16 +33,16 @@ def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
             context.instance.report_run_canceled(run, str(error))
         else:
             context.instance.report_run_failed(run, str(error))
-        if HEARTBEAT_TAG in run.tags:
-            Path(run.tags[HEARTBEAT_TAG]).unlink(missing_ok=True)
+        if file := heartbeat_file(run):
+            file.unlink(missing_ok=True)
         said.append(f"{run.run_id}: {why}")
     return dg.SkipReason("; ".join(said) or "no run has died")
 
 
 def _why_dead(record: dg.RunRecord, now: float) -> str | None:
     run = record.dagster_run
-    if HEARTBEAT_TAG in run.tags:
-        return missing_sign_of_life(Path(run.tags[HEARTBEAT_TAG]), now)
+    if file := heartbeat_file(run):
+        return missing_sign_of_life(file, now)
     seconds = now - (record.start_time or record.create_timestamp.timestamp())
     is_late = _is_ours(run) and seconds > SECONDS_TO_FIRST_BEAT
     return f"it has had no heartbeat in {seconds:.0f} s" if is_late else None

@@ -66,6 +66,12 @@ def beating(home: Path, run_id: str, instance: dg.DagsterInstance) -> Iterator[N
         file.unlink(missing_ok=True)  # Dagster has written how the run ended
 
 
+def heartbeat_file(run: dg.DagsterRun) -> Path | None:
+    """The file of a run, None if it has not begun to beat. A run that is started again has the tags of the one before."""
+    file = Path(run.tags.get(HEARTBEAT_TAG, ""))
+    return file if file.stem == run.run_id else None
+
+
 def missing_sign_of_life(file: Path, now: float) -> str | None:
     """Why the run with this heartbeat is dead, `now` in Unix seconds; None if it is not."""
     try:

@@ -127,10 +127,18 @@ def test_a_run_that_was_killed_is_reported_and_asked_for_again_and_resumes(
 
 
 def test_a_run_that_was_being_cancelled_is_reported_as_cancelled(instance: dg.DagsterInstance) -> None:
-    run = begun(instance, "build_reward_model", {HEARTBEAT_TAG: "gone.json"})
+    run = begun(instance, "build_reward_model")
+    instance.add_run_tags(run.run_id, {HEARTBEAT_TAG: f"{run.run_id}.json"})
     instance.report_run_canceling(run)
-    assert "gone.json is gone" in look(instance)
+    assert f"{run.run_id}.json is gone" in look(instance)
     assert status(instance, run) == "CANCELED"
+
+
+def test_a_run_that_is_started_again_is_not_judged_by_the_heartbeat_of_the_one_before(
+    instance: dg.DagsterInstance,
+) -> None:
+    begun(instance, "build_reward_model", {HEARTBEAT_TAG: "the-one-before.json"})
+    assert look(instance) == "no run has died"
 
 
 def test_a_run_without_a_heartbeat_has_some_minutes_and_one_of_other_code_is_left_alone(

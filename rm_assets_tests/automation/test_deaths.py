@@ -64,6 +64,7 @@ class World:
 
     def kill(self, victim: str, chance: random.Random) -> bool:
         """kill -9; a server is started again, as a supervisor does. False if there was nobody to kill."""
+        self.keep_busy()
         if victim in self.deployment.servers:
             self.deployment.kill(victim)
             self.deployment.start(victim)
@@ -107,9 +108,8 @@ def test_after_all_deaths_everything_is_made_once_and_nothing_is_left(world: Wor
     victims = ["daemon", "webserver", "worker", "task"] * NUM_DEATHS
     chance.shuffle(victims)
     for victim in victims:
-        world.keep_busy()
         time.sleep(chance.uniform(0, 8))
-        wait_for(partial(world.kill, victim, chance), 120)
+        wait_for(partial(world.kill, victim, chance), 180)
         died[victim] += 1
     assert set(died.values()) == {NUM_DEATHS}
     print(died, "unmade after the deaths:", world.unmade())
