@@ -2,8 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +16,7 @@ from rm_assets.resources.compute import Compute, Made, Say
 from rm_assets.resources.study import RunningTrial, Study, require_optuna
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.metrics_log import METRICS_LOG, MetricsLog, read_run
-from rm_assets.storage.store import Store, locked
+from rm_assets.storage.store import Store, locked, telling
 
 FAULTS_OF_SETTINGS = ("RECIPE_003", "MODEL_006", "MODEL_008", "TASK_001", "TASK_002", "TASK_003")
 """What one trial's settings may bring about; any other error would be every trial's, and ends the search."""
@@ -61,7 +59,7 @@ def run_search(compute: Compute, recipe: Recipe, *, num_trials: int, say: Say, d
     name, num_pairs = _identity(store, recipe, search)
     file = folder_of(store, recipe) / f"{name}.db"
     with (
-        locked(file.with_suffix(".lock"), partial(_telling, say)),
+        locked(file.with_suffix(".lock"), partial(telling, say, "another process searches this study")),
         Study(file, name, search, own_settings(recipe, search)) as study,
     ):
         if there := [trial for trial in study.trials() if trial.state != "running"]:
@@ -176,12 +174,6 @@ class _Work:
 
     def _seconds(self) -> dict[str, Any]:
         return {"seconds": round(time.monotonic() - self._started, 1)}
-
-
-@contextmanager
-def _telling(say: Say) -> Iterator[None]:
-    say("waiting: another process searches this study")
-    yield
 
 
 def _sentence(trial: Trial) -> str:

@@ -151,6 +151,13 @@ def _entry(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
+def telling(say: Callable[[str], None], reason: str) -> Iterator[None]:
+    """For a process that waits: says so, and nothing more."""
+    say(f"waiting: {reason}")
+    yield
+
+
+@contextmanager
 def locked(path: Path, waiting: Waiting = nullcontext) -> Iterator[None]:
     """Held by one process at a time; a second one waits here, inside of `waiting`. A dead process holds nothing."""
     try:
