@@ -9,6 +9,7 @@ HOME/device.lock                        lease: one process at a time samples, sc
 HOME/tensorboard/<recipe>-<digest>/     TensorBoard's event files, where a recipe asks for them
 HOME/wandb/                             runs of Weights & Biases, where a recipe asks for them
 HOME/examinations/<digest>.json         what a base makes of pairs, see resources/examination.py
+HOME/heartbeats/<run>.json              the process of a run that goes on, renewed while it lives, see resources/heartbeat.py
 HOME/registry/                          releases, aliases and refusals, see registry.py; rewards of releases for newer test sets
 HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
 HOME/shards/<kind>/<identity>.lock      lease: one process at a time computes a shard of them
