@@ -7,7 +7,8 @@ import dagster as dg
 from rm_assets.automation.jobs import build_reward_model
 from rm_assets.core.errors import TaskError
 from rm_assets.core.stages import STAGES
-from rm_assets.resources.heartbeat import heartbeat_file, missing_sign_of_life
+from rm_assets.resources.compute import Compute
+from rm_assets.resources.heartbeat import heartbeat_file, heartbeat_files, missing_sign_of_life
 
 SECONDS_TO_FIRST_BEAT = 300.0
 """A run of ours that says for so long that it works, and never had a heartbeat, is dead."""
@@ -19,7 +20,7 @@ SECONDS_TO_FIRST_BEAT = 300.0
     description="Reports runs as failed (as cancelled, if that was asked for) whose process has died: its heartbeat has stopped. "
     "What they committed stays, and the next run goes on from there.",
 )
-def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+def dead_runs(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SkipReason:
     """One look at all runs that say that they work."""
     said = []
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -33,9 +34,11 @@ def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
             context.instance.report_run_canceled(run, str(error))
         else:
             context.instance.report_run_failed(run, str(error))
-        if file := heartbeat_file(run):
-            file.unlink(missing_ok=True)
         said.append(f"{run.run_id}: {why}")
+    for run_id, file in heartbeat_files(compute.store().home):
+        ended = context.instance.get_run_by_id(run_id)
+        if ended is not None and ended.is_finished:  # without removing it, since it was killed
+            file.unlink(missing_ok=True)
     return dg.SkipReason("; ".join(said) or "no run has died")
 
 

@@ -51,7 +51,7 @@ def beating(home: Path, run_id: str, instance: dg.DagsterInstance) -> Iterator[N
         yield
         return
     instance.add_run_tags(run_id, {HEARTBEAT_TAG: str(file)})
-    for other in file.parent.glob("*.json"):
+    for _, other in heartbeat_files(home):
         with suppress(FileNotFoundError):
             if time.time() - other.stat().st_mtime > SECONDS_KEPT:
                 other.unlink()
@@ -70,6 +70,11 @@ def heartbeat_file(run: dg.DagsterRun) -> Path | None:
     """The file of a run, None if it has not begun to beat. A run that is started again has the tags of the one before."""
     file = Path(run.tags.get(HEARTBEAT_TAG, ""))
     return file if file.stem == run.run_id else None
+
+
+def heartbeat_files(home: Path) -> list[tuple[str, Path]]:
+    """The runs that have a file below `home`."""
+    return [(file.stem, file) for file in sorted((home / "heartbeats").glob("*.json"))]
 
 
 def missing_sign_of_life(file: Path, now: float) -> str | None:

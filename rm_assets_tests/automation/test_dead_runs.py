@@ -67,8 +67,9 @@ def start(tags: dict[str, str]) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def look(instance: dg.DagsterInstance) -> str:
-    result = dead_runs(dg.build_sensor_context(instance=instance))
+def look(instance: dg.DagsterInstance, home: str = "none") -> str:
+    with dg.build_sensor_context(instance=instance, resources={"compute": Compute(home=home)}) as context:
+        result = dead_runs(context)
     assert isinstance(result, dg.SkipReason)
     return str(result.skip_message)
 
@@ -112,7 +113,7 @@ def test_a_run_that_was_killed_is_reported_and_asked_for_again_and_resumes(
     before = bench.manifests()
     (run,) = shared.get_runs()
     assert run.status == dg.DagsterRunStatus.STARTED and Path(run.tags[HEARTBEAT_TAG]).is_file()
-    assert look(shared).startswith(f"{run.run_id}: process {process.pid} is gone")
+    assert look(shared, str(bench.home)).startswith(f"{run.run_id}: process {process.pid} is gone")
     (event,) = shared.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE).records
     assert "[TASK_004] the process of this run has died" in event.event_log_entry.message
     assert list((bench.home / "heartbeats").iterdir()) == [] and look(shared) == "no run has died"
