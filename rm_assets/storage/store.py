@@ -114,6 +114,9 @@ class Store:
         manifest = Manifest(**manifest_without_files, files=entries, data_version=data_version, extras=beside)
         write_json(folder / "manifest.json", asdict(manifest))
         shutil.rmtree(folder / "work", ignore_errors=True)
+        for half in folder.glob(".*.tmp"):  # of a process that was killed
+            if not half.name.startswith(".request.json."):  # another run may be about to ask for this
+                half.unlink(missing_ok=True)
         return manifest
 
     @contextmanager
