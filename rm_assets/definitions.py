@@ -14,6 +14,7 @@ from rm_assets.assets.recipe_sections import RECIPE_SECTIONS
 from rm_assets.assets.reward_model import reward_model
 from rm_assets.assets.sampled_responses import sampled_responses
 from rm_assets.automation.alerts import alerts
+from rm_assets.automation.dead_runs import dead_runs
 from rm_assets.automation.hub_revisions import hub_revisions
 from rm_assets.automation.jobs import build_reward_model, compare_with_production, prune_store
 from rm_assets.automation.mail import mail_sensors
@@ -48,7 +49,7 @@ defs = dg.Definitions(
     ],
     jobs=[build_reward_model, compare_with_production, prune_store],
     schedules=[nightly_comparison, weekly_rebuild, retention],
-    sensors=[rebuild, recipe_changes, hub_revisions, alerts, *mail_sensors(os.environ)],
+    sensors=[rebuild, dead_runs, recipe_changes, hub_revisions, alerts, *mail_sensors(os.environ)],
     resources={"compute": Compute(), "tracker": Tracker()},
     loggers={"plain": plain},
     # Tasks are processes of their own; a process per step on top would only cost its start.

@@ -80,6 +80,7 @@ def test_the_definitions_hold_exactly_these_assets_checks_jobs_sensors_and_sched
     ]
     assert [(s.name, s.default_status.value) for s in defs.sensors or []] == [
         ("rebuild", "RUNNING"),
+        ("dead_runs", "RUNNING"),
         ("recipe_changes", "RUNNING"),
         ("hub_revisions", "RUNNING"),
         ("alerts", "RUNNING"),

@@ -17,7 +17,7 @@ from rm_assets.core.recipe import ReleaseSection
 from rm_assets.storage.home import find_home
 from rm_assets.storage.hub_models import publish_as_main
 from rm_assets.storage.registry import ALIASES, Move, Registry, Release
-from rm_assets.storage.store import Store
+from rm_assets.storage.store import Store, telling
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -98,7 +98,7 @@ def publish(
     # As it was built: the recipe may name another tag by now.
     recipe = recipe.model_copy(update={"release": ReleaseSection.model_validate(manifest.settings)})
     report = json.loads((folder / "report.json").read_text("utf-8"))
-    device = partial(store.device, partial(print, file=sys.stderr))
+    device = partial(store.device, partial(telling, partial(print, file=sys.stderr)))
     difference = releasing.validate(folder, report, recipe, device)
     print(f"{release.name} is whole; largest difference of a canary's reward: {difference:.2g}")
     if validate_only:

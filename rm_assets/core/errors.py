@@ -89,6 +89,7 @@ ERROR_CODES: dict[str, str] = {
     "TASK_001": "The task process ended without its manifest.",
     "TASK_002": "The task failed with an unexpected error.",
     "TASK_003": "The task ran longer than its time limit.",
+    "TASK_004": "The process of a run has died.",
     "RELEASE_001": "The release folder lacks a required file, or a file has no sound size.",
     "RELEASE_002": "The released model does not give the canary rewards of the report.",
     "RELEASE_003": "The release cannot be pushed to the Hub.",

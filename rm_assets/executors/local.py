@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,36 +46,59 @@ def run_local(
         errors="replace",
         start_new_session=True,
     )
-    timed_out = threading.Event()
-
-    def end_late() -> None:
-        timed_out.set()
-        _end_group(process)
-
-    timer = threading.Timer(timeout_seconds, end_late) if timeout_seconds else None
+    limit = _TimeLimit(timeout_seconds, process)
     # Processes that a task leaves behind would hold its output open, and this reader with it.
     watcher = threading.Thread(target=_end_group_after, args=[process], daemon=True)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     try:
-        if timer:
-            timer.start()
+        limit.run()
         watcher.start()
         assert process.stdout is not None
         for line in process.stdout:
             event = parse_line(line)
             if event["event"] == "output":
                 tail.append(event["message"])
-            on_event(event)
+            if event["event"] == "waiting":
+                limit.pause()
+            elif event["event"] == "working":
+                limit.run()
+            else:
+                on_event(event)
         status = process.wait()
     finally:
-        if timer:
-            timer.cancel()
+        limit.pause()
         _end_group(process)
         watcher.join()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-    return TaskEnd(status, timed_out.is_set(), "\n".join(tail))
+    return TaskEnd(status, limit.is_over, "\n".join(tail))
+
+
+class _TimeLimit:
+    """Ends a task after some seconds (None: never) in which it worked; while it waits for another process, time stands still."""
+
+    def __init__(self, seconds: float | None, process: subprocess.Popen[str] | WarmTask) -> None:
+        self._left, self._process = seconds, process
+        self._timer: threading.Timer | None = None
+        self.is_over = False
+
+    def run(self) -> None:
+        """Time goes on."""
+        if self._left is not None:
+            self._since = time.monotonic()
+            self._timer = threading.Timer(self._left, self._end)
+            self._timer.start()
+
+    def pause(self) -> None:
+        """Time stands still."""
+        if self._left is not None and self._timer is not None:
+            self._timer.cancel()
+            self._left -= time.monotonic() - self._since
+
+    def _end(self) -> None:
+        self.is_over = True
+        _end_group(self._process)
 
 
 def start_fault(timeout_seconds: float = 10.0) -> str | None:

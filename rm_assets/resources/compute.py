@@ -18,6 +18,7 @@ from rm_assets.core.smoke import smoke_recipe
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.executors.local import TaskEnd, run_local
 from rm_assets.executors.warm import keep_warm
+from rm_assets.resources.heartbeat import beating
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.resources.sections import observe_made
 from rm_assets.storage.files import write_json
@@ -67,6 +68,15 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         description="Folder or URL of the store; empty: RM_ASSETS_HOME, else .rm_assets beside workspace.yaml, else the user's data folder.",
     )
     smoke: bool = Field(default=False, description="Cut every recipe down to a few prompts and ten optimizer steps.")
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Compute"]:
+        """This, with a heartbeat for as long as the process of a run uses it."""
+        if context.run is None or context.instance is None:
+            yield self
+        else:
+            with beating(self.store().home, context.run.run_id, context.instance):
+                yield self
 
     def store(self) -> Store:
         """The store that this resource writes to."""
@@ -143,9 +153,12 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise listener.error
         if manifest is None or end.status != 0:
             raise unfinished(task, end, asset, recipe.execution.timeout_seconds)
-        work = [f"{n:,} {what}" for what, n in manifest.work.items()]
-        say("; ".join([f"{asset}: made in {manifest.made['seconds']} s", *work]))
-        return Made(manifest, folder, was_there=False, on_the_way=on_the_way)
+        if listener.found:
+            say(f"{asset}: another run has made it in the meantime")
+        else:
+            work = [f"{n:,} {what}" for what, n in manifest.work.items()]
+            say("; ".join([f"{asset}: made in {manifest.made['seconds']} s", *work]))
+        return Made(manifest, folder, was_there=listener.found, on_the_way=on_the_way)
 
     def _make_at_shares(self, store: Store, recipe: Recipe, asset: str, *, say: Say, **options: Any) -> Iterator[Made]:
         """The models of a learning curve, which no asset of the graph makes, once all else that `asset` reads is there."""
@@ -164,11 +177,14 @@ class _Listener:
         self._asset, self._say, self._debug = asset, say, debug
         self._started = self._said = time.monotonic()
         self.error: RmAssetsError | None = None
+        self.found = False
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "error":
             self.error = RmAssetsError.from_dict(event["error"])
+        elif kind == "found":
+            self.found = True
         elif kind == "log":
             self._say(f"{self._asset}: {event['message']}")
         elif kind == "output":

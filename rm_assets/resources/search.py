@@ -3,6 +3,7 @@
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rm_assets.resources.compute import Compute, Made, Say
 from rm_assets.resources.study import RunningTrial, Study, require_optuna
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.metrics_log import METRICS_LOG, MetricsLog, read_run
-from rm_assets.storage.store import Store, locked
+from rm_assets.storage.store import Store, locked, telling
 
 FAULTS_OF_SETTINGS = ("RECIPE_003", "MODEL_006", "MODEL_008", "TASK_001", "TASK_002", "TASK_003")
 """What one trial's settings may bring about; any other error would be every trial's, and ends the search."""
@@ -58,7 +59,7 @@ def run_search(compute: Compute, recipe: Recipe, *, num_trials: int, say: Say, d
     name, num_pairs = _identity(store, recipe, search)
     file = folder_of(store, recipe) / f"{name}.db"
     with (
-        locked(file.with_suffix(".lock"), lambda: say("waiting: another process searches this study")),
+        locked(file.with_suffix(".lock"), partial(telling, say, "another process searches this study")),
         Study(file, name, search, own_settings(recipe, search)) as study,
     ):
         if there := [trial for trial in study.trials() if trial.state != "running"]:

@@ -5,11 +5,12 @@ found by the hash of what it was computed from.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from rm_assets.core.digests import digest
-from rm_assets.storage.store import locked
+from rm_assets.storage.store import Waiting, locked
 from rm_assets.storage.tables import read_table, write_table
 
 
@@ -59,6 +60,7 @@ class ShardLog(Generic[Row]):
         compute: Callable[[list[Item]], list[Row]],
         shard_size: int,
         before: Callable[[int, int], None] = lambda done, wanted: None,
+        waiting: Waiting = nullcontext,
     ) -> tuple[dict[str, Row], int]:
         """Rows for all `items` by key, computing what is missing in shards of `shard_size`; and the number of rows computed.
 
@@ -76,7 +78,7 @@ class ShardLog(Generic[Row]):
         num_computed = 0
 
         def finish(shard: dict[str, Item]) -> int:
-            with locked(self._folder.with_name(f"{self._folder.name}.lock")):
+            with locked(self._folder.with_name(f"{self._folder.name}.lock"), waiting):
                 rows.update(self._new_rows(wanted))
                 missing = [item for key, item in shard.items() if key not in rows]
                 computed = compute(missing) if missing else []

@@ -9,6 +9,7 @@ HOME/device.lock                        lease: one process at a time samples, sc
 HOME/tensorboard/<recipe>-<digest>/     TensorBoard's event files, where a recipe asks for them
 HOME/wandb/                             runs of Weights & Biases, where a recipe asks for them
 HOME/examinations/<digest>.json         what a base makes of pairs, see resources/examination.py
+HOME/heartbeats/<run>.json              the process of a run that goes on, renewed while it lives, see resources/heartbeat.py
 HOME/registry/                          releases, aliases and refusals, see registry.py; rewards of releases for newer test sets
 HOME/shards/<kind>/<identity>/          committed shards of sampling and scoring, see shards.py
 HOME/shards/<kind>/<identity>.lock      lease: one process at a time computes a shard of them
@@ -25,8 +26,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,9 @@ from rm_assets.core.errors import StoreError
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.files import as_json, file_sha256, full_or_denied, whole_file, write_json
 from rm_assets.storage.remote import find_remote
+
+Waiting = Callable[[], AbstractContextManager[None]]
+"""Gives what is entered while a process waits for a lease that another one holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +146,9 @@ class Store:
             manifest = _shared(record, manifest.asset, manifest.digest)
             self._fetch(manifest)
         self._settle(manifest, folder)
+        for half in folder.glob(".*.tmp"):  # of a process that was killed
+            if not half.name.startswith(".request.json."):  # another run may be about to ask for this
+                half.unlink(missing_ok=True)
         return manifest
 
     def _settle(self, manifest: Manifest, folder: Path) -> None:
@@ -177,9 +185,9 @@ class Store:
         self._settle(manifest, folder)
 
     @contextmanager
-    def lease(self, asset: str, of_digest: str) -> Iterator[None]:
+    def lease(self, asset: str, of_digest: str, waiting: Waiting = nullcontext) -> Iterator[None]:
         """Held by the one process that makes this digest; a second one waits here. A dead process holds nothing."""
-        with locked(self.home / asset / f"{of_digest}.lock"):
+        with locked(self.home / asset / f"{of_digest}.lock", waiting):
             yield
 
     def is_leased(self, asset: str, of_digest: str) -> bool:
@@ -201,9 +209,9 @@ class Store:
         return self.home / "tensorboard" / f"{recipe}-{of_digest[:12]}"
 
     @contextmanager
-    def device(self, say: Callable[[str], None]) -> Iterator[None]:
+    def device(self, waiting: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
         """Held by the one process of this store that keeps the device busy; others say so and wait, using no CPU."""
-        with locked(self.home / "device.lock", lambda: say("waiting: another task is using the device")):
+        with locked(self.home / "device.lock", partial(waiting, "another task is using the device")):
             yield
 
 
@@ -257,8 +265,15 @@ def _entry(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Held by one process at a time; a second one waits here, after `on_wait`. A dead process holds nothing."""
+def telling(say: Callable[[str], None], reason: str) -> Iterator[None]:
+    """For a process that waits: says so, and nothing more."""
+    say(f"waiting: {reason}")
+    yield
+
+
+@contextmanager
+def locked(path: Path, waiting: Waiting = nullcontext) -> Iterator[None]:
+    """Held by one process at a time; a second one waits here, inside of `waiting`. A dead process holds nothing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_CREAT | os.O_WRONLY)
@@ -271,8 +286,8 @@ def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[N
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            on_wait()
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with waiting():
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)

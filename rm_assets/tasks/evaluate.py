@@ -52,7 +52,7 @@ def evaluate(task: Task) -> Product:
 
     # A fault in their rows is found before anything is scored.
     bench_rows = [(section, read_benchmark(section)) for section in settings.benchmarks]
-    with task.store.device(task.reporter.log):
+    with task.store.device(task.reporter.waiting):
         scorer = _scorer(task, checkpoint, training["max_length"])
         tested = score_test_responses(scorer, rows)
         gold = [response.gold for response in tested.responses]

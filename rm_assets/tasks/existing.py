@@ -23,7 +23,7 @@ def take(task: Task, section: ExistingModel) -> Product:
     task.reporter.log(f"taking the existing reward model {section.model.location}")
     table = read_table(task.input("implicit_pairs", "pairs.parquet"), Pair)
     pairs = list(islice((pair for pair in table if pair.split == "test"), NUM_PAIRS))
-    with task.store.device(task.reporter.log):
+    with task.store.device(task.reporter.waiting):
         commit, comparison = take_model(
             section, pairs, execution=task.recipe.execution, checkpoint=checkpoint, work=task.folder / "work"
         )

@@ -27,7 +27,7 @@ def judge(request: dict[str, Any], reporter: LineReporter) -> None:
     rows = [row for row in read_table(Path(request["gold"]), GoldReward) if row.split == "test"]
     pairs = request["pairs"] and [p for p in read_table(Path(request["pairs"]), Pair) if p.split == "train"]
     bench_rows = [(section, read_benchmark(section)) for section in recipe.evaluation.benchmarks]
-    with store.device(reporter.log):
+    with store.device(reporter.waiting):
         for place, model in enumerate(request["models"]):
             scorer = KeptScorer(
                 store.home, ModelRef.model_validate(model["model"]), model["weights"],

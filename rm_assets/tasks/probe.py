@@ -58,7 +58,7 @@ def probe(request: dict[str, Any], reporter: LineReporter) -> None:
     most = 2 * NUM_STEPS * settings.pairs_per_step  # some may be over length
     pairs = (pair for pair in read_table(Path(request["pairs"]), Pair) if pair.split == "train")
     store, folder = Store(Path(request["home"])), Path(request["folder"])
-    with store.device(reporter.log), suppress(_Measured):
+    with store.device(reporter.waiting), suppress(_Measured):
         TorchTrainer().train(
             islice(pairs, most), [], settings=settings, execution=execution, seed=recipe.seed,
             checkpoint=folder / "checkpoint", work=folder / "work", reporter=clock,

@@ -41,7 +41,7 @@ def release(task: Task) -> Product:
     folder.mkdir(parents=True)
     _fill(task, folder, report)
     task.reporter.log("validating the release folder")
-    device = partial(task.store.device, task.reporter.log)
+    device = partial(task.store.device, task.reporter.waiting)
     largest = validate(folder, report, task.recipe, device)
     name = release_name(task.recipe.name, task.digest)
     hub = None

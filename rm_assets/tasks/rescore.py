@@ -17,7 +17,7 @@ def rescore(request: dict[str, Any], reporter: LineReporter) -> None:
 
     recipe = Recipe.model_validate(request["recipe"])
     rows = [row for row in read_table(Path(request["gold_rewards"]), GoldReward) if row.split == "test"]
-    with Store(Path(request["home"])).device(reporter.log):
+    with Store(Path(request["home"])).device(reporter.waiting):
         scorer = load_released(Path(request["release"]), recipe.execution, reporter)
         rows = [row for row in rows if scorer.has_room(prompt_messages(row))]
         scores = list(scorer.score([response_messages(row) for row in rows]))

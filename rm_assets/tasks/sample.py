@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 
 from rm_assets.core.digests import digest, response_id, sample_seed
@@ -140,7 +141,8 @@ def _complete(
             before_sampling()
 
     shard_size = task.recipe.execution.shard_prompts * section.num_responses
-    rows, num_sampled = log.complete(wanted.items, sample_shard, shard_size, before)
+    waiting = partial(task.reporter.waiting, "another run samples")
+    rows, num_sampled = log.complete(wanted.items, sample_shard, shard_size, before, waiting)
     responses = (
         _response(prompt, index, rows[key], model, sample_seed(section.seed, prompt.prompt_id, index))
         for key, (prompt, index) in wanted.items()
@@ -166,7 +168,7 @@ def sample(task: Task) -> Product:
     counts, work, server = Counter[str](), Counter[str](), dict[str, str]()
     responses: Iterable[Response]
     if isinstance(section, PolicySampling):
-        with task.store.device(task.reporter.log):
+        with task.store.device(task.reporter.waiting):
             responses, work = sample_from_policy(task, section, prompts)
     elif isinstance(section, ServerSampling):
         responses, work, server = sample_from_server(task, section, prompts)

@@ -13,9 +13,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,6 +63,14 @@ class LineReporter:
     def log(self, message: str) -> None:
         """One line for people."""
         self.emit(event="log", message=message)
+
+    @contextmanager
+    def waiting(self, reason: str) -> Iterator[None]:
+        """While the block waits for another process: the executor's time limit does not count it."""
+        self.log(f"waiting: {reason}")
+        self.emit(event="waiting")
+        yield
+        self.emit(event="working")
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """`done` of `total` units are finished."""
@@ -184,9 +194,9 @@ def _out_of_memory(error: BaseException | None) -> RmAssetsError | None:
 def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: LineReporter) -> None:
     recipe = Recipe.model_validate(request["recipe"])
     asset, of_digest, store = request["asset"], request["digest"], Store(Path(request["home"]))
-    with store.lease(asset, of_digest):
+    with store.lease(asset, of_digest, partial(reporter.waiting, "another run makes this")):
         if store.manifest(asset, of_digest):
-            reporter.log("another run has made this in the meantime")
+            reporter.emit(event="found")
             return
         inputs = {name: store.manifest(asset_of(name), digest) for name, digest in request["inputs"].items()}
         known = {name: manifest for name, manifest in inputs.items() if manifest}

@@ -41,7 +41,7 @@ def train(task: Task) -> Product:
         )
     task.reporter.log(f"training on {num_pairs['train_pairs']:,} pairs with the {settings.engine} engine")
     started = time.monotonic()
-    with task.store.device(task.reporter.log):
+    with task.store.device(task.reporter.waiting):
         result = TorchTrainer().train(
             _pairs(task, "train"),
             _pairs(task, "validation"),

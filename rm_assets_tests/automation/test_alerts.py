@@ -79,7 +79,8 @@ class Bench:
     def look(self) -> None:
         """One tick."""
         compute = {"compute": Compute(home=str(self.store.home))}
-        result = alerts(dg.build_sensor_context(instance=self.instance, cursor=self.cursor, resources=compute))
+        with dg.build_sensor_context(instance=self.instance, cursor=self.cursor, resources=compute) as context:
+            result = alerts(context)
         if isinstance(result, dg.SkipReason):
             self.says = str(result.skip_message)
             return

@@ -42,7 +42,9 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def look(bench: Bench, cursor: str | None = None) -> dg.SensorResult:
-    result = hub_revisions(dg.build_sensor_context(cursor=cursor, resources={"compute": Compute(home=str(bench.home))}))
+    compute = {"compute": Compute(home=str(bench.home))}
+    with dg.build_sensor_context(cursor=cursor, resources=compute) as context:
+        result = hub_revisions(context)
     assert isinstance(result, dg.SensorResult)
     return result
 

@@ -40,10 +40,9 @@ class Daemon:
 
     def look(self) -> list[dg.RunRequest]:
         """One tick."""
-        context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources={"compute": Compute(home=str(self.bench.home))}
-        )
-        result = rebuild(context)
+        resources = {"compute": Compute(home=str(self.bench.home))}
+        with dg.build_sensor_context(instance=self.instance, cursor=self.cursor, resources=resources) as context:
+            result = rebuild(context)
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
         self.observed += [event for event in result.asset_events if isinstance(event, dg.AssetObservation)]

@@ -46,8 +46,8 @@ def materialize(instance: dg.DagsterInstance, *assets: str) -> None:
 
 def look(instance: dg.DagsterInstance) -> list[str]:
     """The sections that the sensor observes."""
-    context = dg.build_sensor_context(instance=instance, resources={"compute": Compute()})
-    result = recipe_changes(context)
+    with dg.build_sensor_context(instance=instance, resources={"compute": Compute()}) as context:
+        result = recipe_changes(context)
     assert isinstance(result, dg.SensorResult)
     for event in result.asset_events:
         instance.report_runless_asset_event(event)

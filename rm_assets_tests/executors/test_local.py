@@ -149,6 +149,18 @@ def test_a_task_in_time_is_not_timed_out(fake: Callable[[str], None], tmp_path: 
     assert run(tmp_path, timeout_seconds=60) == TaskEnd(0, False, "")
 
 
+def test_the_time_limit_stands_still_while_a_task_waits_for_another(
+    fake: Callable[[str], None], tmp_path: Path
+) -> None:
+    fake(
+        "print(event_line(event='waiting'), flush=True)\ntime.sleep(2.5)\nprint(event_line(event='working'), flush=True)\n"
+        "say('it is its turn')\ntime.sleep(60)\n"
+    )
+    heard: list[str] = []
+    end = run(tmp_path, lambda event: heard.append(event["message"]), timeout_seconds=2)
+    assert end.timed_out and heard == ["it is its turn"]
+
+
 def test_a_child_that_a_task_leaves_behind_ends_with_it(fake: Callable[[str], None], tmp_path: Path) -> None:
     fake("say(str(start_grandchild()))\n")
     pids: list[int] = []

@@ -45,6 +45,15 @@ def test_a_committed_result_comes_back_and_its_work_is_gone(tmp_path: Path) -> N
     assert sorted(f.name for f in folder.iterdir()) == ["a.txt", "manifest.json"]
 
 
+def test_a_commit_removes_what_a_killed_process_wrote_by_half(tmp_path: Path) -> None:
+    folder = Store(tmp_path).folder("prompts", "d")
+    folder.mkdir(parents=True)
+    (folder / ".prompts.parquet.7-1.tmp").touch()
+    (folder / ".request.json.8-1.tmp").touch()  # of a run that begins just now
+    committed(tmp_path)
+    assert [file.name for file in folder.glob(".*")] == [".request.json.8-1.tmp"]
+
+
 def test_a_folder_without_manifest_does_not_exist(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.folder("prompts", "d").mkdir(parents=True)

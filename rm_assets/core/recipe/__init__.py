@@ -165,7 +165,9 @@ class ExecutionSection(Section):
     )
     save_every_steps: int = Field(200, gt=0, description="Optimizer steps between two resumable checkpoints.")
     timeout_seconds: float | None = Field(
-        None, gt=0, description="Longest time for one task; without it there is no limit."
+        None,
+        gt=0,
+        description="Longest time for one task, not counting what it waits for the device or another run; without it there is no limit.",
     )
     server_concurrency: int = Field(32, gt=0, description="Requests that a server works on at a time.")
     server_timeout_seconds: float = Field(

@@ -41,7 +41,7 @@ def label(task: Task, section: ClassifierGold, settings: Mapping[str, Any], resp
 
     execution, reporter = task.recipe.execution, task.reporter
     device = pick_device(execution.device)
-    with task.store.device(reporter.log):
+    with task.store.device(reporter.waiting):
         scorer = TorchScorer(
             section.model,
             max_length=section.max_length,

@@ -55,6 +55,7 @@ def label(task: Task, section: JudgeGold, settings: Mapping[str, Any], responses
         judge_shard,
         ROUNDS_OF_SHARD * task.recipe.execution.server_concurrency,
         before,
+        partial(task.reporter.waiting, "another run asks this judge"),
     )
     verdicts = _Verdicts(section.verdicts, judgements)
 

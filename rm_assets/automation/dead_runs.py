@@ -1,0 +1,57 @@
+"""The sensor of dead runs: a run whose process is gone is reported as failed, so that what waits for it goes on."""
+
+import time
+
+import dagster as dg
+
+from rm_assets.automation.jobs import build_reward_model
+from rm_assets.core.errors import TaskError
+from rm_assets.core.stages import STAGES
+from rm_assets.resources.compute import Compute
+from rm_assets.resources.heartbeat import heartbeat_file, heartbeat_files, missing_sign_of_life
+
+SECONDS_TO_FIRST_BEAT = 300.0
+"""A run of ours that says for so long that it works, and never had a heartbeat, is dead."""
+
+
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Reports runs as failed (as cancelled, if that was asked for) whose process has died: its heartbeat has stopped. "
+    "What they committed stays, and the next run goes on from there.",
+)
+def dead_runs(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SkipReason:
+    """One look at all runs that say that they work."""
+    said = []
+    statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    for record in context.instance.get_run_records(dg.RunsFilter(statuses=statuses)):
+        why = _why_dead(record, time.time())
+        run = context.instance.get_run_by_id(record.dagster_run.run_id)
+        if why is None or run is None or run.is_finished:  # it may have ended between the two looks
+            continue
+        error = TaskError("TASK_004", "the process of this run has died", why=why, fix="run again: it resumes")
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            context.instance.report_run_canceled(run, str(error))
+        else:
+            context.instance.report_run_failed(run, str(error))
+        said.append(f"{run.run_id}: {why}")
+    for run_id, file in heartbeat_files(compute.store().home):
+        ended = context.instance.get_run_by_id(run_id)
+        if ended is not None and ended.is_finished:  # without removing it, since it was killed
+            file.unlink(missing_ok=True)
+    return dg.SkipReason("; ".join(said) or "no run has died")
+
+
+def _why_dead(record: dg.RunRecord, now: float) -> str | None:
+    run = record.dagster_run
+    if file := heartbeat_file(run):
+        return missing_sign_of_life(file, now)
+    seconds = now - (record.start_time or record.create_timestamp.timestamp())
+    is_late = _is_ours(run) and seconds > SECONDS_TO_FIRST_BEAT
+    return f"it has had no heartbeat in {seconds:.0f} s" if is_late else None
+
+
+def _is_ours(run: dg.DagsterRun) -> bool:
+    """Whether it is a run of recipes: other code may share the instance."""
+    assets = {key.to_user_string() for key in run.asset_selection or ()}
+    return run.job_name == build_reward_model.name or bool(assets and assets <= set(STAGES))
