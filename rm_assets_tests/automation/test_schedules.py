@@ -43,10 +43,10 @@ def asked(
 ) -> tuple[list[dg.RunRequest], str]:
     """What a schedule asks for, and what it says where that is nothing."""
     compute = {"compute": Compute(home=str(bench.home))}
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=instance or dg.DagsterInstance.ephemeral(), scheduled_execution_time=SUNDAY, resources=compute
-    )
-    found = schedule(context)
+    ) as context:
+        found = schedule(context)
     return ([], str(found.skip_message)) if isinstance(found, dg.SkipReason) else (found, "")
 
 
