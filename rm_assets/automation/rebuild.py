@@ -65,7 +65,7 @@ def rebuild(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorR
                 dg.RunRequest(
                     run_key=f"{key} {state} {found.num_tries}",
                     partition_key=key,
-                    asset_selection=[dg.AssetKey(asset) for asset in found.outdated.assets],
+                    asset_selection=[dg.AssetKey(asset) for asset in found.outdated.to_run],
                     tags={STATE_TAG: state},
                 )
             )

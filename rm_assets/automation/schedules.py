@@ -58,7 +58,7 @@ def weekly_rebuild(context: dg.ScheduleEvaluationContext, compute: Compute) -> R
     """One run for each such recipe."""
     said, requests = list[str](), list[dg.RunRequest]()
     for key, found in look(context.instance, compute.store(), said):
-        state, assets = found.outdated.state, found.outdated.assets
+        state = found.outdated.state
         tries = tries_of(context.instance, key, state)
         if found.decision.action == "propose" or (tries and tries[-1].status == "cancelled"):
             said.append(f"{key}: {found.decision.why}")
@@ -67,7 +67,7 @@ def weekly_rebuild(context: dg.ScheduleEvaluationContext, compute: Compute) -> R
             dg.RunRequest(
                 run_key=f"{key} {state} {context.scheduled_execution_time:%Y-%m-%d}",
                 partition_key=key,
-                asset_selection=[dg.AssetKey(asset) for asset in assets],
+                asset_selection=[dg.AssetKey(asset) for asset in found.outdated.to_run],
                 tags={STATE_TAG: state},
             )
         )

@@ -23,6 +23,13 @@ class Outdated:
     settings: dict[str, Any]
     inputs: dict[str, Manifest]
 
+    @property
+    def to_run(self) -> list[str]:
+        """`assets` behind the one before them, which costs nothing again, but its checks: they may have refused it, or the
+        run may have died before they looked."""
+        stages = list(STAGES)
+        return stages[max(0, stages.index(self.assets[0]) - 1) :]
+
 
 def find_outdated(store: Store, recipe: Recipe, fingerprint: Callable[[str], str]) -> Outdated | None:
     """The out-of-date part of a recipe, None where all is as it wants it.

@@ -88,12 +88,13 @@ def test_a_new_recipe_is_made_as_a_whole_and_then_left_alone(daemon: Daemon) -> 
     recipe(daemon)
     assert daemon.asked() == {"toy": list(STAGES)}
     assert daemon.obey(WITHOUT_MODEL) == list(WITHOUT_MODEL)
-    assert daemon.asked() == {"toy": ["reward_model", "evaluation_report", "hub_release"]}
+    # The pairs are not made again, but what refused them looks again.
+    assert daemon.asked() == {"toy": ["implicit_pairs", "reward_model", "evaluation_report", "hub_release"]}
 
 
 def test_what_was_made_without_the_daemon_is_not_made_again(daemon: Daemon) -> None:
     daemon.bench.make(recipe(daemon), *WITHOUT_MODEL)
-    assert daemon.asked() == {"toy": ["reward_model", "evaluation_report", "hub_release"]}
+    assert daemon.asked() == {"toy": ["implicit_pairs", "reward_model", "evaluation_report", "hub_release"]}
 
 
 @pytest.mark.slow
