@@ -16,7 +16,10 @@ from rm_assets.core.gold.rankings import Entry, text_id
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.smoke import smoke_recipe
 from rm_assets.resources.compute import Compute
+from rm_assets.storage.fingerprints import Fingerprints
+from rm_assets.storage.outdated import find_outdated
 from rm_assets.storage.rankings import append_entry
+from rm_assets.storage.store import Store
 from rm_assets_tests.fakes import BOS_TEMPLATE, save_causal, save_classifier
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench, in_this_process
 
@@ -158,6 +161,19 @@ def test_a_ranking_that_arrives_while_gold_is_checked_changes_nothing_that_is_lo
     assert result.success and len(list(bench.home.glob("gold_rewards/*/manifest.json"))) == 1
     rows = said["rewards_follow_responses"]
     assert rows.passed and str(rows.description).startswith("2 rewards, 0 out of place")
+
+
+def test_what_a_check_refused_is_not_built_on_when_something_else_has_changed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = {"enough_pairs": {"severity": "error", "limit": 1000}}
+    recipe = bench.recipe(checks=checks)
+    assert not in_dagster(bench, monkeypatch, recipe, *ASSETS[:5])[0].success
+    recipe = bench.recipe(checks=checks, training={**TOY["training"], "num_epochs": 1})
+    outdated = find_outdated(Store(bench.home), recipe, Fingerprints(bench.home / "fingerprints").of)
+    assert outdated is not None and outdated.assets[0] == "reward_model"
+    result, said = in_dagster(bench, monkeypatch, recipe, *outdated.to_run)
+    assert not result.success and not said["enough_pairs"].passed and "reward_model" not in made(bench)
 
 
 def test_an_error_in_a_check_reaches_the_user_with_its_code_and_fix(
