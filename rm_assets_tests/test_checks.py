@@ -166,6 +166,7 @@ def test_a_ranking_that_arrives_while_gold_is_checked_changes_nothing_that_is_lo
 def test_what_a_check_refused_is_not_built_on_when_something_else_has_changed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    save_causal(bench.folder / "recipes" / "base")
     checks = {"enough_pairs": {"severity": "error", "limit": 1000}}
     recipe = bench.recipe(checks=checks)
     assert not in_dagster(bench, monkeypatch, recipe, *ASSETS[:5])[0].success

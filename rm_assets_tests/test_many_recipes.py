@@ -92,11 +92,13 @@ def test_a_look_of_a_sensor_takes_five_seconds_at_most(
     keys = dg.StaticPartitionsDefinition([f"r{number:03}" for number in range(NUM_RECIPES)])
     module = {"rebuild": rebuild_module, "recipe_changes": changes_module}[name]
     monkeypatch.setattr(module, "RECIPES", keys)
-    with dg.DagsterInstance.from_config(str(folder / "dagster")) as instance:
-        with dg.build_sensor_context(instance=instance, resources={"compute": Compute()}) as context:
-            began = time.process_time()
-            result = getattr(module, name)(context)
-            seconds = time.process_time() - began
+    with (
+        dg.DagsterInstance.from_config(str(folder / "dagster")) as instance,
+        dg.build_sensor_context(instance=instance, resources={"compute": Compute()}) as context,
+    ):
+        began = time.process_time()
+        result = getattr(module, name)(context)
+        seconds = time.process_time() - began
     assert isinstance(result, dg.SensorResult) and not result.run_requests and not result.asset_events
     assert result.skip_reason is not None
     print(f"{name}: {seconds:.1f} s, {result.skip_reason.skip_message[:80]}")
