@@ -46,7 +46,7 @@ def _load_definitions() -> str:
 
     dg.Definitions.validate_loadable(defs)
     graph = defs.resolve_asset_graph()
-    return f"{len(graph.get_all_asset_keys())} assets and {len(graph.asset_check_keys)} checks load"
+    return f"{len(graph.executable_asset_keys)} assets and {len(graph.asset_check_keys)} checks load"
 
 
 def _print(conditions: Sequence[Condition], console: Console) -> None:

@@ -27,7 +27,7 @@ def test_the_account_of_pairs_adds_up(chain: Chain) -> None:
 def test_the_checkpoint_says_what_it_was_trained_on(chain: Chain) -> None:
     made = chain[1]["reward_model"]
     training = json.loads((made.folder / "checkpoint" / "rm_assets.json").read_text("utf-8"))
-    assert training["pairs_data_version"] == chain[1]["implicit_pairs"].manifest.data_version
+    assert training["pairs_data_version"] == chain[1]["implicit_pairs"].manifest.version_read_by("reward_model")
     assert training["num_optimizer_steps"] == 4 and training["max_length"] == 100
     assert [step["step"] for step in training["history"]] == [1, 2, 3, 4]
     assert training["history"][-1]["loss"] == training["final_loss"] == made.manifest.facts["final_loss"]
