@@ -29,7 +29,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     DAGSTER_HOME=/opt/dagster \
     DAGSTER_LOCAL_DIR=/var/lib/rm_assets/dagster \
     RM_ASSETS_HOME=/var/lib/rm_assets/store \
-    RM_ASSETS_CACHE=/var/lib/rm_assets/cache
+    RM_ASSETS_CACHE=/var/lib/rm_assets/cache \
+    HF_HOME=/var/lib/rm_assets/huggingface
 USER dagster
 WORKDIR /opt/dagster
 VOLUME /var/lib/rm_assets

@@ -10,7 +10,7 @@ INTRODUCTION = """# Assets and checks
 
 <!-- Made by `python -m rm_assets.cli.check_reference > docs/checks.md`. Descriptions and limits are those of the code; what to do is in that module. -->
 
-An asset is made of a section of its recipe and of the assets that it reads. A check looks at what a run has made or found. With severity
+An asset is made of a section of its recipe, in the web UI's lineage `recipe_SECTION` before it, and of the assets that it reads. A check looks at what a run has made or found. With severity
 `error` nothing is built on a fault, with `warn` it is said, with `ignore` nothing is looked at. A recipe changes severity and limit
 in the section that stands with the default, `checks` or `gate`, for example `checks: { ties_are_few: { severity: error, limit: 0.8 } }`;
 a changed limit rebuilds nothing. How the checks look: [data.md](data.md#checks), and for the gate [releasing.md](releasing.md#the-gate).
@@ -72,6 +72,8 @@ def reference() -> str:
     checks = {spec.key: spec for definition in defs.asset_checks or [] for spec in definition.check_specs}
     lines = [INTRODUCTION]
     for key in graph.toposorted_asset_keys:
+        if key not in graph.materializable_asset_keys:  # a section of the recipe
+            continue
         name = key.to_user_string()
         lines += [f"## {name}", "", str(specs[key].description), "", _made_of(name), ""]
         if rows := [_row(spec) for check, spec in checks.items() if check.asset_key == key]:

@@ -22,7 +22,11 @@ def find(names: list[str]) -> list[dict[str, Any]]:
     keys = [key for key in book.partition_keys() if not names or key in names or key.partition("@")[0] in names]
     known = {name for key in keys for name in (key, key.partition("@")[0])}
     if missing := [name for name in names if name not in known]:
-        raise RecipeError("RECIPE_001", f"there is no recipe '{missing[0]}'", fix="`rm-assets recipes list` shows them")
+        raise RecipeError(
+            "RECIPE_001",
+            f"there is no recipe '{missing[0]}'",
+            fix=f"{book.did_you_mean(missing[0])}`rm-assets recipes list` shows them",
+        )
     fingerprint = cache(Fingerprints(store.home / "fingerprints").of)
     found: list[dict[str, Any]] = []
     for key in keys:

@@ -16,7 +16,7 @@ def prune(older_than: int, *, gone_recipes: bool, apply: bool, console: Console)
     """Shows the plan, and carries it out with `apply`. Raises: as `plan_retention` and `retention.prune`."""
     store = Store(find_home())
     plan = plan_retention(store, recipe_book(), older_than_days=older_than, gone_recipes=gone_recipes)
-    console.print(f"store: {store.home}", soft_wrap=True, markup=False)
+    console.print(f"store: {store}", soft_wrap=True, markup=False)
     _show(plan, console)
     if apply:
         done = remove(store, plan, lambda line: console.print(line, soft_wrap=True, markup=False))

@@ -79,7 +79,7 @@ ERROR_CODES: dict[str, str] = {
     "STORE_001": "The disk is full or the store is not writable.",
     "STORE_002": "A result that is needed has not been made yet.",
     "STORE_003": "A stored result is damaged.",
-    "STORE_004": "The store's URL cannot be used: its package is missing, or it holds a password.",
+    "STORE_004": "The store's URL cannot be used: it is not written as one, its package is missing, or it holds a password.",
     "STORE_005": "The store's bucket does not exist or gives no access.",
     "STORE_006": "The store's server does not answer.",
     "SEARCH_001": "The recipe says nothing to search.",

@@ -28,6 +28,9 @@ SECONDS_KEPT = 24 * 3600.0
 HEARTBEAT_TAG = "rm_assets/heartbeat"
 """The tag of a run that says where its file is: a run may work for another store than the sensor that looks at it."""
 
+MACHINE_TAG = "rm_assets/machine"
+"""The tag of a run that says where it works: the caches of a store at a URL are each machine's own, and so are heartbeats there."""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -50,7 +53,7 @@ def beating(home: Path, run_id: str, instance: dg.DagsterInstance) -> Iterator[N
     except StoreError:  # which the first task will say as well
         yield
         return
-    instance.add_run_tags(run_id, {HEARTBEAT_TAG: str(file)})
+    instance.add_run_tags(run_id, {HEARTBEAT_TAG: str(file), MACHINE_TAG: socket.gethostname()})
     for _, other in heartbeat_files(home):
         with suppress(FileNotFoundError):
             if time.time() - other.stat().st_mtime > SECONDS_KEPT:
@@ -77,12 +80,16 @@ def heartbeat_files(home: Path) -> list[tuple[str, Path]]:
     return [(file.stem, file) for file in sorted((home / "heartbeats").glob("*.json"))]
 
 
-def missing_sign_of_life(file: Path, now: float) -> str | None:
-    """Why the run with this heartbeat is dead, `now` in Unix seconds; None if it is not."""
+def missing_sign_of_life(file: Path, now: float, machine: str | None = None) -> str | None:
+    """Why the run with this heartbeat is dead, `now` in Unix seconds; None if it is not, or cannot be told.
+
+    `machine` is where it works, None where nothing says it.
+    """
     try:
         process, age = Process(**json.loads(file.read_text("utf-8"))), now - file.stat().st_mtime
     except FileNotFoundError:
-        return f"its heartbeat {file} is gone"
+        is_elsewhere = machine not in (None, socket.gethostname())
+        return None if is_elsewhere else f"its heartbeat {file} is gone"
     if process.place == _place() and process.started:
         is_there = _started(process.pid) == process.started
         return None if is_there else f"process {process.pid} is gone; its last heartbeat was {age:.0f} s ago"

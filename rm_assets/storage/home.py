@@ -1,8 +1,10 @@
 """Where the store is: RM_ASSETS_HOME, else `.rm_assets` beside the nearest workspace.yaml upward, else the user's data folder."""
 
 import os
+import re
 from pathlib import Path
 
+from rm_assets.core.errors import StoreError
 from rm_assets.storage.remote import cache_of
 from rm_assets.storage.source_files import is_url
 
@@ -25,4 +27,12 @@ def find_home() -> Path:
 
 def home_of(location: str) -> Path:
     """The folder of a store that lies at a path, or the cache here of one that lies at a URL. Raises: StoreError STORE_004."""
-    return cache_of(location) if is_url(location) else Path(location).expanduser().resolve()
+    if is_url(location):
+        return cache_of(location)
+    if re.match(r"[\w+.-]+:", location):  # a folder of that name would be made here
+        raise StoreError(
+            "STORE_004",
+            f"'{location}' is neither the path nor the URL of a store",
+            fix="write a URL as s3://bucket/prefix, in RM_ASSETS_HOME",
+        )
+    return Path(location).expanduser().resolve()

@@ -38,6 +38,11 @@ def results(store: Store) -> list[Result]:
     ]
 
 
+def here(store: Store, result: Result) -> Path:
+    """Its folder on this machine. Of a cache nothing is fetched into it, as `Store.folder` would."""
+    return store.home.joinpath(*result)
+
+
 def owner(name: str) -> str:
     """The recipe of a smoke run, a trial of a search or a share of a learning curve, which have names of their own."""
     return name.partition(" (")[0]
@@ -95,7 +100,7 @@ def made_for(store: Store, result: Result) -> str | None:
     """The name that a result was made under, or was to be made; None where nothing says it."""
     for name in RECORDS:
         with suppress(OSError, ValueError, TypeError, KeyError):
-            recipe = _read(store.folder(*result) / name)["recipe"]
+            recipe = _read(here(store, result) / name)["recipe"]
             return str(recipe if isinstance(recipe, str) else recipe["name"])
     return None
 
@@ -130,7 +135,7 @@ def _made_by(made: dict[str, list[Manifest]], key: str) -> list[Result]:
 
 def _inputs(store: Store, result: Result) -> list[Result]:
     """What a result was made from, or is being made from."""
-    folder = store.folder(*result)
+    folder = here(store, result)
     for file in (folder / name for name in RECORDS):
         if file.is_file():
             try:
@@ -141,7 +146,8 @@ def _inputs(store: Store, result: Result) -> list[Result]:
                     "STORE_003", f"{file} does not say what it was made from", why=repr(error),
                     fix=f"remove {folder} and run again; until then nothing is pruned",
                 ) from None  # fmt: skip
-    return []
+    shared = store.manifest(*result)  # of a cache: known, and not here
+    return [(asset_of(name), entry["digest"]) for name, entry in shared.inputs.items()] if shared else []
 
 
 def _named(store: Store, value: Any, there: list[Result]) -> list[Result]:

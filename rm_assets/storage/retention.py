@@ -1,6 +1,7 @@
 """Retention: removes from the store what nobody needs any more, and never what a release or a recipe is made of.
 
 Shards of responses and rewards, examinations, comparisons and studies are shared between results, or small, and stay.
+Of a store on an object store only the cache on this machine is pruned.
 """
 
 import os
@@ -16,7 +17,7 @@ from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.fingerprints import Fingerprints
-from rm_assets.storage.kept import Result, find_kept, made_for, owner, results
+from rm_assets.storage.kept import Result, find_kept, here, made_for, owner, results
 from rm_assets.storage.store import Store, locked
 
 SECONDS_PER_DAY = 86_400.0
@@ -64,7 +65,7 @@ def plan_retention(
     kept = find_kept(store, book, cache(Fingerprints(store.home / "fingerprints").of), gone_recipes=gone_recipes)
     keys, removals, stays = set(book.partition_keys()), list[Removal](), dict[str, tuple[int, int]]()
     for result in reversed(results(store)):  # what is made last goes first: the rest can still be traced
-        folder = store.folder(*result)
+        folder = here(store, result)
         why = kept.get(result) or ("" if _last_written(folder) < before else f"younger than {older_than_days:g} days")
         if why:
             number, size = stays.get(why, (0, 0))
@@ -115,7 +116,7 @@ def _remove(store: Store, removal: Removal, before: float) -> bool:
 
 
 def _removal(store: Store, result: Result, keys: set[str]) -> Removal:
-    folder, name = store.folder(*result), made_for(store, result) or ""
+    folder, name = here(store, result), made_for(store, result) or ""
     recipe = owner(name)
     if not (folder / "manifest.json").is_file():
         why = "never finished, and no recipe wants it"

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from rm_assets.automation.dead_runs import dead_runs
 from rm_assets.automation.rebuild import rebuild
 from rm_assets.resources import heartbeat
 from rm_assets.resources.compute import Compute
-from rm_assets.resources.heartbeat import HEARTBEAT_TAG, Process, missing_sign_of_life
+from rm_assets.resources.heartbeat import HEARTBEAT_TAG, MACHINE_TAG, Process, missing_sign_of_life
 from rm_assets_tests.tasks.conftest import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +135,16 @@ def test_a_run_that_was_being_cancelled_is_reported_as_cancelled(instance: dg.Da
     instance.report_run_canceling(run)
     assert f"{run.run_id}.json is gone" in look(instance)
     assert status(instance, run) == "CANCELED"
+
+
+def test_a_heartbeat_that_lies_in_the_cache_of_another_machine_is_not_called_gone(
+    instance: dg.DagsterInstance,
+) -> None:
+    run = begun(instance, "build_reward_model", {MACHINE_TAG: "elsewhere"})
+    instance.add_run_tags(run.run_id, {HEARTBEAT_TAG: f"{run.run_id}.json"})
+    assert look(instance) == "no run has died"
+    instance.add_run_tags(run.run_id, {MACHINE_TAG: socket.gethostname()})
+    assert f"{run.run_id}.json is gone" in look(instance)
 
 
 def test_a_run_that_is_started_again_is_not_judged_by_the_heartbeat_of_the_one_before(

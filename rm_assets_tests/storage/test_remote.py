@@ -270,6 +270,7 @@ def test_a_change_whose_answer_was_lost_is_not_made_twice(machine: Machine, monk
     [
         ("s3://key:secret@bucket/team", "STORE_004", "s3://bucket/team holds a password"),
         ("nonsense://bucket/team", "STORE_004", "nonsense://bucket/team cannot be opened"),
+        ("s3:/bucket/team", "STORE_004", "'s3:/bucket/team' is neither the path nor the URL of a store"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_why(machine: Machine, url: str, code: str, what: str) -> None:

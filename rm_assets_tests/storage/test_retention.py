@@ -21,6 +21,7 @@ from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.storage import retention as module
 from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
+from rm_assets.storage.home import home_of
 from rm_assets.storage.kept import results
 from rm_assets.storage.lineage import earlier, wanted
 from rm_assets.storage.outdated import find_outdated
@@ -379,3 +380,26 @@ def test_the_event_files_of_a_training_go_with_its_model(bench: Bench) -> None:
     (bench.folder / "recipes" / "toy.yaml").unlink()
     bench.prune(gone_recipes=True)
     assert not events.exists() and results(bench.store) == []
+
+
+def test_of_a_store_at_a_url_the_cache_alone_is_pruned_and_nothing_is_fetched(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_machine(name: str) -> None:
+        monkeypatch.setenv("RM_ASSETS_CACHE", str(tmp_path / name))
+        bench.home = home_of(f"file://{tmp_path}/bucket")
+
+    on_machine("one")
+    digests = []
+    for n in range(4):
+        bench.recipe(**training(0.01 * (n + 1)))
+        if n == 1:
+            bench.release("toy", days_ago=100 - n)
+        digests.append(bench.build("toy", to="reward_model", days_ago=100 - n))
+    assert bench.prune() == [f"reward_model/{digests[0]}"]
+    assert bench.store.manifest("reward_model", digests[0])  # in the bucket
+    on_machine("two")
+    assert bench.store.manifest("reward_model", digests[1])  # heard of: from here on `folder` fetches it
+    age(bench.store.folder("reward_model", digests[1]), 100)
+    assert results(bench.store) == [("reward_model", digests[1])]
+    assert bench.prune() == [] and results(bench.store) == [("reward_model", digests[1])]
