@@ -13,9 +13,9 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from rm_assets.backends.torch.loading_errors import as_model_errors, require_weights
-from rm_assets.backends.torch.rendering import Renderer
-from rm_assets.backends.torch.tokenization import load_config, loading_options, reads_text_pairs, require_pad_token
+from rm_assets.backends.loading_errors import as_model_errors, require_weights
+from rm_assets.backends.rendering import Renderer
+from rm_assets.backends.tokenization import load_config, loading_options, reads_text_pairs, require_pad_token
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import Dtype, ModelRef
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from rm_assets.backends.pair_store import PairStore
+from rm_assets.backends.rendering import Renderer
 from rm_assets.backends.torch.objectives import pair_losses
-from rm_assets.backends.torch.pair_store import PairStore
-from rm_assets.backends.torch.rendering import Renderer
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.training_batches import micro_batches, pair_rewards
-from rm_assets.backends.torch.training_state import State
+from rm_assets.backends.training_state import State
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import ExecutionSection, TrainingSection
 from rm_assets.core.training_order import Numbers, StepPlan

@@ -18,7 +18,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
-from rm_assets.backends.torch import distributed, training_state
+from rm_assets.backends import training_state
+from rm_assets.backends.torch import distributed
 from rm_assets.backends.torch.checkpoints import DTYPES, load_base_for_reward
 from rm_assets.backends.torch.distributed import World
 from rm_assets.backends.torch.fit import FitJob, Fitted, Sums, gold_of, pair_figures

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from rm_assets.backends.rendering import Renderer
     from rm_assets.backends.torch.fit import FitJob, Fitted
-    from rm_assets.backends.torch.rendering import Renderer
 
 STATE_PACKAGES = ("torch", "transformers", "accelerate", "peft")
 """Packages of which another version may continue a training differently, or name its weights differently."""
@@ -50,7 +50,7 @@ class TorchTrainer:
         there when they are taken, are used.
         Raises: ModelError MODEL_001 to MODEL_009, DataError DATA_005 if no pair is left.
         """
-        from rm_assets.backends.torch import loading_errors, pair_store, tokenization, training_state
+        from rm_assets.backends import loading_errors, pair_store, tokenization, training_state
         from rm_assets.backends.torch.batch_comparison import compare_batches
         from rm_assets.backends.torch.devices import device_name
         from rm_assets.backends.torch.fit import FitJob, pair_figures

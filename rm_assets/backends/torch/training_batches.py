@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from rm_assets.backends.torch.pair_store import PairStore
-from rm_assets.backends.torch.rendering import Encoded
+from rm_assets.backends.pair_store import PairStore
+from rm_assets.backends.rendering import Encoded
 from rm_assets.backends.torch.reward_forward import PaddedRows, RewardForward
 from rm_assets.backends.torch.shared_prefix import PackedRow
 from rm_assets.core.training_order import Numbers

@@ -19,11 +19,11 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState
 from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
-from rm_assets.backends.torch import training_state
+from rm_assets.backends import training_state
+from rm_assets.backends.pair_store import PairStore
+from rm_assets.backends.rendering import Encoded
 from rm_assets.backends.torch.checkpoints import load_base_for_reward
 from rm_assets.backends.torch.fit import FitJob, Fitted, Sums
-from rm_assets.backends.torch.pair_store import PairStore
-from rm_assets.backends.torch.rendering import Encoded
 from rm_assets.backends.torch.reward_forward import right_padded
 from rm_assets.backends.torch.step_profile import memory_figures
 from rm_assets.core.errors import ModelError, RecipeError

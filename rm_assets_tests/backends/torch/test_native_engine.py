@@ -23,7 +23,8 @@ from transformers import (
     PretrainedConfig,
 )
 
-from rm_assets.backends.torch import memory, native_engine, training_state
+from rm_assets.backends import training_state
+from rm_assets.backends.torch import memory, native_engine
 from rm_assets.backends.torch.native_engine import disable_dropout
 from rm_assets.backends.torch.optimization import LossGuard, rate_factor
 from rm_assets.backends.torch.trained_weights import OPTIMIZER, WEIGHTS

@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
-from rm_assets.backends.torch import tokenization, trainer, training_state
+from rm_assets.backends import tokenization, training_state
+from rm_assets.backends.tokenization import load_renderer
+from rm_assets.backends.torch import trainer
 from rm_assets.backends.torch.scorer import TorchScorer
-from rm_assets.backends.torch.tokenization import load_renderer
 from rm_assets.backends.torch.trainer import TorchTrainer
 from rm_assets.core.errors import DataError, ModelError, RecipeError
 from rm_assets.core.protocols import TrainingResult

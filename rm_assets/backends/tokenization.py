@@ -9,8 +9,8 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from rm_assets.backends.torch.loading_errors import as_model_errors, require_folder, require_tokenizer
-from rm_assets.backends.torch.rendering import Renderer, require_sound_template
+from rm_assets.backends.loading_errors import as_model_errors, require_folder, require_tokenizer
+from rm_assets.backends.rendering import Renderer, require_sound_template
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import ModelRef
 
