@@ -89,6 +89,21 @@ def require_pad_token(ref: ModelRef, config: PretrainedConfig, tokenizer: PreTra
         )
 
 
+def require_one_output(ref: ModelRef, config: PretrainedConfig) -> None:
+    """Raises ModelError MODEL_002 for what is no reward model."""
+    if config.num_labels == 1:
+        return
+    kind = ", ".join(config.architectures or [config.model_type])
+    # Without a head of its own, a configuration has transformers' default of two.
+    is_headless = config.architectures and not kind.endswith("ForSequenceClassification")
+    has = f"is a {kind}, which gives no reward" if is_headless else f"({kind}) has {config.num_labels} outputs"
+    raise ModelError(
+        "MODEL_002",
+        f"{ref.location} {has}; a reward model has one output",
+        fix="name a sequence classifier with num_labels 1; a language model is no reward model before it is trained as one",
+    )
+
+
 def context_length(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The most tokens that the model reads at once, where it says so."""
     limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
