@@ -32,6 +32,11 @@ class Architecture:
     attention_bias: bool
     mlp_bias: bool
 
+    @property
+    def classifier(self) -> str:
+        """What transformers calls the model."""
+        return {"llama": "LlamaForSequenceClassification", "qwen3": "Qwen3ForSequenceClassification"}[self.family]
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of each weight outside the layers, by the name it has in a checkpoint."""
         width = self.hidden_size

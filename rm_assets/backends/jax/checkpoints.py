@@ -21,13 +21,24 @@ from rm_assets.backends.rendering import Renderer
 from rm_assets.core.recipe import Dtype, ModelRef
 
 DTYPES: dict[Dtype, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+MASTER: Any = jnp.float32
+"""Precision in which weights are trained, whatever they are computed in."""
+HEAD = "score.weight"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def load_parameters(
-    ref: ModelRef, config: PretrainedConfig, architecture: Architecture, *, dtype: Any, device: jax.Device
+    ref: ModelRef,
+    config: PretrainedConfig,
+    architecture: Architecture,
+    *,
+    dtype: Any,
+    device: jax.Device,
+    head_seed: int | None = None,
 ) -> Parameters:
     """The weights on the device. The host holds one kind of weight at a time: of all layers, or of none.
+
+    A head that is missing, or has another number of outputs, is drawn from `head_seed` where one is given.
 
     Raises: ModelError MODEL_001, MODEL_002 for weights that are missing or of another shape.
     """
@@ -39,16 +50,24 @@ def load_parameters(
 
     with as_model_errors(ref, "weights"), _opened(_folder(ref, config)) as files:
         lacking = _lacking(files, architecture)
+        is_drawn = head_seed is not None and HEAD in lacking
+        lacking = [name for name in lacking if name != HEAD or not is_drawn]
         parameters: Parameters = {LAYERS: {}}
         if not lacking:
             for name in architecture.shapes():
-                parameters[name] = placed(files[name].get_tensor(name))
+                is_new = is_drawn and name == HEAD
+                parameters[name] = placed(_head(config, head_seed) if is_new else files[name].get_tensor(name))
             for name, shape in architecture.layer_shapes().items():
                 parameters[LAYERS][name] = placed(_stacked(files, name, shape, architecture.num_layers))
     if lacking:
-        kind = {"llama": "LlamaForSequenceClassification", "qwen3": "Qwen3ForSequenceClassification"}
-        raise untrained(ref, lacking, kind[architecture.family])
+        raise untrained(ref, lacking, architecture.classifier)
     return parameters
+
+
+def _head(config: PretrainedConfig, seed: int | None) -> "np.ndarray[Any, Any]":
+    """(1, W) normal numbers, as wide as transformers draws them."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    return rng.normal(0.0, config.initializer_range, (1, config.hidden_size))
 
 
 def identity(config: PretrainedConfig, renderer: Renderer, dtype: Dtype, device: jax.Device) -> dict[str, str]:

@@ -45,7 +45,9 @@ def make_scorer(model: Path, **changes: Any) -> JaxScorer:
     return JaxScorer(ModelRef(path=str(model)), **options)
 
 
-@pytest.mark.parametrize(("dtype", "within"), [("float32", 1e-5), ("bfloat16", 0.1)])
+@pytest.mark.parametrize(
+    ("dtype", "within"), [("float32", 1e-5), pytest.param("bfloat16", 0.1, marks=pytest.mark.slow)]
+)
 def test_scores_are_those_of_torch(model: Path, dtype: Any, within: float) -> None:
     settings: dict[str, Any] = {"max_length": 60, "dtype": dtype, "token_budget": 1024, "reporter": ListReporter()}
     with_torch = TorchScorer(ModelRef(path=str(model)), device=torch.device("cpu"), **settings)
@@ -80,9 +82,9 @@ def test_rewards_in_float64_are_those_of_transformers(model: Path) -> None:
     assert largest < 1e-8 and np.std(expected) > 0.1
 
 
-def test_a_score_is_the_same_alone_and_in_a_batch_and_in_any_order(model: Path) -> None:
+def test_a_score_is_the_same_alone_and_in_a_batch_and_in_any_order(tmp_path: Path) -> None:
     reporter = ListReporter()
-    scorer = make_scorer(model, reporter=reporter)
+    scorer = make_scorer(save_classifier(tmp_path, "llama"), reporter=reporter)
     together = [s.reward for s in scorer.score(CONVERSATIONS)]
     assert reporter.progresses[-1] == (20, 20, "conversations")
     alone = [s.reward for row in CONVERSATIONS[:4] for s in scorer.score([row])]
@@ -110,7 +112,8 @@ def test_a_shared_prompt_is_computed_once(tmp_path: Path) -> None:
     assert scorer.num_tokens_forwarded <= 512 < num_tokens
 
 
-def test_weights_spread_over_files_are_read_through_their_index(model: Path, tmp_path: Path) -> None:
+def test_weights_spread_over_files_are_read_through_their_index(tmp_path: Path) -> None:
+    model = save_classifier(tmp_path / "whole")
     whole = AutoModelForSequenceClassification.from_pretrained(model)
     shutil.copytree(model, tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").unlink()

@@ -1,5 +1,6 @@
-"""`backend: jax` in a recipe: the same graph, rewards of JAX, and results of their own in the store."""
+"""`backend: jax` in a recipe: the same graph, rewards and weights of JAX, and results of their own in the store."""
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from rm_assets.core.recipe import ExecutionSection, ModelRef
 from rm_assets.core.records import GoldReward, ProxyReward
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.scorers import load_scorer
-from rm_assets_tests.fakes import save_classifier, save_encoder
+from rm_assets_tests.fakes import save_causal, save_classifier, save_encoder
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench, in_this_process
 
 
@@ -45,3 +46,13 @@ def test_a_model_that_jax_does_not_compute_is_refused_by_name(bench: Bench) -> N
     options: dict[str, Any] = {"max_length": 60, "dtype": "float32", "reporter": QuietReporter()}
     with pytest.raises(ModelError, match=r"MODEL_002.*JAX backend does not compute .*distilbert"):
         load_scorer(model, "jax", execution=ExecutionSection(device="cpu"), **options)
+
+
+def test_a_model_trained_by_jax_goes_through_to_a_release(bench: Bench) -> None:
+    save_causal(bench.folder / "recipes" / "base")
+    recipe = bench.recipe(training={**TOY["training"], "backend": "jax"})
+    made = {asset: bench.make(recipe, asset) for asset in ASSETS}
+    summary = json.loads((made["reward_model"].folder / "checkpoint" / "rm_assets.json").read_text("utf-8"))
+    assert set(summary["versions"]) == {"jax", "optax", "transformers", "tokenizers"}
+    assert made["reward_model"].manifest.counts["optimizer_steps"] == 4
+    assert (made["hub_release"].folder / "release" / "README.md").is_file()
