@@ -124,8 +124,8 @@ def pair(num_pairs: int, folder: Path) -> dict[str, Any]:
 
 def tokenize(num_pairs: int, folder: Path) -> dict[str, Any]:
     """The pair store that a trainer makes before its first step."""
-    from rm_assets.backends.torch import tokenization
-    from rm_assets.backends.torch.pair_store import encode_pairs
+    from rm_assets.backends import tokenization
+    from rm_assets.backends.pair_store import encode_pairs
 
     settings = growth_recipe(folder).training
     renderer = tokenization.load_renderer(settings.base)
@@ -140,7 +140,8 @@ def tokenize(num_pairs: int, folder: Path) -> dict[str, Any]:
 
 def train(num_pairs: int, folder: Path) -> dict[str, Any]:
     """reward_model, from the table of pairs to the checkpoint."""
-    from rm_assets.backends.torch import native_engine, tokenization
+    from rm_assets.backends import tokenization
+    from rm_assets.backends.torch import native_engine
     from rm_assets.core.report.training_plot import training_curve
     from rm_assets.tasks.train import train as train_model
 

@@ -33,6 +33,9 @@ TEXTS = [
 ]  # fmt: skip
 
 
+CONFIGS: dict[str, Any] = {"qwen3": Qwen3Config, "llama": LlamaConfig}
+
+
 class ListReporter:
     """Keeps everything that a backend reports."""
 
@@ -77,11 +80,15 @@ def build_tokenizer(
     return tokenizer
 
 
+def _tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
+    return build_tokenizer(BOS_TEMPLATE, adds_bos=True) if kind == "llama" else build_tokenizer()
+
+
 def save_causal(
     folder: Path, kind: str = "qwen3", *, tokenizer: PreTrainedTokenizerFast | None = None, seed: int = 0, **config: Any
 ) -> Path:
     """A randomly initialised causal LM: "qwen3" or "llama"."""
-    tokenizer = tokenizer or (build_tokenizer(BOS_TEMPLATE, adds_bos=True) if kind == "llama" else build_tokenizer())
+    tokenizer = tokenizer or _tokenizer_of(kind)
     settings: dict[str, Any] = {
         "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 512,
@@ -89,16 +96,22 @@ def save_causal(
         "pad_token_id": tokenizer.pad_token_id, **config,
     }  # fmt: skip
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config((Qwen3Config if kind == "qwen3" else LlamaConfig)(**settings))
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind](**settings))
     model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=tokenizer.pad_token_id)
     return _save(model, tokenizer, folder)
 
 
 def save_classifier(
-    folder: Path, *, tokenizer: PreTrainedTokenizerFast | None = None, num_labels: int = 1, seed: int = 0, **config: Any
+    folder: Path,
+    kind: str = "qwen3",
+    *,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    num_labels: int = 1,
+    seed: int = 0,
+    **config: Any,
 ) -> Path:
-    """A randomly initialised Qwen3 reward model."""
-    tokenizer = tokenizer or build_tokenizer()
+    """A randomly initialised reward model: "qwen3" or "llama"."""
+    tokenizer = tokenizer or _tokenizer_of(kind)
     settings: dict[str, Any] = {
         "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 512,
@@ -106,7 +119,7 @@ def save_classifier(
         "num_labels": num_labels, "problem_type": "regression", **config,
     }  # fmt: skip
     torch.manual_seed(seed)
-    return _save(AutoModelForSequenceClassification.from_config(Qwen3Config(**settings)), tokenizer, folder)
+    return _save(AutoModelForSequenceClassification.from_config(CONFIGS[kind](**settings)), tokenizer, folder)
 
 
 def save_encoder(folder: Path, *, classifier: bool = False, seed: int = 0) -> Path:
@@ -127,7 +140,7 @@ def save_encoder(folder: Path, *, classifier: bool = False, seed: int = 0) -> Pa
 
 
 def in_float64(model: PreTrainedModel) -> PreTrainedModel:
-    """The model in float64 throughout: the norms of transformers go through float32 whatever the model's precision."""
+    """The model in float64 throughout: norms and rotations of transformers go through float32 whatever the precision."""
 
     class Norm(torch.nn.Module):
         def __init__(self, norm: Any) -> None:
@@ -138,10 +151,22 @@ def in_float64(model: PreTrainedModel) -> PreTrainedModel:
             scale: torch.Tensor = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.epsilon)
             return self.weight * hidden * scale
 
+    class Rotary(torch.nn.Module):
+        def __init__(self, rotary: Any) -> None:
+            super().__init__()
+            self.inv_freq = torch.nn.Buffer(rotary.inv_freq, persistent=False)
+
+        def forward(self, hidden: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            angles = position_ids[..., None] * self.inv_freq
+            angles = torch.cat([angles, angles], -1)
+            return angles.cos(), angles.sin()
+
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child).__name__.endswith("RMSNorm"):
                 setattr(module, name, Norm(child))
+            elif getattr(child, "rope_type", None) in ("default", "llama3"):
+                setattr(module, name, Rotary(child))
     return model.double()
 
 

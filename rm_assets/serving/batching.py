@@ -15,7 +15,8 @@ from rm_assets.core.records import Messages
 from rm_assets.serving.metrics import Metrics
 
 if TYPE_CHECKING:
-    from rm_assets.backends.torch.scorer import ReadConversation, TorchScorer
+    from rm_assets.backends.scoring import ReadConversation
+    from rm_assets.backends.torch.scorer import TorchScorer
 
 logger = logging.getLogger(__name__)
 

@@ -163,8 +163,8 @@ def _training_record(ref: ModelRef) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    from rm_assets.backends.torch.loading_errors import as_model_errors
-    from rm_assets.backends.torch.tokenization import load_config
+    from rm_assets.backends.loading_errors import as_model_errors
+    from rm_assets.backends.tokenization import load_config
 
     load_config(ref)  # if there is no such checkpoint at all, that is what has to be said
     if ref.hub_id is None:
@@ -180,7 +180,7 @@ def _training_record(ref: ModelRef) -> Path | None:
 
 
 def _context(ref: ModelRef) -> int:
-    from rm_assets.backends.torch.tokenization import context_length, load_config, load_tokenizer
+    from rm_assets.backends.tokenization import context_length, load_config, load_tokenizer
 
     limit = context_length(load_config(ref), load_tokenizer(ref, needs_chat_template=False))
     if limit is None:

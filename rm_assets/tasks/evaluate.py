@@ -22,13 +22,14 @@ from rm_assets.storage.files import write_json, write_text
 from rm_assets.storage.tables import read_table, write_table
 from rm_assets.tasks.benchmarks import read_benchmark, run_benchmark
 from rm_assets.tasks.preview import excerpt
+from rm_assets.tasks.scorers import load_scorer
 from rm_assets.tasks.session import Product, Task, run_task
 from rm_assets.tasks.train import CHECKPOINT, TRAINED_PAIRS_FILE, TRAINING_FILE
 
 REWARDS_FILE = "test_rewards.parquet"
 
 if TYPE_CHECKING:
-    from rm_assets.backends.torch.scorer import TorchScorer
+    from rm_assets.backends.scoring import ConversationScorer
 
 
 def evaluate(task: Task) -> Product:
@@ -141,20 +142,11 @@ def proxy_reward(gold: GoldReward, reward: float) -> ProxyReward:
     )  # fmt: skip
 
 
-def _scorer(task: Task, checkpoint: Path, max_length: int) -> "TorchScorer":
-    from rm_assets.backends.torch.devices import pick_device
-    from rm_assets.backends.torch.scorer import TorchScorer
-
-    execution = task.recipe.execution
-    device = pick_device(execution.device)
-    return TorchScorer(
-        ModelRef(path=str(checkpoint)),
-        max_length=max_length,
-        dtype="float32",
-        device=device,
-        token_budget=execution.forward_tokens("scoring", on_cpu=device.type == "cpu"),
-        reporter=task.reporter,
-    )
+def _scorer(task: Task, checkpoint: Path, max_length: int) -> "ConversationScorer":
+    return load_scorer(
+        ModelRef(path=str(checkpoint)), task.recipe.evaluation.backend, max_length=max_length, dtype="float32",
+        execution=task.recipe.execution, reporter=task.reporter,
+    )  # fmt: skip
 
 
 def _canary_conversations(gold: list[GoldReward], num_canaries: int) -> list[Messages]:
@@ -163,7 +155,7 @@ def _canary_conversations(gold: list[GoldReward], num_canaries: int) -> list[Mes
     return [response_messages(r) for _, r in rows]
 
 
-def _canary(scorer: "TorchScorer", messages: Messages) -> dict[str, Any]:
+def _canary(scorer: "ConversationScorer", messages: Messages) -> dict[str, Any]:
     """One row at a time, so that no padding enters the reward that a release has to reproduce."""
     return {"messages": messages, "text": scorer.text(messages), "reward": next(iter(scorer.score([messages]))).reward}
 

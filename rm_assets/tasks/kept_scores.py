@@ -47,10 +47,10 @@ class KeptScorer:
         execution: ExecutionSection,
         reporter: Reporter,
     ) -> None:
+        from rm_assets.backends.tokenization import context_length, load_config, load_renderer
         from rm_assets.backends.torch.checkpoints import identity
         from rm_assets.backends.torch.devices import pick_device
         from rm_assets.backends.torch.scorer import FORWARD_VERSION
-        from rm_assets.backends.torch.tokenization import context_length, load_config, load_renderer
 
         self._model, self._execution, self._reporter = model, execution, reporter
         config, self._renderer = load_config(model), load_renderer(model)

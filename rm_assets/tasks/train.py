@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rm_assets.core.errors import DataError
-from rm_assets.core.protocols import ADAPTER
-from rm_assets.core.recipe import ExistingModel
+from rm_assets.core.protocols import ADAPTER, Trainer
+from rm_assets.core.recipe import Backend, ExistingModel
 from rm_assets.core.records import Pair
 from rm_assets.storage.files import write_json, write_lines
 from rm_assets.storage.tables import read_table
@@ -17,7 +17,10 @@ from rm_assets.tasks.session import Product, Task, run_task
 TRAINING_FILE = "rm_assets.json"
 TRAINED_PAIRS_FILE = "trained_pair_ids.txt"
 CHECKPOINT = "checkpoint"
-ENGINE_PACKAGES = ("torch", "transformers", "trl", "accelerate", "tokenizers")
+BACKEND_PACKAGES: dict[Backend, tuple[str, ...]] = {
+    "torch": ("torch", "transformers", "trl", "accelerate", "tokenizers"),
+    "jax": ("jax", "optax", "transformers", "tokenizers"),
+}
 TIMINGS = ("tokens_per_second", "eta_seconds")
 
 
@@ -28,8 +31,6 @@ def train(task: Task) -> Product:
         from rm_assets.tasks.existing import take
 
         return take(task, settings)
-    from rm_assets.backends.torch.trainer import TorchTrainer
-
     recipe, checkpoint = task.recipe, task.folder / CHECKPOINT
     num_pairs = task.inputs["implicit_pairs"].counts
     if settings.validation is not None and not num_pairs["validation_pairs"]:
@@ -39,10 +40,12 @@ def train(task: Task) -> Product:
             why="without one nothing could stop the training early or choose the best weights",
             fix="give prompts.split.validation a share, or remove training.validation",
         )
-    task.reporter.log(f"training on {num_pairs['train_pairs']:,} pairs with the {settings.engine} engine")
+    task.reporter.log(
+        f"training on {num_pairs['train_pairs']:,} pairs with the {settings.engine} engine on {settings.backend}"
+    )
     started = time.monotonic()
     with task.store.device(task.reporter.waiting):
-        result = TorchTrainer().train(
+        result = _trainer(settings.backend).train(
             _pairs(task, "train"),
             _pairs(task, "validation"),
             settings=settings,
@@ -65,7 +68,7 @@ def train(task: Task) -> Product:
         "validation_accuracy": result.validation_accuracy,
         "history": [{k: v for k, v in step.items() if k not in TIMINGS} for step in result.history],
         "pairs_data_version": task.inputs["implicit_pairs"].version_read_by("reward_model"),
-        "versions": {package: version(package) for package in ENGINE_PACKAGES},
+        "versions": {package: version(package) for package in BACKEND_PACKAGES[settings.backend]},
     }
     write_json(checkpoint / TRAINING_FILE, summary)
     write_lines(task.folder / TRAINED_PAIRS_FILE, result.trained_pair_ids)
@@ -90,6 +93,16 @@ def train(task: Task) -> Product:
         },
         plots=plots,
     )
+
+
+def _trainer(backend: Backend) -> Trainer:
+    if backend == "jax":
+        from rm_assets.backends.jax.trainer import JaxTrainer
+
+        return JaxTrainer()
+    from rm_assets.backends.torch.trainer import TorchTrainer
+
+    return TorchTrainer()
 
 
 def _pairs(task: Task, split: str) -> Iterator[Pair]:

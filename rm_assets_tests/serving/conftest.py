@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rm_assets.backends.torch.scorer import ReadConversation
+from rm_assets.backends.scoring import ReadConversation
 from rm_assets.core.protocols import Score
 from rm_assets.core.records import Messages
 from rm_assets.serving import RewardModel

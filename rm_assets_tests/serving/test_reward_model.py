@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rm_assets.backends.torch.tokenization import load_renderer
+from rm_assets.backends.tokenization import load_renderer
 from rm_assets.core.errors import DataError, ModelError
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.records import Messages, conversation

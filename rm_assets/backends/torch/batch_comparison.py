@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from rm_assets.backends.torch.pair_store import PairStore
-from rm_assets.backends.torch.rendering import Encoded
+from rm_assets.backends.pair_store import PairStore
+from rm_assets.backends.rendering import Encoded
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.shared_prefix import ATTENTION
 

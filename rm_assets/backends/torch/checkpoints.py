@@ -13,9 +13,15 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from rm_assets.backends.torch.loading_errors import as_model_errors, require_weights
-from rm_assets.backends.torch.rendering import Renderer
-from rm_assets.backends.torch.tokenization import load_config, loading_options, reads_text_pairs, require_pad_token
+from rm_assets.backends.loading_errors import as_model_errors, require_weights, untrained
+from rm_assets.backends.rendering import Renderer
+from rm_assets.backends.tokenization import (
+    load_config,
+    loading_options,
+    reads_text_pairs,
+    require_one_output,
+    require_pad_token,
+)
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import Dtype, ModelRef
 
@@ -52,16 +58,7 @@ def load_classifier(
     Raises: ModelError MODEL_001, MODEL_002 (more than one output, or no trained head), MODEL_004.
     """
     config = load_config(ref)
-    kind = ", ".join(config.architectures or [config.model_type])
-    if config.num_labels != 1:
-        # Without a head of its own, a configuration has transformers' default of two.
-        is_headless = config.architectures and not kind.endswith("ForSequenceClassification")
-        has = f"is a {kind}, which gives no reward" if is_headless else f"({kind}) has {config.num_labels} outputs"
-        raise ModelError(
-            "MODEL_002",
-            f"{ref.location} {has}; a reward model has one output",
-            fix="name a sequence classifier with num_labels 1; a language model is no reward model before it is trained as one",
-        )
+    require_one_output(ref, config)
     require_pad_token(ref, config, tokenizer)
     model = _load(AutoModelForSequenceClassification, ref, dtype=DTYPES[dtype])
     _agree_on_padding(model, tokenizer)
@@ -118,17 +115,12 @@ def _load(auto_class: Any, ref: ModelRef, *, new_head: bool = False, **options: 
     # A head is new in a reward model, and so is the pooler in front of it that some encoders have.
     # A tensor of another shape than the configuration says would be as random as a missing one.
     resized = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
-    untrained = sorted(
+    untrained_weights = sorted(
         key for key in {*report["missing_keys"], *resized}
         if not new_head or (key.startswith(backbone) and "pooler" not in key)
     )  # fmt: skip
-    if untrained:
-        raise ModelError(
-            "MODEL_002",
-            f"{ref.location} has no weights for {', '.join(untrained[:3])} of {type(model).__name__}",
-            why="they would be random numbers",
-            fix="name a checkpoint of this kind of model; a causal LM is no reward model before it is trained as one",
-        )
+    if untrained_weights:
+        raise untrained(ref, untrained_weights, type(model).__name__)
     result: PreTrainedModel = model
     return result
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch.distributed.fsdp import fully_shard
 
-from rm_assets.backends.torch import training_state
+from rm_assets.backends import training_state
 from rm_assets.backends.torch.fit import FitJob
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.training_batches import MicroBatch

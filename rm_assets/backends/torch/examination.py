@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rm_assets.backends.torch.rendering import FIXED_DATE, Encoded, Renderer
-from rm_assets.backends.torch.tokenization import check_context, load_config, unchecked_renderer
+from rm_assets.backends.rendering import FIXED_DATE, Encoded, Renderer
+from rm_assets.backends.tokenization import check_context, load_config, unchecked_renderer
 from rm_assets.core.checks.inputs import Examination
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import RewardModelSection

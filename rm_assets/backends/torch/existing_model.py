@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
+from rm_assets.backends.loading_errors import quiet_transformers
+from rm_assets.backends.tokenization import check_context, load_renderer
 from rm_assets.backends.torch.batch_comparison import NUM_PAIRS, compare_rows
 from rm_assets.backends.torch.checkpoints import load_classifier
 from rm_assets.backends.torch.devices import pick_device
-from rm_assets.backends.torch.loading_errors import quiet_transformers
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
-from rm_assets.backends.torch.tokenization import check_context, load_renderer
 from rm_assets.backends.torch.trainer import write_model
 from rm_assets.core.recipe import ExecutionSection, ExistingModel
 from rm_assets.core.records import Pair

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from rm_assets.backends.pair_store import PairStore
+from rm_assets.backends.rendering import Renderer
 from rm_assets.backends.torch.objectives import pair_losses
-from rm_assets.backends.torch.pair_store import PairStore
-from rm_assets.backends.torch.rendering import Renderer
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.training_batches import micro_batches, pair_rewards
-from rm_assets.backends.torch.training_state import State
+from rm_assets.backends.training_progress import Sums
+from rm_assets.backends.training_state import State
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import ExecutionSection, TrainingSection
 from rm_assets.core.training_order import Numbers, StepPlan
@@ -55,47 +56,17 @@ class Fitted:
     history: list[dict[str, float]]
 
 
-@dataclass
-class Sums:
-    """Figures over pairs since the last log."""
-
-    weight: float = 0.0
-    loss: float = 0.0
-    num_pairs: float = 0
-    num_right: float = 0.0
-    margin: float = 0.0
-
-    def add(self, losses: torch.Tensor, rewards: torch.Tensor, weights: torch.Tensor | None = None) -> None:
-        """(B,) losses, (B, 2) rewards and (B,) weights, of 1 each when not given."""
-        margins, weights = rewards[:, 0] - rewards[:, 1], torch.ones_like(losses) if weights is None else weights
-        right = (margins > 0) + 0.5 * (margins == 0)
-        parts = torch.stack([weights.sum(), (losses * weights).sum(), right.sum(), margins.sum()])
-        weight, loss, num_right, margin = (
-            parts.detach().cpu().double().tolist()
-        )  # one wait for the device, which may have no float64
-        self.weight, self.loss = self.weight + weight, self.loss + loss
-        self.num_pairs, self.num_right = self.num_pairs + len(margins), self.num_right + num_right
-        self.margin += margin
-
-    def values(self) -> list[float]:
-        """The sums as plain numbers."""
-        return [self.weight, self.loss, self.num_pairs, self.num_right, self.margin]
-
-    def set(self, values: list[float]) -> None:
-        """The inverse of `values`."""
-        self.weight, self.loss, self.num_pairs, self.num_right, self.margin = values
-
-    def merge(self, other: "Sums") -> None:
-        """Takes the sums of other pairs."""
-        self.set([mine + others for mine, others in zip(self.values(), other.values(), strict=True)])
-
-    def figures(self) -> dict[str, float]:
-        """Loss (weighted), accuracy (a tie counts half) and margin of a pair."""
-        return {
-            "loss": self.loss / self.weight,
-            "accuracy": self.num_right / self.num_pairs,
-            "margin": self.margin / self.num_pairs,
-        }
+def add_pairs(
+    sums: Sums, losses: torch.Tensor, rewards: torch.Tensor, weights: torch.Tensor | None = None
+) -> None:  # fmt: skip
+    """Adds (B,) losses, (B, 2) rewards and (B,) weights, of 1 each when not given."""
+    margins, weights = rewards[:, 0] - rewards[:, 1], torch.ones_like(losses) if weights is None else weights
+    right = (margins > 0) + 0.5 * (margins == 0)
+    parts = torch.stack([weights.sum(), (losses * weights).sum(), right.sum(), margins.sum()])
+    weight, loss, num_right, margin = (
+        parts.detach().cpu().double().tolist()
+    )  # one wait for the device, which may have no float64
+    sums.merge(Sums(weight, loss, len(margins), num_right, margin))
 
 
 def pair_figures(job: FitJob, forward: RewardForward) -> dict[str, float]:
@@ -103,7 +74,7 @@ def pair_figures(job: FitJob, forward: RewardForward) -> dict[str, float]:
     sums = Sums()
     with torch.no_grad():
         for rewards, gold in _validation_rewards(job, forward):
-            sums.add(pair_losses(rewards, gold, job.settings.objective, job.settings.centering), rewards)
+            add_pairs(sums, pair_losses(rewards, gold, job.settings.objective, job.settings.centering), rewards)
     return sums.figures()
 
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from rm_assets.backends.torch.loading_errors import quiet_transformers
+from rm_assets.backends.loading_errors import quiet_transformers
 from rm_assets.core.errors import ModelError, ReleaseError
 from rm_assets.core.recipe import Dtype, LoraSettings
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +18,21 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
-from rm_assets.backends.torch import distributed, training_state
+from rm_assets.backends import training_state
+from rm_assets.backends.step_control import LossGuard, rate_factor
+from rm_assets.backends.torch import distributed
 from rm_assets.backends.torch.checkpoints import DTYPES, load_base_for_reward
 from rm_assets.backends.torch.distributed import World
-from rm_assets.backends.torch.fit import FitJob, Fitted, Sums, gold_of, pair_figures
+from rm_assets.backends.torch.fit import FitJob, Fitted, add_pairs, gold_of, pair_figures
 from rm_assets.backends.torch.lora import Adapter
 from rm_assets.backends.torch.memory import recomputes_activations
 from rm_assets.backends.torch.objectives import pair_losses
-from rm_assets.backends.torch.optimization import LossGuard, build_optimizer, rate_factor
+from rm_assets.backends.torch.optimization import build_optimizer
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.step_profile import FIRST_STEP, StepProfile, memory_figures
 from rm_assets.backends.torch.trained_weights import (
     OPTIMIZER,
     WEIGHTS,
-    Misfit,
     Weights,
     check,
     load_optimizer,
@@ -41,40 +42,12 @@ from rm_assets.backends.torch.trained_weights import (
     whole,
 )
 from rm_assets.backends.torch.training_batches import MicroBatch, micro_batches, pair_rewards
+from rm_assets.backends.training_progress import Misfit, Progress, Sums
 from rm_assets.core.protocols import ADAPTER
 from rm_assets.core.training_order import Numbers, epoch_order, step_slice
 
 PROGRESS, PROFILE = "progress.json", "profile"
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-
-
-@dataclass
-class Progress:
-    """Where a training stands, apart from weights and optimizer."""
-
-    step: int = 0
-    num_tokens: int = 0
-    num_pair_tokens: int = 0
-    sums: Sums = field(default_factory=Sums)
-    history: list[dict[str, float]] = field(default_factory=list)
-    guard: list[float] = field(default_factory=list)
-    num_spikes: int = 0
-    best: float | None = None
-    best_step: int | None = None
-    num_worse: int = 0
-    is_over: bool = False
-
-    @staticmethod
-    def read(path: Path) -> "Progress":
-        """The inverse of `asdict` as JSON.
-
-        Raises: Misfit.
-        """
-        values = json.loads(path.read_text("utf-8"))
-        differing = sorted(values.keys() ^ {field.name for field in fields(Progress)})
-        if differing or values["sums"].keys() != {field.name for field in fields(Sums)}:
-            raise Misfit(f"{path.name} and the training differ in {', '.join(differing) or 'sums'}")
-        return Progress(**{**values, "sums": Sums(**values["sums"])})
 
 
 def fit(job: FitJob) -> Fitted:
@@ -197,7 +170,7 @@ class TrainingLoop:
             self._accelerator.backward((losses * weights).sum() * share)
             self._mark("backward")
             if counts:
-                sums.add(losses, rewards, weights)
+                add_pairs(sums, losses, rewards, weights)
         sums.set(self._world.total(sums.values(), job.device))
         norm = whole(self._accelerator.clip_grad_norm_(self._forward.parameters(), job.settings.max_grad_norm))
         return sums.loss / total, float(norm), sums

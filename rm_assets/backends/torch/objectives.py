@@ -11,7 +11,7 @@ from rm_assets.core.recipe import BradleyTerry, Objective, Regression, SoftBradl
 
 def pair_losses(rewards: torch.Tensor, gold: torch.Tensor, objective: Objective, centering: float) -> torch.Tensor:
     """(B,) losses, with `centering` times the squared sum of the two rewards (Eisenstein et al. 2023, section 2)."""
-    losses = _of_objective(rewards, gold, objective)
+    losses = _of_objective(rewards, gold.to(rewards.dtype), objective)
     return losses + centering * rewards.sum(1) ** 2 if centering else losses
 
 

@@ -4,9 +4,9 @@ import json
 import tempfile
 from pathlib import Path
 
+from rm_assets.backends.rendering import FIXED_DATE
 from rm_assets.backends.torch.devices import pick_device
 from rm_assets.backends.torch.lora import ADAPTER_CONFIG, merge_adapter
-from rm_assets.backends.torch.rendering import FIXED_DATE
 from rm_assets.backends.torch.scorer import TorchScorer
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import Dtype, ExecutionSection, ModelRef

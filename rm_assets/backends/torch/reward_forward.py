@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from rm_assets.backends.torch.rendering import Encoded
+from rm_assets.backends.prompt_groups import num_shared_tokens
+from rm_assets.backends.rendering import Encoded
 from rm_assets.backends.torch.shared_prefix import (
     ATTENTION,
     LENGTH_DEPENDENT_ROPE,
     MaskCache,
     PackedRow,
     backbone_ends,
-    common_prefix,
     pack,
     why_not_shared,
 )
@@ -113,7 +113,7 @@ class RewardForward(torch.nn.Module):
         lengths = [len(row.ids) for row in group]
         if not self.shares_prefix:
             return max(lengths), max(lengths) * len(lengths)
-        return max(lengths), sum(lengths) - (len(lengths) - 1) * common_prefix([row.ids for row in group])
+        return max(lengths), num_shared_tokens(group)
 
 
 def _at_least_float32(values: torch.Tensor) -> torch.Tensor:

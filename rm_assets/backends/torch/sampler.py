@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from rm_assets.backends.rendering import excerpt
+from rm_assets.backends.tokenization import context_length, load_renderer
 from rm_assets.backends.torch.checkpoints import identity, load_policy
 from rm_assets.backends.torch.kv_cache import growing_cache
-from rm_assets.backends.torch.rendering import excerpt
-from rm_assets.backends.torch.tokenization import context_length, load_renderer
 from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import Reporter, Sample, SampleRequest
 from rm_assets.core.recipe import Dtype, ModelRef

@@ -1,40 +1,24 @@
 """Rewards of conversations from a sequence classifier with one output, through the forward pass that training uses."""
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping
 
 import torch
 
+from rm_assets.backends.prompt_groups import parts_of_prompts
+from rm_assets.backends.rendering import Encoded
+from rm_assets.backends.scoring import ConversationScorer
+from rm_assets.backends.tokenization import check_context, load_renderer
 from rm_assets.backends.torch.checkpoints import identity, load_classifier
-from rm_assets.backends.torch.rendering import Encoded, excerpt, require_real_end
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
-from rm_assets.backends.torch.shared_prefix import common_prefix
-from rm_assets.backends.torch.tokenization import check_context, load_renderer
-from rm_assets.core.errors import ModelError
-from rm_assets.core.protocols import Reporter, Score
+from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import Dtype, ModelRef
-from rm_assets.core.records import Messages
 
 FORWARD_VERSION = "2"
 """To be raised when rewards of the same weights change by more than rounding."""
-WINDOW = 2_048
-"""Conversations that are tokenized, grouped and computed before the first of them is handed out."""
 
 
-@dataclass(frozen=True)
-class ReadConversation:
-    """One conversation as the model reads it, cut where `truncated`. `name` is for messages; conversations of one `prompt` share it."""
-
-    name: str
-    prompt: str
-    row: Encoded
-    truncated: bool
-
-
-class TorchScorer:
+class TorchScorer(ConversationScorer):
     """Conversations to rewards with a transformers sequence classifier: a gold model or a trained reward model."""
 
     def __init__(
@@ -47,13 +31,14 @@ class TorchScorer:
         token_budget: int,
         reporter: Reporter,
     ) -> None:
-        self._renderer = load_renderer(model)
-        self._model = load_classifier(model, dtype, device, self._renderer.tokenizer)
-        check_context(model, self._model.config, self._renderer, max_length)
+        renderer = load_renderer(model)
+        super().__init__(renderer, max_length=max_length, token_budget=token_budget, reporter=reporter)
+        self._model = load_classifier(model, dtype, device, renderer.tokenizer)
+        check_context(model, self._model.config, renderer, max_length)
         check_rope(self._model.config, max_length)
-        self._forward = RewardForward(self._model, int(self._renderer.tokenizer.pad_token_id))
-        self.max_length, self.token_budget = max_length, token_budget
-        self._dtype, self._device, self._reporter = dtype, device, reporter
+        self._forward = RewardForward(self._model, int(renderer.tokenizer.pad_token_id))
+        self.shares_prefix = self._forward.shares_prefix
+        self._dtype, self._device = dtype, device
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -65,74 +50,11 @@ class TorchScorer:
         """Tokens that the model has computed so far, padding included; a shared prompt counts once."""
         return self._forward.num_tokens_forwarded
 
-    def text(self, messages: Messages) -> str | None:
-        """The conversation as the model reads it; None for an encoder, which reads a text pair."""
-        return None if self._renderer.text_pairs else self._renderer.text(messages)
-
-    def has_room(self, prompt: Messages) -> bool:
-        """Whether the prompt leaves room for a response within `max_length`."""
-        return len(self._renderer.encode_prompts([prompt])[0]) < self.max_length
-
-    def num_tokens(self, messages: Messages) -> int:
-        """Tokens of the whole conversation, however long."""
-        return len(self._renderer.encode([messages])[0].ids)
-
-    def score(self, conversations: Iterable[Messages]) -> Iterator[Score]:
-        """One score a conversation, in the order given; a longer one than `max_length` is cut at its end.
-
-        Conversations are taken a window at a time, so any number of them can be scored. Those of a window that have the
-        same prompt are computed together.
-        Raises: ModelError MODEL_006 if a reward is not finite, MODEL_005 if a prompt leaves no room for its response.
-        """
-        stream, num_done = iter(conversations), 0
-        while window := list(islice(stream, WINDOW)):
-            yield from self.score_read(self.read(window, num_before=num_done), num_before=num_done)
-            num_done += len(window)
-
-    def read(self, conversations: Sequence[Messages], *, num_before: int = 0) -> list[ReadConversation]:
-        """The conversations as the model reads them; `num_before` were read before and count in an error's text.
-
-        Raises: ModelError MODEL_005 if a prompt leaves no room for its response, MODEL_004 if a text ends in padding.
-        """
-        encoded = self._renderer.encode(conversations)
-        read: list[ReadConversation] = []
-        for index, (messages, row) in enumerate(zip(conversations, encoded, strict=True)):
-            name = f"conversation {num_before + index} ({excerpt(messages)})"
-            is_cut = len(row.ids) > self.max_length
-            kept = self._renderer.truncate(messages, row, self.max_length) if is_cut else row
-            require_real_end(self._renderer, kept, name)
-            read.append(ReadConversation(name, json.dumps(messages[:-1]), kept, is_cut))
-        return read
-
-    def score_read(self, read: Sequence[ReadConversation], *, num_before: int = 0) -> list[Score]:
-        """The scores of conversations that were read. Raises: ModelError MODEL_006 if a reward is not finite."""
-        rewards = self._rewards([each.prompt for each in read], [each.row for each in read], num_before)
-        for each, reward in zip(read, rewards, strict=True):
-            if not math.isfinite(reward):
-                raise ModelError(
-                    "MODEL_006",
-                    f"The reward of {each.name} is {reward}",
-                    why="weights or activations are not finite, often because float16 overflows",
-                    fix="use dtype bfloat16 or float32; if it is float32 already, the checkpoint is damaged",
-                )
-        return [
-            Score(reward=reward, num_tokens=len(each.row.ids), truncated=each.truncated)
-            for each, reward in zip(read, rewards, strict=True)
-        ]
-
-    def num_added_tokens(self, read: ReadConversation, beside: ReadConversation | None) -> int:
-        """Tokens that a forward pass computes more with `read` in it; `beside` has the same prompt and is in it already."""
-        if beside is None or not self._forward.shares_prefix:
-            return len(read.row.ids)
-        return len(read.row.ids) - common_prefix([beside.row.ids, read.row.ids])
-
     def _rewards(self, prompts: list[str], rows: list[Encoded], num_before: int) -> list[float]:
         """The reward of each row of a window, in its order."""
-        of_prompt: dict[str, list[int]] = {}
-        for index, prompt in enumerate(prompts):
-            # Without sharing, rows are better put together by length than by prompt.
-            of_prompt.setdefault(prompt if self._forward.shares_prefix else str(index), []).append(index)
-        parts = [part for members in of_prompt.values() for part in self._within_budget(members, rows)]
+        # Without sharing, rows are better put together by length than by prompt.
+        keys = prompts if self.shares_prefix else [str(index) for index in range(len(rows))]
+        parts = parts_of_prompts(keys, rows, self._forward.num_tokens, self.token_budget)
         rewards = [math.nan] * len(rows)
         num_done = num_before
         # Called here and not around `score`: a generator must not keep the mode while its caller computes.
@@ -145,16 +67,3 @@ class TorchScorer:
                 num_done += len(members)
                 self._reporter.progress(num_done, num_before + len(rows), "conversations")
         return rewards
-
-    def _within_budget(self, members: list[int], rows: list[Encoded]) -> Iterator[list[int]]:
-        """The rows of one prompt, in as many parts as the token budget asks for."""
-        if self._forward.num_tokens([rows[i] for i in members]) <= self.token_budget:
-            yield members
-            return
-        part: list[int] = []
-        for index in members:
-            if part and self._forward.num_tokens([rows[i] for i in [*part, index]]) > self.token_budget:
-                yield part
-                part = []
-            part.append(index)
-        yield part

@@ -18,6 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from rm_assets.backends.prompt_groups import common_prefix
+
 ATTENTION = "rm_assets_shared_prefix"
 """Name under which transformers knows the attention function."""
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -127,17 +129,6 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
     if model.config.model_type not in FAMILIES or not hasattr(model, "score"):
         return f"{type(model).__name__} is not one of the families that share prompts ({', '.join(FAMILIES)})"
     return None
-
-
-def common_prefix(rows: Sequence[list[int]]) -> int:
-    """Tokens that all rows begin with; at least one token of each row is left out of it, and a single row has none."""
-    if len(rows) < 2:
-        return 0
-    # The first and the last in order differ earliest, so only these two have to be compared.
-    first, last = min(rows), max(rows)
-    longest = min(len(row) for row in rows) - 1
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return min(same, longest)
 
 
 def pack(groups: Sequence[Sequence[list[int]]], masks: MaskCache) -> PackedRow:

@@ -14,13 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor, Shard
 
+from rm_assets.backends.training_progress import Misfit
+
 WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 Weights = dict[str, torch.nn.Parameter]
-
-
-class Misfit(Exception):
-    """A saved state that is not one of this model and this optimizer."""
 
 
 def save_weights(weights: Weights, file: Path) -> None:

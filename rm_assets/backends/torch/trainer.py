@@ -6,11 +6,9 @@ the same token ids in the same order. Imports of PyTorch are inside the function
 
 import shutil
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rm_assets.core.digests import digest
 from rm_assets.core.errors import ModelError, RecipeError
 from rm_assets.core.protocols import ADAPTER, Reporter, TrainingResult
 from rm_assets.core.recipe import ExecutionSection, TrainingSection
@@ -22,8 +20,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from rm_assets.backends.rendering import Renderer
     from rm_assets.backends.torch.fit import FitJob, Fitted
-    from rm_assets.backends.torch.rendering import Renderer
 
 STATE_PACKAGES = ("torch", "transformers", "accelerate", "peft")
 """Packages of which another version may continue a training differently, or name its weights differently."""
@@ -50,42 +48,21 @@ class TorchTrainer:
         there when they are taken, are used.
         Raises: ModelError MODEL_001 to MODEL_009, DataError DATA_005 if no pair is left.
         """
-        from rm_assets.backends.torch import loading_errors, pair_store, tokenization, training_state
+        from rm_assets.backends import loading_errors, tokenization, training_state
         from rm_assets.backends.torch.batch_comparison import compare_batches
         from rm_assets.backends.torch.devices import device_name
         from rm_assets.backends.torch.fit import FitJob, pair_figures
         from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
-        from rm_assets.core.training_order import make_plan
+        from rm_assets.backends.training_preparation import prepare
 
         device = _device(settings, execution)
-        renderer = tokenization.load_renderer(settings.base)
-        # The trained model's users pad; on the left, learned positions would be those of other tokens.
-        renderer.tokenizer.padding_side = "right"
-        config = tokenization.load_config(settings.base)
-        tokenization.check_context(settings.base, config, renderer, settings.max_length)
-        tokenization.require_pad_token(settings.base, config, renderer.tokenizer)
-        check_rope(config, settings.max_length)
-        store = pair_store.encode_pairs(pairs, renderer, settings, seed, work / "pairs.bin", reporter)
-        validation = pair_store.encode_pairs(
-            validation_pairs, renderer, settings, seed, work / "validation.bin", reporter, is_validation=True
+        check_rope(tokenization.load_config(settings.base), settings.max_length)
+        ready = prepare(
+            pairs, validation_pairs, settings=settings, seed=seed, work=work, reporter=reporter, packages=STATE_PACKAGES
         )
-        plan = make_plan(len(store), settings)
-        name = digest(
-            {
-                "settings": settings.model_dump(),
-                "seed": seed,
-                "tokens": [store.token_digest, validation.token_digest],
-                "state_version": training_state.STATE_VERSION,
-                "versions": {package: version(package) for package in STATE_PACKAGES},
-                # What a branch of the Hub stood for; none of a local folder.
-                "commit": getattr(config, "_commit_hash", None),
-            }
-        )
-        state = training_state.prepare(work, name)
-        if state is not None:
-            reporter.log(f"resuming after optimizer step {state.step} of {plan.num_optimizer_steps}")
+        store, validation, plan, renderer = ready.store, ready.validation, ready.plan, ready.renderer
         reporter.training_begins(plan.num_optimizer_steps, device_name(device, execution.num_processes))
-        job = FitJob(store, validation, plan, settings, execution, seed, device, renderer, work, state, reporter)
+        job = FitJob(store, validation, plan, settings, execution, seed, device, renderer, work, ready.state, reporter)
         with loading_errors.quiet_transformers():
             fitted = _engine(settings.engine)(job)
             fitted.model.train(False)

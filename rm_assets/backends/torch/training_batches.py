@@ -4,36 +4,16 @@ Shapes: B pairs and R rows of a micro-batch.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from rm_assets.backends.torch.pair_store import PairStore
-from rm_assets.backends.torch.rendering import Encoded
+from rm_assets.backends.pair_groups import PairGroup, pair_groups
+from rm_assets.backends.pair_store import PairStore
 from rm_assets.backends.torch.reward_forward import PaddedRows, RewardForward
 from rm_assets.backends.torch.shared_prefix import PackedRow
 from rm_assets.core.training_order import Numbers
-
-
-@dataclass
-class PairGroup:
-    """Pairs of one prompt: their distinct rows, and for each pair its number and the places of its two rows."""
-
-    rows: list[Encoded] = field(default_factory=list)
-    pairs: list[tuple[int, int, int]] = field(default_factory=list)
-    _places: dict[tuple[int, ...], int] = field(default_factory=dict)
-
-    def add(self, number: int, chosen: Encoded, rejected: Encoded) -> None:
-        """Takes a pair; a row that is there already is not taken again."""
-        self.pairs.append((number, self._place(chosen), self._place(rejected)))
-
-    def _place(self, row: Encoded) -> int:
-        key = (len(row.ids), *row.ids, *(row.type_ids or ()))
-        if key not in self._places:
-            self._places[key] = len(self.rows)
-            self.rows.append(row)
-        return self._places[key]
 
 
 @dataclass(frozen=True)
@@ -51,7 +31,7 @@ def micro_batches(
     forward: RewardForward, store: PairStore, numbers: Numbers, token_budget: int
 ) -> Iterator[MicroBatch]:
     """The pairs `numbers` as micro-batches; a pair is never cut, so one may be larger than the budget alone."""
-    groups = [part for group in _by_prompt(store, numbers) for part in _within_budget(forward, group, token_budget)]
+    groups = pair_groups(store, numbers, forward.num_tokens, token_budget)
     for places in forward.micro_batches([group.rows for group in groups], token_budget):
         yield _micro_batch(forward, [groups[place] for place in places])
 
@@ -60,35 +40,6 @@ def pair_rewards(forward: RewardForward, batch: MicroBatch, device: torch.device
     """(B, 2) rewards of chosen and rejected, computed once for each row."""
     rewards: torch.Tensor = forward(batch.rows.to(device))  # (R,)
     return rewards[batch.sides.to(device)]
-
-
-def _by_prompt(store: PairStore, numbers: Numbers) -> list[PairGroup]:
-    groups: dict[int, PairGroup] = {}
-    index = store.index(numbers)
-    lengths = dict(zip(index["starts"].ravel().tolist(), index["lengths"].ravel().tolist(), strict=True))
-    places = sorted(lengths.items())
-    rows = dict(zip((start for start, _ in places), store.rows(places), strict=True))
-    for number, prompt, (chosen, rejected) in zip(
-        numbers.tolist(), store.prompt[numbers].tolist(), index["starts"].tolist(), strict=True
-    ):
-        groups.setdefault(prompt, PairGroup()).add(number, rows[chosen], rows[rejected])
-    return list(groups.values())
-
-
-def _within_budget(forward: RewardForward, group: PairGroup, token_budget: int) -> Iterator[PairGroup]:
-    """The group, cut between pairs where it is larger than the budget."""
-    if forward.num_tokens(group.rows) <= token_budget:
-        yield group
-        return
-    part = PairGroup()
-    for number, chosen, rejected in group.pairs:
-        sides = group.rows[chosen], group.rows[rejected]
-        grown = [*part.rows, *(row for row in sides if row not in part.rows)]
-        if part.pairs and forward.num_tokens(grown) > token_budget:
-            yield part
-            part = PairGroup()
-        part.add(number, *sides)
-    yield part
 
 
 def _micro_batch(forward: RewardForward, groups: Sequence[PairGroup]) -> MicroBatch:

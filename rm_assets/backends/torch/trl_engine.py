@@ -19,13 +19,14 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState
 from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
-from rm_assets.backends.torch import training_state
+from rm_assets.backends import training_state
+from rm_assets.backends.pair_store import PairStore
+from rm_assets.backends.rendering import Encoded
 from rm_assets.backends.torch.checkpoints import load_base_for_reward
-from rm_assets.backends.torch.fit import FitJob, Fitted, Sums
-from rm_assets.backends.torch.pair_store import PairStore
-from rm_assets.backends.torch.rendering import Encoded
+from rm_assets.backends.torch.fit import FitJob, Fitted, add_pairs
 from rm_assets.backends.torch.reward_forward import right_padded
 from rm_assets.backends.torch.step_profile import memory_figures
+from rm_assets.backends.training_progress import Sums
 from rm_assets.core.errors import ModelError, RecipeError
 from rm_assets.core.planning.plan import num_pairs_per_forward
 from rm_assets.core.protocols import Reporter
@@ -190,7 +191,7 @@ class PairTrainer(RewardTrainer):
                 fix="lower learning_rate, raise warmup_ratio, or train with dtype bfloat16 or float32",
             )
         num_pairs = len(chosen)
-        self.sums.add(loss.detach().expand(num_pairs), torch.stack([chosen, rejected], 1))
+        add_pairs(self.sums, loss.detach().expand(num_pairs), torch.stack([chosen, rejected], 1))
         self.num_tokens += int(inputs["attention_mask"].sum())
         share = loss * (num_pairs / (num_items_in_batch or num_pairs))
         return (share, outputs) if return_outputs else share

@@ -50,7 +50,7 @@ from rm_assets.core.recipe.sampling import (
     ServerSampling,
 )
 from rm_assets.core.recipe.search import SearchRange, SearchSection, require_searchable
-from rm_assets.core.recipe.section import Dtype, ModelRef, Section, ServedModel
+from rm_assets.core.recipe.section import Backend, Dtype, ModelRef, Section, ServedModel
 from rm_assets.core.recipe.training import (
     BradleyTerry,
     ExistingModel,
@@ -65,6 +65,7 @@ from rm_assets.core.recipe.training import (
 
 __all__ = [
     "Alignment",
+    "Backend",
     "BradleyTerry",
     "CheckSettings",
     "ChecksSection",

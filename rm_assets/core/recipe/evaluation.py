@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from rm_assets.core.recipe.prompts import RowSource
-from rm_assets.core.recipe.section import Section
+from rm_assets.core.recipe.section import Backend, Section
 
 
 class RewardBench(Section):
@@ -46,6 +46,10 @@ class EvaluationSection(Section):
     )
     num_worst_mistakes: int = Field(20, ge=0, description="Confident mistakes shown as text.")
     num_canaries: int = Field(8, gt=0, description="Conversations whose rewards a release must reproduce.")
+    backend: Backend = Field(
+        "torch",
+        description="What computes the reward model's rewards: PyTorch, or JAX, which knows Llama and Qwen3 and runs on TPUs too.",
+    )
     benchmarks: list[RewardBench] = Field(
         default=[], description="RewardBench or RewardBench 2, scored for the report."
     )

@@ -9,7 +9,7 @@ from rm_assets.core.gold.judging import INSTRUCTIONS, REQUIRED_PLACES
 from rm_assets.core.gold.verifier import VerifierRule
 from rm_assets.core.recipe.prompts import RowSource
 from rm_assets.core.recipe.sampling import Alignment
-from rm_assets.core.recipe.section import Dtype, ModelRef, Section, ServedModel
+from rm_assets.core.recipe.section import Backend, Dtype, ModelRef, Section, ServedModel
 
 Combine = Literal["mean", "worst_case", "weighted"]
 
@@ -29,6 +29,10 @@ class ClassifierGold(Section):
         description="What to do with longer responses: `cut` labels their beginning and counts them as truncated, `drop` leaves them without gold reward and counts them, `error` ends the run. Rewards that are there are not computed again when this changes.",
     )
     dtype: Dtype = Field("float32", description="Precision of the gold model's weights.")
+    backend: Backend = Field(
+        "torch",
+        description="What computes the rewards: PyTorch, or JAX, which knows Llama and Qwen3 and runs on TPUs too.",
+    )
 
 
 class VerifierGold(Section):

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rm_assets.core.servers import address_fault
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Backend = Literal["torch", "jax"]
+"""What computes the rewards of a model."""
 
 
 class Section(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rm_assets.core.recipe.section import Dtype, ModelRef, Section
+from rm_assets.core.recipe.section import Backend, Dtype, ModelRef, Section
 
 
 class BradleyTerry(Section):
@@ -61,6 +61,10 @@ class TrainingSection(Section):
         "native",
         description="Training loop: `native` computes each prompt and each response of a step once; `trl` is TRL's RewardTrainer.",
     )
+    backend: Backend = Field(
+        "torch",
+        description="What computes: PyTorch, or JAX, which knows Llama and Qwen3 and runs on TPUs too, with the engine `native` and without LoRA and validation while it trains.",
+    )
     objective: Objective = Field(default=BradleyTerry(), description="What is minimized.")
     centering: float = Field(
         0.0, ge=0, description="Weight of the squared sum of a pair's two rewards, which keeps rewards around 0."
@@ -110,6 +114,19 @@ class TrainingSection(Section):
         gt=1,
         description="A step is skipped if its loss is so many times the usual one (median of 32 steps, at least the first loss); three in a row end the training.",
     )
+
+    @model_validator(mode="after")
+    def _within_the_backend(self) -> "TrainingSection":
+        lacking = {
+            "engine to native": self.engine != "native",
+            "lora to null": self.lora is not None,
+            "validation to null": self.validation is not None,
+            "dtype to float32 or bfloat16": self.dtype == "float16",
+        }
+        if self.backend == "jax" and any(lacking.values()):
+            to_set = ", ".join(setting for setting, is_lacking in lacking.items() if is_lacking)
+            raise ValueError(f"backend jax has less to choose; set {to_set}, or use backend torch")
+        return self
 
     @model_validator(mode="after")
     def _within_the_engine(self) -> "TrainingSection":

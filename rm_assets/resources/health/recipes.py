@@ -76,7 +76,7 @@ def _asked(key: str, needs: Needs, look: Callable[[], str]) -> Question:
 
 def _local_model(ref: ModelRef) -> str:
     """Raises: ModelError MODEL_001; RecipeError RECIPE_003 if an environment variable in its path is not set."""
-    from rm_assets.backends.torch.loading_errors import require_folder, require_tokenizer, require_weights
+    from rm_assets.backends.loading_errors import require_folder, require_tokenizer, require_weights
 
     if "${" in ref.location:
         matching_files(ref.location)

@@ -13,10 +13,11 @@ from rm_assets.core.recipe import ClassifierGold
 from rm_assets.core.records import GoldReward, Messages, Response, response_messages
 from rm_assets.storage.shards import ShardLog
 from rm_assets.tasks.gold.labels import Labels
+from rm_assets.tasks.scorers import load_scorer
 from rm_assets.tasks.session import Task
 
 if TYPE_CHECKING:
-    from rm_assets.backends.torch.scorer import TorchScorer
+    from rm_assets.backends.scoring import ConversationScorer
 
 ROWS_VERSION = 1
 """To be raised when a gold model's rewards are computed otherwise; committed shards of another version are not taken."""
@@ -36,20 +37,12 @@ def label(task: Task, section: ClassifierGold, settings: Mapping[str, Any], resp
 
     Raises: ModelError MODEL_005 if a response is too long and the recipe says `error`.
     """
-    from rm_assets.backends.torch.devices import pick_device
-    from rm_assets.backends.torch.scorer import TorchScorer
-
     execution, reporter = task.recipe.execution, task.reporter
-    device = pick_device(execution.device)
     with task.store.device(reporter.waiting):
-        scorer = TorchScorer(
-            section.model,
-            max_length=section.max_length,
-            dtype=section.dtype,
-            device=device,
-            token_budget=execution.forward_tokens("scoring", on_cpu=device.type == "cpu"),
+        scorer = load_scorer(
+            section.model, section.backend, max_length=section.max_length, dtype=section.dtype, execution=execution,
             reporter=QuietReporter(),
-        )
+        )  # fmt: skip
         # The policy for long responses is applied to the rows, whichever it was when they were computed.
         of_model = {key: value for key, value in settings.items() if key != "over_length"}
         log = ShardLog(task.store.home, "gold", {**of_model, **scorer.identity, "rows": ROWS_VERSION}, ScoredRow)
@@ -87,7 +80,7 @@ def label(task: Task, section: ClassifierGold, settings: Mapping[str, Any], resp
 
 
 def _require_whole(
-    section: ClassifierGold, scorer: "TorchScorer", rows: Mapping[str, ScoredRow], responses: Iterable[Response]
+    section: ClassifierGold, scorer: "ConversationScorer", rows: Mapping[str, ScoredRow], responses: Iterable[Response]
 ) -> None:
     too_long = [messages for _, key, messages in _keyed(responses) if key not in rows or rows[key].truncated]
     if too_long:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, GPT2Config
 
+from rm_assets.backends.pair_store import encode_pairs
+from rm_assets.backends.tokenization import load_renderer
 from rm_assets.backends.torch.batch_comparison import compare_batches
 from rm_assets.backends.torch.checkpoints import load_classifier
-from rm_assets.backends.torch.pair_store import encode_pairs
 from rm_assets.backends.torch.reward_forward import RewardForward
-from rm_assets.backends.torch.tokenization import load_renderer
 from rm_assets.core.checks.inputs import batch_dependence
 from rm_assets.core.recipe import ModelRef, TrainingSection
 from rm_assets_tests.fakes import ListReporter, build_tokenizer, save_classifier, save_encoder, toy_pairs

@@ -6,13 +6,13 @@ import huggingface_hub.constants
 import pytest
 import torch
 
+from rm_assets.backends.tokenization import load_renderer, load_tokenizer
 from rm_assets.backends.torch.checkpoints import (
     load_base_for_reward,
     load_classifier,
     load_policy,
 )
 from rm_assets.backends.torch.devices import pick_device
-from rm_assets.backends.torch.tokenization import load_renderer, load_tokenizer
 from rm_assets.core.errors import ModelError, RecipeError
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.records import conversation

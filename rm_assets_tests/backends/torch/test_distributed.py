@@ -7,7 +7,8 @@ import torch
 import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 
-from rm_assets.backends.torch import native_engine, training_state
+from rm_assets.backends import training_state
+from rm_assets.backends.torch import native_engine
 from rm_assets.backends.torch.distributed import World
 from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import TrainingResult

@@ -23,9 +23,10 @@ from transformers import (
     PretrainedConfig,
 )
 
-from rm_assets.backends.torch import memory, native_engine, training_state
+from rm_assets.backends import training_state
+from rm_assets.backends.step_control import LossGuard, rate_factor
+from rm_assets.backends.torch import memory, native_engine
 from rm_assets.backends.torch.native_engine import disable_dropout
-from rm_assets.backends.torch.optimization import LossGuard, rate_factor
 from rm_assets.backends.torch.trained_weights import OPTIMIZER, WEIGHTS
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import Regression, SoftBradleyTerry

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rm_assets.backends.torch.pair_store import encode_pairs
-from rm_assets.backends.torch.rendering import Renderer
-from rm_assets.backends.torch.tokenization import load_renderer
+from rm_assets.backends.pair_store import encode_pairs
+from rm_assets.backends.rendering import Renderer
+from rm_assets.backends.tokenization import load_renderer
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import ModelRef, TrainingSection
 from rm_assets.core.records import Pair, conversation

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from rm_assets.backends.tokenization import load_renderer
 from rm_assets.backends.torch import sampler as sampler_module
 from rm_assets.backends.torch.sampler import TorchSampler, draw, uniforms
-from rm_assets.backends.torch.tokenization import load_renderer
 from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import SampleRequest
 from rm_assets.core.recipe import ModelRef

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from rm_assets.backends.tokenization import load_renderer
 from rm_assets.backends.torch.scorer import TorchScorer
-from rm_assets.backends.torch.tokenization import load_renderer
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.records import Messages, conversation

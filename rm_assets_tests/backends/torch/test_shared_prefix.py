@@ -15,9 +15,10 @@ from transformers import (
     Qwen3Config,
 )
 
-from rm_assets.backends.torch.rendering import Encoded
+from rm_assets.backends.prompt_groups import common_prefix
+from rm_assets.backends.rendering import Encoded
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
-from rm_assets.backends.torch.shared_prefix import MaskCache, Segment, common_prefix, pack, why_not_shared
+from rm_assets.backends.torch.shared_prefix import MaskCache, Segment, pack, why_not_shared
 from rm_assets.core.errors import ModelError
 from rm_assets_tests.fakes import in_float64
 

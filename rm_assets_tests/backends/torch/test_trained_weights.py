@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from rm_assets.backends.torch import trained_weights
-from rm_assets.backends.torch.trained_weights import Misfit, load_optimizer, load_weights, save_optimizer, save_weights
+from rm_assets.backends.torch.trained_weights import load_optimizer, load_weights, save_optimizer, save_weights
+from rm_assets.backends.training_progress import Misfit
 
 
 def build() -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW]:

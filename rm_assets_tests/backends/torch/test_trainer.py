@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
-from rm_assets.backends.torch import tokenization, trainer, training_state
+from rm_assets.backends import tokenization, training_preparation, training_state
+from rm_assets.backends.tokenization import load_renderer
 from rm_assets.backends.torch.scorer import TorchScorer
-from rm_assets.backends.torch.tokenization import load_renderer
 from rm_assets.backends.torch.trainer import TorchTrainer
 from rm_assets.core.errors import DataError, ModelError, RecipeError
 from rm_assets.core.protocols import TrainingResult
@@ -232,7 +232,7 @@ def test_a_state_of_other_software_or_another_base_is_not_resumed(
         case "version of the state":
             monkeypatch.setattr(training_state, "STATE_VERSION", training_state.STATE_VERSION + 1)
         case "version of a package":
-            monkeypatch.setattr(trainer, "version", lambda package: "9.9" if package == "peft" else "1.0")
+            monkeypatch.setattr(training_preparation, "version", lambda package: "9.9" if package == "peft" else "1.0")
         case _:
             monkeypatch.setattr(tokenization, "load_config", load_moved)
     again = ListReporter()

@@ -16,13 +16,13 @@ from transformers import PreTrainedModel
 from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
+from rm_assets.backends.pair_store import PairStore, encode_pairs
+from rm_assets.backends.tokenization import load_renderer
 from rm_assets.backends.torch import native_engine
 from rm_assets.backends.torch.checkpoints import load_base_for_reward
 from rm_assets.backends.torch.fit import FitJob
 from rm_assets.backends.torch.native_engine import TrainingLoop
-from rm_assets.backends.torch.pair_store import PairStore, encode_pairs
 from rm_assets.backends.torch.reward_forward import RewardForward
-from rm_assets.backends.torch.tokenization import load_renderer
 from rm_assets.backends.torch.training_batches import micro_batches
 from rm_assets.backends.torch.trl_engine import as_dataset
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rm_assets.backends.torch.rendering import Encoded, Renderer, require_real_end
+from rm_assets.backends.rendering import Encoded, Renderer, require_real_end
 from rm_assets.core.digests import digest, unit_interval
 from rm_assets.core.errors import DataError, ModelError
 from rm_assets.core.protocols import Reporter

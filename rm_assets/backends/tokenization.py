@@ -9,8 +9,8 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from rm_assets.backends.torch.loading_errors import as_model_errors, require_folder, require_tokenizer
-from rm_assets.backends.torch.rendering import Renderer, require_sound_template
+from rm_assets.backends.loading_errors import as_model_errors, require_folder, require_tokenizer
+from rm_assets.backends.rendering import Renderer, require_sound_template
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import ModelRef
 
@@ -87,6 +87,21 @@ def require_pad_token(ref: ModelRef, config: PretrainedConfig, tokenizer: PreTra
             why="a reward is read at the last token that is not the pad token, so the two must differ",
             fix="give `pad_token` in the recipe: a token of the vocabulary that no text uses",
         )
+
+
+def require_one_output(ref: ModelRef, config: PretrainedConfig) -> None:
+    """Raises ModelError MODEL_002 for what is no reward model."""
+    if config.num_labels == 1:
+        return
+    kind = ", ".join(config.architectures or [config.model_type])
+    # Without a head of its own, a configuration has transformers' default of two.
+    is_headless = config.architectures and not kind.endswith("ForSequenceClassification")
+    has = f"is a {kind}, which gives no reward" if is_headless else f"({kind}) has {config.num_labels} outputs"
+    raise ModelError(
+        "MODEL_002",
+        f"{ref.location} {has}; a reward model has one output",
+        fix="name a sequence classifier with num_labels 1; a language model is no reward model before it is trained as one",
+    )
 
 
 def context_length(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -1,7 +1,7 @@
 """What can go wrong while a checkpoint is loaded, as ModelErrors that say how to mend it."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import transformers
@@ -62,6 +62,16 @@ def missing(ref: ModelRef, why: str) -> ModelError:
         f"The checkpoint {ref.location} is not complete",
         why=why,
         fix="copy or download the whole checkpoint: configuration, tokenizer and safetensors weights",
+    )
+
+
+def untrained(ref: ModelRef, names: Sequence[str], kind: str) -> ModelError:
+    """The error of a checkpoint that lacks weights of a `kind` of model, or has them in another shape."""
+    return ModelError(
+        "MODEL_002",
+        f"{ref.location} has no weights for {', '.join(names[:3])} of {kind}",
+        why="they would be random numbers",
+        fix="name a checkpoint of this kind of model; a causal LM is no reward model before it is trained as one",
     )
 
 

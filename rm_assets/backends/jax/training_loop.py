@@ -1,0 +1,237 @@
+"""The training loop in JAX: the pairs, batches, losses and updates of the native engine, one optimizer step after the other.
+
+Shapes: P places for pairs, of which a micro-batch fills the first and gives the others no weight.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rm_assets.backends import training_state
+from rm_assets.backends.jax import packed_rows
+from rm_assets.backends.jax.architecture import Architecture
+from rm_assets.backends.jax.packed_rows import PackedRows, Tokens
+from rm_assets.backends.jax.reward_forward import Parameters
+from rm_assets.backends.jax.training_files import read_state, write_state
+from rm_assets.backends.jax.training_step import (
+    Model,
+    add_gradients,
+    clipping,
+    first_state,
+    losses_and_rewards,
+    rewards_at_tokens,
+    update,
+    zeros,
+)
+from rm_assets.backends.pair_groups import pair_groups
+from rm_assets.backends.pair_store import PairStore
+from rm_assets.backends.prompt_groups import num_shared_tokens
+from rm_assets.backends.step_control import LossGuard, rate_factor
+from rm_assets.backends.training_preparation import Prepared
+from rm_assets.backends.training_progress import Misfit, Progress, Sums
+from rm_assets.core.protocols import Reporter
+from rm_assets.core.recipe import ExecutionSection, TrainingSection
+from rm_assets.core.training_order import Numbers, epoch_order, step_slice
+
+PROGRESS, STATE = "progress.json", "state.safetensors"
+VALIDATION_WINDOW = 256
+"""Pairs whose tokens are in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, prepared."""
+
+    ready: Prepared
+    settings: TrainingSection
+    execution: ExecutionSection
+    seed: int
+    device: jax.Device
+    work: Path
+    reporter: Reporter
+    architecture: Architecture
+
+    def token_budget(self, work: Any) -> int:
+        """Tokens in one forward pass of training or scoring."""
+        return self.execution.forward_tokens(work, on_cpu=self.device.platform == "cpu")
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass computes, and the pairs that take their loss from it."""
+
+    rows: PackedRows
+    ends: "np.ndarray[Any, Any]"  # (P, 2) flat places of the last tokens of chosen and rejected
+    numbers: Numbers  # of the pairs in the store
+    num_pair_tokens: int
+
+
+class TrainingLoop:
+    """A training that is taken step by step, saved and resumed."""
+
+    def __init__(self, job: Job, parameters: Parameters, *, dtype: Any) -> None:
+        self._job, self.parameters = job, parameters
+        settings, recompute = job.settings, job.execution.gradient_checkpointing
+        is_recomputed = recompute == "always" or (recompute == "auto" and job.device.platform != "cpu")
+        self._model = Model(job.architecture, dtype, is_recomputed, settings.objective, settings.centering)
+        self._state = jax.device_put(first_state(settings.weight_decay, parameters), job.device)
+        self._guard = LossGuard(settings.max_loss_spike)
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+        self._pairs_of_prompt = np.bincount(job.ready.store.prompt) if settings.weighting == "prompt" else None
+        self.progress = Progress()
+        if job.ready.state is not None:
+            self._resume(job.ready.state.folder)
+        self._began, self._began_at = time.monotonic(), self.progress.step
+        self._began_tokens = self.progress.num_pair_tokens
+
+    def run(self) -> None:
+        """Takes every step that is left."""
+        while self.progress.step < self._job.ready.plan.num_optimizer_steps:
+            self._take_step()
+
+    def _take_step(self) -> None:
+        job, progress, plan = self._job, self.progress, self._job.ready.plan
+        numbers = self._numbers(progress.step)
+        loss, gradients, sums = self._backward(numbers)
+        factor, norm = clipping(gradients, job.settings.max_grad_norm)
+        rate = job.settings.learning_rate * rate_factor(progress.step, plan, job.settings.schedule)
+        progress.step += 1
+        if self._guard.accepts(progress.step, loss, norm):
+            self.parameters, self._state = update(
+                job.settings.weight_decay, self.parameters, self._state, gradients, factor, rate
+            )
+        else:
+            job.reporter.log(f"step {progress.step} skipped: its loss is {loss:.4g}")
+        progress.sums.merge(sums)
+        is_last = progress.step == plan.num_optimizer_steps
+        if progress.step % plan.log_every == 0 or is_last:
+            self._log({"grad_norm": norm, "learning_rate": rate})
+        if progress.step % job.execution.save_every_steps == 0 or is_last:
+            self._save()
+
+    def _numbers(self, step: int) -> Numbers:
+        """The pairs of a step, counted from 0."""
+        job = self._job
+        epoch, where = step_slice(job.ready.plan, step)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = epoch_order(
+                job.ready.store.prompt, seed=job.seed, epoch=epoch, shuffle=job.settings.shuffle
+            )  # fmt: skip
+        return self._order[where]
+
+    def _backward(self, numbers: Numbers) -> tuple[float, Parameters, Sums]:
+        """A step's loss, its gradients, and sums over its pairs."""
+        job, sums = self._job, Sums()
+        total = float(self._weights(numbers).sum())
+        # Placed as the gradients are that come back, or XLA would compile for both.
+        gradients = jax.device_put(zeros(self.parameters), job.device)
+        store, most = job.ready.store, job.settings.pairs_per_step
+        for batch in self._micro_batches(store, numbers, job.token_budget("training"), most):
+            weights = self._weights(batch.numbers)
+            shares = _filled(weights / total, most)
+            gold = _filled(store.gold(batch.numbers), most)
+            gradients, losses, sides = add_gradients(
+                self._model, self.parameters, gradients, batch.rows.tokens, batch.ends, gold, shares
+            )
+            self.progress.num_tokens += batch.rows.num_tokens
+            self.progress.num_pair_tokens += batch.num_pair_tokens
+            _add(sums, losses, sides, weights)
+        return sums.loss / total, gradients, sums
+
+    def rewards(self, tokens: Tokens) -> "np.ndarray[Any, Any]":
+        """(B, T) rewards by the weights of this moment."""
+        return np.asarray(rewards_at_tokens(self._model, self.parameters, tokens))
+
+    def pair_figures(self) -> dict[str, float]:
+        """Loss, accuracy and margin of the validation pairs, each of which weighs the same."""
+        job, sums, store = self._job, Sums(), self._job.ready.validation
+        for start in range(0, len(store), VALIDATION_WINDOW):
+            numbers = np.arange(start, min(start + VALIDATION_WINDOW, len(store)))
+            for batch in self._micro_batches(store, numbers, job.token_budget("scoring"), VALIDATION_WINDOW):
+                gold = _filled(store.gold(batch.numbers), VALIDATION_WINDOW)
+                losses, sides = losses_and_rewards(self._model, self.parameters, batch.rows.tokens, batch.ends, gold)
+                _add(sums, losses, sides, np.ones(len(batch.numbers)))
+        return sums.figures()
+
+    def _micro_batches(self, store: PairStore, numbers: Numbers, budget: int, most: int) -> Iterator[MicroBatch]:
+        """The pairs `numbers`, each with both of its sides in one micro-batch."""
+        groups = pair_groups(store, numbers, num_shared_tokens, budget)
+        rows = [group.rows for group in groups]
+        for batch in packed_rows.batches(rows, budget):
+            packed = packed_rows.pack(rows, batch, int(self._job.ready.renderer.tokenizer.pad_token_id))
+            sides, taken, num_pair_tokens = [], [], 0
+            members = [groups[place] for row in batch.rows for place in row]
+            for group, ends in zip(members, packed.ends, strict=True):
+                for number, chosen, rejected in group.pairs:
+                    sides.append((ends[chosen], ends[rejected]))
+                    taken.append(number)
+                    num_pair_tokens += len(group.rows[chosen].ids) + len(group.rows[rejected].ids)
+            yield MicroBatch(packed, _filled(np.array(sides, np.int32), most), np.array(taken), num_pair_tokens)
+
+    def _weights(self, numbers: Numbers) -> Numbers:
+        """(B,) weight of each pair."""
+        if self._pairs_of_prompt is None:
+            return np.ones(len(numbers))
+        weights: Numbers = 1.0 / self._pairs_of_prompt[self._job.ready.store.prompt[numbers]]
+        return weights
+
+    def _log(self, figures: dict[str, float]) -> None:
+        """What happened since the last log; rates are over this process, so that a pause does not count."""
+        job, progress = self._job, self.progress
+        seconds, num_steps = max(time.monotonic() - self._began, 1e-9), progress.step - self._began_at
+        num_left = job.ready.plan.num_optimizer_steps - progress.step
+        entry = {
+            "step": float(progress.step), **progress.sums.figures(), **figures,
+            "tokens_per_second": (progress.num_pair_tokens - self._began_tokens) / seconds,
+            "eta_seconds": seconds / num_steps * num_left,
+        }  # fmt: skip
+        progress.history.append(entry)
+        progress.sums = Sums()
+        job.reporter.metrics(progress.step, {name: value for name, value in entry.items() if name != "step"})
+        job.reporter.progress(progress.step, job.ready.plan.num_optimizer_steps, "steps")
+
+    def _save(self) -> None:
+        """A state to resume from; it counts only once it is marked as complete."""
+        work, progress = self._job.work, self.progress
+        progress.guard, progress.num_spikes = self._guard.state(), self._guard.num_spikes
+        folder = work / f"checkpoint-{progress.step}"
+        write_state((self.parameters, self._state), folder / STATE)
+        (folder / PROGRESS).write_text(json.dumps(asdict(progress)), "utf-8")
+        training_state.mark_complete(folder)
+        training_state.keep_newest(work, 2)
+
+    def _resume(self, folder: Path) -> None:
+        """Goes on exactly where a state was saved. A state that does not fit is dropped: training begins anew."""
+        job = self._job
+        try:
+            progress = Progress.read(folder / PROGRESS)
+            self.parameters, self._state = read_state((self.parameters, self._state), folder / STATE, job.device)
+        except Misfit as misfit:
+            job.reporter.log(f"starting from step 0, because {folder.name} does not fit: {misfit}")
+            training_state.discard(job.work)
+            return
+        self.progress = progress
+        self._guard = LossGuard(job.settings.max_loss_spike, progress.guard, progress.num_spikes)
+
+
+def _filled(values: "np.ndarray[Any, Any]", most: int) -> "np.ndarray[Any, Any]":
+    """The values with zeros behind them, so that XLA sees one shape."""
+    filled = np.zeros((most, *values.shape[1:]), values.dtype)
+    filled[: len(values)] = values
+    return filled
+
+
+def _add(sums: Sums, losses: jax.Array, sides: jax.Array, weights: Numbers) -> None:
+    """Adds the pairs of a micro-batch, which are the first as many as there are weights."""
+    own, margins = (np.asarray(values, np.float64)[: len(weights)] for values in (losses, sides[:, 0] - sides[:, 1]))
+    num_right = float((margins > 0).sum() + 0.5 * (margins == 0).sum())
+    sums.merge(
+        Sums(float(weights.sum()), float((own * weights).sum()), len(weights), num_right, float(margins.sum()))
+    )  # fmt: skip

@@ -1,0 +1,105 @@
+"""What XLA compiles of a training: losses, gradients and the update.
+
+Shapes: B rows, T tokens, P places for pairs, of which a micro-batch fills the first and gives the others no weight.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rm_assets.backends.jax.architecture import Architecture
+from rm_assets.backends.jax.objectives import pair_losses
+from rm_assets.backends.jax.packed_rows import Tokens
+from rm_assets.backends.jax.reward_forward import LAYERS, Parameters, rewards
+from rm_assets.core.recipe import Objective
+
+
+@dataclass(frozen=True)
+class Model:
+    """What XLA compiles for, besides the shapes: losses and gradients of one model under one objective."""
+
+    architecture: Architecture
+    dtype: Any
+    is_recomputed: bool
+    objective: Objective
+    centering: float
+
+
+@partial(jax.jit, static_argnums=0)
+def rewards_at_tokens(model: Model, parameters: Parameters, tokens: Tokens) -> jax.Array:
+    """(B, T) the reward of the text that ends at each token."""
+    return rewards(
+        parameters, tokens, architecture=model.architecture, dtype=model.dtype, recompute=model.is_recomputed
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def losses_and_rewards(
+    model: Model, parameters: Parameters, tokens: Tokens, ends: Any, gold: Any
+) -> tuple[jax.Array, jax.Array]:
+    """(P,) losses and (P, 2) rewards."""
+    sides = rewards_at_tokens(model, parameters, tokens).ravel()[ends]
+    return pair_losses(sides, gold, model.objective, model.centering), sides
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def add_gradients(
+    model: Model, parameters: Parameters, gradients: Parameters, tokens: Tokens, ends: Any, gold: Any, shares: Any
+) -> tuple[Parameters, jax.Array, jax.Array]:  # fmt: skip
+    """The gradients with those of a micro-batch added; losses and rewards of its pairs. `shares` (P,) sum to 1 over a step."""
+
+    def loss(parameters: Parameters) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        losses, sides = losses_and_rewards(model, parameters, tokens, ends, gold)
+        return (losses * shares.astype(losses.dtype)).sum(), (losses, sides)
+
+    own, (losses, sides) = jax.grad(loss, has_aux=True)(parameters)
+    return jax.tree.map(jnp.add, gradients, own), losses, sides
+
+
+def _optimizer(weight_decay: float, parameters: Parameters) -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(weight_decay, _decayed(parameters)))
+
+
+@partial(jax.jit, static_argnums=0)
+def first_state(weight_decay: float, parameters: Parameters) -> Any:
+    """What `update` begins with."""
+    return _optimizer(weight_decay, parameters).init(parameters)
+
+
+@jax.jit
+def zeros(parameters: Parameters) -> Parameters:
+    """What gradients are added to."""
+    result: Parameters = jax.tree.map(jnp.zeros_like, parameters)
+    return result
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
+def update(
+    weight_decay: float, parameters: Parameters, state: Any, gradients: Parameters, factor: Any, rate: Any
+) -> tuple[Parameters, Any]:
+    """One step of AdamW (Loshchilov and Hutter 2019) with clipped gradients."""
+    clipped = jax.tree.map(lambda gradient: gradient * factor.astype(gradient.dtype), gradients)
+    updates, state = _optimizer(weight_decay, parameters).update(clipped, state, parameters)
+    return jax.tree.map(lambda weight, by: (weight - rate * by).astype(weight.dtype), parameters, updates), state
+
+
+@jax.jit
+def _clip_factor(gradients: Parameters, largest: Any) -> tuple[jax.Array, jax.Array]:
+    norm = optax.tree.norm(gradients)
+    return jnp.minimum(1.0, largest / (norm + 1e-6)), norm  # as PyTorch clips
+
+
+def clipping(gradients: Parameters, largest: float) -> tuple[jax.Array, float]:
+    """What the gradients are multiplied with, and their norm before."""
+    factor, norm = _clip_factor(gradients, largest)
+    return factor, float(norm)
+
+
+def _decayed(parameters: Parameters) -> Parameters:
+    """Which weights decay. As in transformers' Trainer, biases and norms do not."""
+    layers = {name: weight.ndim > 2 for name, weight in parameters[LAYERS].items()}
+    return {name: weight.ndim > 1 for name, weight in parameters.items() if name != LAYERS} | {LAYERS: layers}

@@ -1,0 +1,69 @@
+"""Where a training stands, apart from weights and optimizer, and the figures of its pairs."""
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+
+class Misfit(Exception):
+    """A saved state that is not one of this model and this optimizer."""
+
+
+@dataclass
+class Sums:
+    """Figures over pairs since the last log."""
+
+    weight: float = 0.0
+    loss: float = 0.0
+    num_pairs: float = 0
+    num_right: float = 0.0
+    margin: float = 0.0
+
+    def values(self) -> list[float]:
+        """The sums as plain numbers."""
+        return [self.weight, self.loss, self.num_pairs, self.num_right, self.margin]
+
+    def set(self, values: list[float]) -> None:
+        """The inverse of `values`."""
+        self.weight, self.loss, self.num_pairs, self.num_right, self.margin = values
+
+    def merge(self, other: "Sums") -> None:
+        """Takes the sums of other pairs."""
+        self.set([mine + others for mine, others in zip(self.values(), other.values(), strict=True)])
+
+    def figures(self) -> dict[str, float]:
+        """Loss (weighted), accuracy (a tie counts half) and margin of a pair."""
+        return {
+            "loss": self.loss / self.weight,
+            "accuracy": self.num_right / self.num_pairs,
+            "margin": self.margin / self.num_pairs,
+        }
+
+
+@dataclass
+class Progress:
+    """Where a training stands, apart from weights and optimizer."""
+
+    step: int = 0
+    num_tokens: int = 0
+    num_pair_tokens: int = 0
+    sums: Sums = field(default_factory=Sums)
+    history: list[dict[str, float]] = field(default_factory=list)
+    guard: list[float] = field(default_factory=list)
+    num_spikes: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    num_worse: int = 0
+    is_over: bool = False
+
+    @staticmethod
+    def read(path: Path) -> "Progress":
+        """The inverse of `asdict` as JSON.
+
+        Raises: Misfit.
+        """
+        values = json.loads(path.read_text("utf-8"))
+        differing = sorted(values.keys() ^ {field.name for field in fields(Progress)})
+        if differing or values["sums"].keys() != {field.name for field in fields(Sums)}:
+            raise Misfit(f"{path.name} and the training differ in {', '.join(differing) or 'sums'}")
+        return Progress(**{**values, "sums": Sums(**values["sums"])})

@@ -1,0 +1,41 @@
+"""The scorer of a checkpoint with the backend that a recipe names."""
+
+from typing import TYPE_CHECKING
+
+from rm_assets.core.protocols import Reporter
+from rm_assets.core.recipe import Backend, Dtype, ExecutionSection, ModelRef
+
+if TYPE_CHECKING:
+    from rm_assets.backends.scoring import ConversationScorer
+
+
+def load_scorer(
+    model: ModelRef,
+    backend: Backend,
+    *,
+    max_length: int,
+    dtype: Dtype,
+    execution: ExecutionSection,
+    reporter: Reporter,
+) -> "ConversationScorer":
+    """The model on the device and with the token budget of the recipe's execution.
+
+    Raises: ModelError MODEL_001 to MODEL_005 and MODEL_007, RecipeError RECIPE_003 if the device is not there.
+    """
+    if backend == "jax":
+        from rm_assets.backends.jax.devices import pick_device as pick_jax_device
+        from rm_assets.backends.jax.scorer import JaxScorer
+
+        found = pick_jax_device(execution.device)
+        budget = execution.forward_tokens("scoring", on_cpu=found.platform == "cpu")
+        return JaxScorer(
+            model, max_length=max_length, dtype=dtype, device=found, token_budget=budget, reporter=reporter
+        )  # fmt: skip
+    from rm_assets.backends.torch.devices import pick_device
+    from rm_assets.backends.torch.scorer import TorchScorer
+
+    device = pick_device(execution.device)
+    budget = execution.forward_tokens("scoring", on_cpu=device.type == "cpu")
+    return TorchScorer(
+        model, max_length=max_length, dtype=dtype, device=device, token_budget=budget, reporter=reporter
+    )  # fmt: skip
