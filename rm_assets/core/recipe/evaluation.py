@@ -48,7 +48,7 @@ class EvaluationSection(Section):
     num_canaries: int = Field(8, gt=0, description="Conversations whose rewards a release must reproduce.")
     backend: Backend = Field(
         "torch",
-        description="What computes the reward model's rewards: PyTorch, or JAX, which knows Llama and Qwen3 and runs on TPUs too.",
+        description="What computes the reward model's rewards: PyTorch, or JAX, which knows Llama and Qwen3 and is meant for TPUs (never run on one).",
     )
     benchmarks: list[RewardBench] = Field(
         default=[], description="RewardBench or RewardBench 2, scored for the report."

@@ -31,7 +31,7 @@ class ClassifierGold(Section):
     dtype: Dtype = Field("float32", description="Precision of the gold model's weights.")
     backend: Backend = Field(
         "torch",
-        description="What computes the rewards: PyTorch, or JAX, which knows Llama and Qwen3 and runs on TPUs too.",
+        description="What computes the rewards: PyTorch, or JAX, which knows Llama and Qwen3 and is meant for TPUs (never run on one).",
     )
 
 

@@ -63,7 +63,7 @@ class TrainingSection(Section):
     )
     backend: Backend = Field(
         "torch",
-        description="What computes: PyTorch, or JAX, which knows Llama and Qwen3 and runs on TPUs too, with the engine `native` and without LoRA and validation while it trains.",
+        description="What computes: PyTorch, or JAX, which knows Llama and Qwen3 and is meant for TPUs (never run on one), with the engine `native` and without LoRA and validation while it trains.",
     )
     objective: Objective = Field(default=BradleyTerry(), description="What is minimized.")
     centering: float = Field(
