@@ -24,9 +24,11 @@ SECONDS_BETWEEN_BEATS = 10.0
 SECONDS_WITHOUT_BEAT = 120.0
 """A run that has not beaten for so long is dead, if its process cannot be looked for from here."""
 SECONDS_KEPT = 24 * 3600.0
-"""The file of a run that was killed is removed after this time at the latest."""
+"""The file of a run that is over is removed after this time at the latest."""
 HEARTBEAT_TAG = "rm_assets/heartbeat"
 """The tag of a run that says where its file is: a run may work for another store than the sensor that looks at it."""
+HOST_TAG = "rm_assets/host"
+"""The tag of a run that says on which machine it works: the file may lie where others do not see it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def beating(home: Path, run_id: str, instance: dg.DagsterInstance) -> Iterator[N
     except StoreError:  # which the first task will say as well
         yield
         return
-    instance.add_run_tags(run_id, {HEARTBEAT_TAG: str(file)})
+    instance.add_run_tags(run_id, {HEARTBEAT_TAG: str(file), HOST_TAG: socket.gethostname()})
     for _, other in heartbeat_files(home):
         with suppress(FileNotFoundError):
             if time.time() - other.stat().st_mtime > SECONDS_KEPT:
@@ -63,7 +65,7 @@ def beating(home: Path, run_id: str, instance: dg.DagsterInstance) -> Iterator[N
     finally:
         is_over.set()
         beater.join()
-        file.unlink(missing_ok=True)  # Dagster has written how the run ended
+        # The file stays: Dagster writes how the run ended only after this.
 
 
 def heartbeat_file(run: dg.DagsterRun) -> Path | None:
@@ -77,12 +79,13 @@ def heartbeat_files(home: Path) -> list[tuple[str, Path]]:
     return [(file.stem, file) for file in sorted((home / "heartbeats").glob("*.json"))]
 
 
-def missing_sign_of_life(file: Path, now: float) -> str | None:
-    """Why the run with this heartbeat is dead, `now` in Unix seconds; None if it is not."""
+def missing_sign_of_life(file: Path, host: str | None, now: float) -> str | None:
+    """Why the run on `host` with this heartbeat is dead, `now` in Unix seconds; None if it is not, or cannot be told here."""
     try:
         process, age = Process(**json.loads(file.read_text("utf-8"))), now - file.stat().st_mtime
-    except FileNotFoundError:
-        return f"its heartbeat {file} is gone"
+    except OSError as error:  # on another machine, or another user's
+        is_gone = isinstance(error, FileNotFoundError) and host == socket.gethostname()
+        return f"its heartbeat {file} is gone" if is_gone else None
     if process.place == _place() and process.started:
         is_there = _started(process.pid) == process.started
         return None if is_there else f"process {process.pid} is gone; its last heartbeat was {age:.0f} s ago"
