@@ -95,7 +95,7 @@ def made_for(store: Store, result: Result) -> str | None:
     """The name that a result was made under, or was to be made; None where nothing says it."""
     for name in RECORDS:
         with suppress(OSError, ValueError, TypeError, KeyError):
-            recipe = _read(store.folder(*result) / name)["recipe"]
+            recipe = _read(store.home.joinpath(*result) / name)["recipe"]
             return str(recipe if isinstance(recipe, str) else recipe["name"])
     return None
 
@@ -130,7 +130,9 @@ def _made_by(made: dict[str, list[Manifest]], key: str) -> list[Result]:
 
 def _inputs(store: Store, result: Result) -> list[Result]:
     """What a result was made from, or is being made from."""
-    folder = store.folder(*result)
+    folder = store.home.joinpath(*result)  # `Store.folder` would fetch it, to no other end than to keep it
+    if store.remote and not (folder / "manifest.json").is_file() and (shared := store.manifest(*result)):
+        return [(asset_of(name), str(entry["digest"])) for name, entry in shared.inputs.items()]
     for file in (folder / name for name in RECORDS):
         if file.is_file():
             try:

@@ -64,7 +64,7 @@ def plan_retention(
     kept = find_kept(store, book, cache(Fingerprints(store.home / "fingerprints").of), gone_recipes=gone_recipes)
     keys, removals, stays = set(book.partition_keys()), list[Removal](), dict[str, tuple[int, int]]()
     for result in reversed(results(store)):  # what is made last goes first: the rest can still be traced
-        folder = store.folder(*result)
+        folder = store.home.joinpath(*result)
         why = kept.get(result) or ("" if _last_written(folder) < before else f"younger than {older_than_days:g} days")
         if why:
             number, size = stays.get(why, (0, 0))
@@ -115,7 +115,7 @@ def _remove(store: Store, removal: Removal, before: float) -> bool:
 
 
 def _removal(store: Store, result: Result, keys: set[str]) -> Removal:
-    folder, name = store.folder(*result), made_for(store, result) or ""
+    folder, name = store.home.joinpath(*result), made_for(store, result) or ""
     recipe = owner(name)
     if not (folder / "manifest.json").is_file():
         why = "never finished, and no recipe wants it"
