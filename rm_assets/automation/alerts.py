@@ -18,7 +18,7 @@ from rm_assets.automation.rebuild import PARTITION_TAG
 from rm_assets.automation.webhook import Webhook
 from rm_assets.core.alerts import Alert, unusual
 from rm_assets.core.digests import digest
-from rm_assets.core.errors import SetupError
+from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.registry import Registry
@@ -33,6 +33,8 @@ MOST_SECONDS = 20.0
 """After which a tick sends no more; Dagster ends one after 60."""
 SECONDS_TO_SETTLE = 2.0
 """An event with a smaller storage id may still be on its way to the database beside one that is so new."""
+SECONDS_AHEAD = 60.0
+"""That another machine's clock may be ahead; an event from further on was written by a clock that was wrong."""
 NUM_REMEMBERED = 200
 """Keys of alerts that were sent and are not sent again."""
 NUM_EARLIER = 50
@@ -46,7 +48,10 @@ NUM_EARLIER = 50
     "reports to the webhook RM_ASSETS_ALERT_WEBHOOK; does nothing without it.",
 )
 def alerts(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorResult | dg.SkipReason:
-    """One look at what is new. Raises: SetupError SETUP_009 if nothing new could be sent; the next look tries again."""
+    """One look at what is new.
+
+    Raises: SetupError SETUP_009, or StoreError as Registry, if nothing new could be sent; the next look tries again.
+    """
     webhook = Webhook.of(os.environ)
     if webhook is None:
         return dg.SkipReason(
@@ -71,18 +76,18 @@ def _send_news(
     """Adds the keys of what is sent to `sent`; returns the last event of which nothing is left, and what stopped it."""
     num_before, until = len(sent), time.monotonic() + MOST_SECONDS
     for event in _news(instance, after):
-        for alert in _alerts(instance, store, event):
-            if alert.key in sent:
-                continue
-            if time.monotonic() > until:
-                return after, "; the rest at the next look"
-            try:
+        try:
+            for alert in _alerts(instance, store, event):
+                if alert.key in sent:
+                    continue
+                if time.monotonic() > until:
+                    return after, "; the rest at the next look"
                 webhook.send(alert)
-            except SetupError as error:
-                if len(sent) == num_before:
-                    raise  # nothing to remember
-                return after, f"; then: {error}"
-            sent.append(alert.key)
+                sent.append(alert.key)
+        except RmAssetsError as error:  # of the webhook, or of the store that releases are read from
+            if len(sent) == num_before:
+                raise  # nothing to remember
+            return after, f"; then: {error}"
         after = event.storage_id
     return after, ""
 
@@ -110,7 +115,8 @@ def _newest(instance: dg.DagsterInstance) -> int:
 
 def _news(instance: dg.DagsterInstance, after: int) -> Iterator[dg.EventLogRecord]:
     settled = time.time() - SECONDS_TO_SETTLE
-    return takewhile(lambda record: record.timestamp <= settled, _fetch(instance, after, MOST_EVENTS)[:MOST_EVENTS])
+    first = _fetch(instance, after, MOST_EVENTS)[:MOST_EVENTS]
+    return takewhile(lambda record: not settled < record.timestamp <= settled + SECONDS_AHEAD, first)
 
 
 def _alerts(instance: dg.DagsterInstance, store: Store, event: dg.EventLogRecord) -> Iterator[Alert]:
