@@ -20,7 +20,7 @@ from rm_assets.automation.dead_runs import dead_runs
 from rm_assets.automation.rebuild import rebuild
 from rm_assets.resources import heartbeat
 from rm_assets.resources.compute import Compute
-from rm_assets.resources.heartbeat import HEARTBEAT_TAG, HOST_TAG, Process, missing_sign_of_life
+from rm_assets.resources.heartbeat import ALIVE_TAG, HEARTBEAT_TAG, HOST_TAG, Process, missing_sign_of_life
 from rm_assets_tests.tasks.conftest import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -149,15 +149,24 @@ def test_a_run_that_was_being_cancelled_is_reported_as_cancelled(instance: dg.Da
     assert status(instance, run) == "CANCELED"
 
 
-def test_a_run_whose_heartbeat_cannot_be_seen_from_here_is_left_alone(
-    instance: dg.DagsterInstance, tmp_path: Path
+def test_a_run_whose_heartbeat_cannot_be_seen_from_here_is_judged_by_its_tag(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one of another machine that keeps a cache of the same bucket, or of another user."""
     of_another, of_nobody = begun(instance, "build_reward_model"), begun(instance, "build_reward_model")
-    instance.add_run_tags(of_another.run_id, {HEARTBEAT_TAG: f"{of_another.run_id}.json", HOST_TAG: "elsewhere"})
+    now = time.time()
+    tags = {HEARTBEAT_TAG: f"{of_another.run_id}.json", HOST_TAG: "elsewhere", ALIVE_TAG: f"{now:.0f}"}
+    instance.add_run_tags(of_another.run_id, tags)
     (tmp_path / "file").touch()  # reading below it fails, and not since something is missing
     instance.add_run_tags(of_nobody.run_id, {HEARTBEAT_TAG: str(tmp_path / "file" / f"{of_nobody.run_id}.json")})
-    assert look(instance) == "no run has died"
+    for later, said in (
+        (0, "no run has died"),
+        (3590, "no run has died"),
+        (3610, f"{of_another.run_id}: no sign of life for 361"),
+    ):
+        monkeypatch.setattr(module.time, "time", lambda now=now + later: now)
+        assert look(instance).startswith(said)
+    assert (status(instance, of_another), status(instance, of_nobody)) == ("FAILURE", "STARTED")
 
 
 def test_a_run_that_writes_how_it_ended_still_has_its_heartbeat(
@@ -211,7 +220,7 @@ def test_a_process_is_looked_for_on_its_machine_and_judged_by_its_heartbeat_else
 ) -> None:
     file = tmp_path / "heartbeat"
     file.write_text(json.dumps(asdict(process)))
-    said = missing_sign_of_life(file, None, file.stat().st_mtime + age)
+    said = missing_sign_of_life(file, {}, file.stat().st_mtime + age)
     assert said == why or (said and why and why in said)
 
 
@@ -223,12 +232,21 @@ def test_a_heartbeat_goes_on_until_its_end_and_sweeps_old_ones(
     old.parent.mkdir()
     old.write_text("{}")
     os.utime(old, (1, 1))
+    monkeypatch.setattr(heartbeat, "SECONDS_BETWEEN_TAGS", 0.01)
+
+    def alive_at() -> str:
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None
+        return found.tags[ALIVE_TAG]
+
     with heartbeat.beating(tmp_path, run.run_id, instance):
+        instance.add_run_tags(run.run_id, {ALIVE_TAG: "0"})
         (file,) = old.parent.iterdir()
         os.utime(file, (1, 1))
         end = time.monotonic() + 10
-        while file.stat().st_mtime < 2 and time.monotonic() < end:
+        while (file.stat().st_mtime < 2 or alive_at() == "0") and time.monotonic() < end:
             time.sleep(0.01)
+        assert float(alive_at()) > time.time() - 10
         assert file.stat().st_mtime > time.time() - 10
     assert list(old.parent.iterdir()) == [file]  # until the run is seen to have ended
 
