@@ -152,6 +152,15 @@ def test_containers_get_every_variable_that_the_instance_reads() -> None:
         assert len(set(read)) == 8 and set(read) <= {*compose["services"][service]["environment"], *image}
 
 
+def test_the_code_location_in_its_container_gets_every_variable_of_the_alerts() -> None:
+    compose = yaml.safe_load((DEPLOY / "docker-compose.yaml").read_text("utf-8"))
+    text = "".join(
+        (ROOT / "rm_assets" / "automation" / f"{name}.py").read_text("utf-8") for name in ("webhook", "mail")
+    )
+    read = set(re.findall(r"\"(RM_ASSETS_\w+)\"", text))
+    assert len(read) == 10 and read <= compose["services"]["code"]["environment"].keys()
+
+
 def test_no_secret_is_in_a_file_of_deploy_and_each_image_has_its_version() -> None:
     text = "".join(path.read_text("utf-8") for path in DEPLOY.iterdir() if path.is_file())
     assert "PASSWORD:-" not in text and "PASSWORD=\n" in text

@@ -18,7 +18,7 @@ from rm_assets.automation.rebuild import PARTITION_TAG
 from rm_assets.automation.webhook import Webhook
 from rm_assets.core.alerts import Alert, unusual
 from rm_assets.core.digests import digest
-from rm_assets.core.errors import SetupError
+from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.registry import Registry
@@ -33,6 +33,8 @@ MOST_SECONDS = 20.0
 """After which a tick sends no more; Dagster ends one after 60."""
 SECONDS_TO_SETTLE = 2.0
 """An event with a smaller storage id may still be on its way to the database beside one that is so new."""
+SECONDS_AHEAD = 60.0
+"""That another machine's clock may be ahead; an event from further on was written by a clock that was wrong."""
 NUM_REMEMBERED = 200
 """Keys of alerts that were sent and are not sent again."""
 NUM_EARLIER = 50
@@ -46,7 +48,10 @@ NUM_EARLIER = 50
     "reports to the webhook RM_ASSETS_ALERT_WEBHOOK; does nothing without it.",
 )
 def alerts(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorResult | dg.SkipReason:
-    """One look at what is new. Raises: SetupError SETUP_009 if nothing new could be sent; the next look tries again."""
+    """One look at what is new.
+
+    Raises: SetupError SETUP_009, or StoreError as Registry, if nothing new could be sent; the next look tries again.
+    """
     webhook = Webhook.of(os.environ)
     if webhook is None:
         return dg.SkipReason(
@@ -58,33 +63,33 @@ def alerts(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorRe
         return dg.SensorResult(cursor=_cursor(newest, []), skip_reason=dg.SkipReason(said))
     place = json.loads(context.cursor)
     sent = list[str](place["sent"])
-    num_before = len(sent)
-    after, why = _send_news(context.instance, compute.store(), webhook, int(place["after"]), sent)
-    said = f"{len(sent) - num_before} alerts sent, up to event {after}{why}"
+    after, num_sent, why = _send_news(context.instance, compute.store(), webhook, int(place["after"]), sent)
+    said = f"{num_sent} alerts sent, up to event {after}{why}"
     context.log.info(said)
     return dg.SensorResult(cursor=_cursor(after, sent), skip_reason=dg.SkipReason(said))
 
 
 def _send_news(
     instance: dg.DagsterInstance, store: Store, webhook: Webhook, after: int, sent: list[str]
-) -> tuple[int, str]:
-    """Adds the keys of what is sent to `sent`; returns the last event of which nothing is left, and what stopped it."""
-    num_before, until = len(sent), time.monotonic() + MOST_SECONDS
+) -> tuple[int, int, str]:
+    """Adds the keys of what is sent to `sent`; returns the last event of which nothing is left, how many, and what stopped it."""
+    num_sent, until = 0, time.monotonic() + MOST_SECONDS
     for event in _news(instance, after):
-        for alert in _alerts(instance, store, event):
-            if alert.key in sent:
-                continue
-            if time.monotonic() > until:
-                return after, "; the rest at the next look"
-            try:
+        try:
+            for alert in _alerts(instance, store, event, sent):
+                if alert.key in sent:
+                    continue
+                if time.monotonic() > until:
+                    return after, num_sent, "; the rest at the next look"
                 webhook.send(alert)
-            except SetupError as error:
-                if len(sent) == num_before:
-                    raise  # nothing to remember
-                return after, f"; then: {error}"
-            sent.append(alert.key)
+                sent.append(alert.key)
+                num_sent += 1
+        except RmAssetsError as error:  # of the webhook, or of the store that releases are read from
+            if not num_sent:
+                raise  # nothing to remember
+            return after, num_sent, f"; then: {error}"
         after = event.storage_id
-    return after, ""
+    return after, num_sent, ""
 
 
 def _cursor(after: int, sent: list[str]) -> str:
@@ -110,10 +115,11 @@ def _newest(instance: dg.DagsterInstance) -> int:
 
 def _news(instance: dg.DagsterInstance, after: int) -> Iterator[dg.EventLogRecord]:
     settled = time.time() - SECONDS_TO_SETTLE
-    return takewhile(lambda record: record.timestamp <= settled, _fetch(instance, after, MOST_EVENTS)[:MOST_EVENTS])
+    first = _fetch(instance, after, MOST_EVENTS)[:MOST_EVENTS]
+    return takewhile(lambda record: not settled < record.timestamp <= settled + SECONDS_AHEAD, first)
 
 
-def _alerts(instance: dg.DagsterInstance, store: Store, event: dg.EventLogRecord) -> Iterator[Alert]:
+def _alerts(instance: dg.DagsterInstance, store: Store, event: dg.EventLogRecord, sent: list[str]) -> Iterator[Alert]:
     if event.asset_observation:
         yield from _proposal(event.asset_observation)
         return
@@ -128,7 +134,7 @@ def _alerts(instance: dg.DagsterInstance, store: Store, event: dg.EventLogRecord
     for record in instance.get_records_for_run(run.run_id, of_type=what).records:
         happened = record.event_log_entry.get_dagster_event()
         if happened.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            yield from _check(happened.asset_check_evaluation_data, run)
+            yield from _check(happened.asset_check_evaluation_data, run, sent)
         elif record.asset_materialization:
             yield from _made(instance, store, record, record.asset_materialization)
         else:
@@ -155,12 +161,15 @@ def _failure(run: dg.DagsterRun, failures: list[dg.DagsterEvent], message: str) 
     )  # fmt: skip
 
 
-def _check(found: dg.AssetCheckEvaluation, run: dg.DagsterRun) -> Iterator[Alert]:
-    if found.passed:
-        return
+def _check(found: dg.AssetCheckEvaluation, run: dg.DagsterRun, sent: list[str]) -> Iterator[Alert]:
+    """A failure is sent once, until it says something else or the check has passed since."""
     asset, recipe, text = found.asset_key.to_user_string(), run.tags.get(PARTITION_TAG), found.description or ""
+    name = f"check_failed:{asset}:{found.check_name}:{recipe}:"
+    if found.passed:
+        sent[:] = [key for key in sent if not key.startswith(name)]
+        return
     yield Alert(
-        key=f"check_failed:{asset}:{found.check_name}:{recipe}:{digest(text)[:12]}", kind="check_failed",
+        key=f"{name}{digest(text)[:12]}", kind="check_failed",
         title=f"{recipe or asset}: check {found.check_name} failed", text=f"{found.severity.value} of {asset}: {text}",
         path=f"/runs/{run.run_id}", recipe=recipe, asset=asset,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from rm_assets.automation.jobs import build_reward_model
 from rm_assets.core.errors import TaskError
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
-from rm_assets.resources.heartbeat import MACHINE_TAG, heartbeat_file, heartbeat_files, missing_sign_of_life
+from rm_assets.resources.heartbeat import heartbeat_file, heartbeat_files, missing_sign_of_life
 
 SECONDS_TO_FIRST_BEAT = 300.0
 """A run of ours that says for so long that it works, and never had a heartbeat, is dead."""
@@ -37,7 +37,7 @@ def dead_runs(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SkipR
         said.append(f"{run.run_id}: {why}")
     for run_id, file in heartbeat_files(compute.store().home):
         ended = context.instance.get_run_by_id(run_id)
-        if ended is not None and ended.is_finished:  # without removing it, since it was killed
+        if ended is not None and ended.is_finished:
             file.unlink(missing_ok=True)
     return dg.SkipReason("; ".join(said) or "no run has died")
 
@@ -45,7 +45,7 @@ def dead_runs(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SkipR
 def _why_dead(record: dg.RunRecord, now: float) -> str | None:
     run = record.dagster_run
     if file := heartbeat_file(run):
-        return missing_sign_of_life(file, now, run.tags.get(MACHINE_TAG))
+        return missing_sign_of_life(file, run.tags, now)
     seconds = now - (record.start_time or record.create_timestamp.timestamp())
     is_late = _is_ours(run) and seconds > SECONDS_TO_FIRST_BEAT
     return f"it has had no heartbeat in {seconds:.0f} s" if is_late else None

@@ -24,7 +24,7 @@ ASSET_OF = {stage.section: asset for asset, stage in STAGES.items()}
     "new commit where a branch has moved (an observation of the asset that reads it). It starts nothing.",
 )
 def hub_revisions(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorResult:
-    """One look at what the recipes in use name on the Hub; the cursor holds the commits of the last one."""
+    """One look at what the recipes in use name on the Hub; the cursor holds the commits that were heard last."""
     if is_offline():
         return dg.SensorResult(skip_reason=dg.SkipReason("HF_HUB_OFFLINE is set"))
     known: dict[str, str] = json.loads(context.cursor or "{}")
@@ -49,14 +49,13 @@ def hub_revisions(context: dg.SensorEvaluationContext, compute: Compute) -> dg.S
                 if error.code == "HUB_001":  # the others would only wait for it, too
                     return dg.SensorResult(skip_reason=dg.SkipReason(f"[{error.code}] {error.what}"))
                 said.append(f"{name}: [{error.code}] {error.what}")
-                now |= {name: known[name]} if name in known else {}
                 continue
             if known.get(name, now[name]) != now[name]:
                 moved.append(_moved(key, field, name, known[name], now[name]))
     said += [f"{event.partition}: {event.description}" for event in moved]
     return dg.SensorResult(
         asset_events=moved,
-        cursor=json.dumps(now),
+        cursor=json.dumps(known | now),  # also of a recipe that cannot be read just now
         skip_reason=dg.SkipReason("; ".join(said) or f"nothing has moved ({len(now)} asked for)"),
     )
 

@@ -29,6 +29,10 @@ from rm_assets.storage.store import Store
 
 SECONDS_TO_SETTLE = 10.0
 """A source file that was changed so lately may still be written."""
+SECONDS_AHEAD = 24 * 3600.0
+"""That a file may be dated after now by another machine's clock or time zone; a later date is a wrong one."""
+MOST_AT_ONCE = 4
+"""Unfinished runs of this sensor. An instance without a queue starts at once whatever it is asked for."""
 STATE_TAG = "rm_assets/state"
 PARTITION_TAG = "dagster/partition"
 
@@ -57,10 +61,16 @@ def rebuild(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorR
     observations: list[dg.AssetObservation] = []
     said: list[str] = []
     now_proposed: dict[str, str] = {}
+    room = MOST_AT_ONCE - _num_unfinished(context.instance)
     for key, found in look(context.instance, store, said):
+        if found is None:
+            now_proposed |= {key: proposed[key]} if key in proposed else {}
+            continue
         first, state = found.outdated.assets[0], found.outdated.state
-        said.append(f"{key}: {found.decision.action} from {first} on, {found.decision.why}")
-        if found.decision.action == "launch":
+        is_late = found.decision.action == "launch" and len(requests) >= room
+        why = f"after other runs ({MOST_AT_ONCE} at once)" if is_late else found.decision.why
+        said.append(f"{key}: {'wait' if is_late else found.decision.action} from {first} on, {why}")
+        if found.decision.action == "launch" and not is_late:
             requests.append(
                 dg.RunRequest(
                     run_key=f"{key} {state} {found.num_tries}",
@@ -84,8 +94,13 @@ def rebuild(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorR
     )
 
 
-def look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterator[tuple[str, Finding]]:
-    """Every recipe that is out of date and not being made; why another one cannot be judged is `said`.
+def _num_unfinished(instance: dg.DagsterInstance) -> int:
+    mine = {"dagster/sensor_name": rebuild.name}
+    return instance.get_runs_count(dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES), tags=mine))
+
+
+def look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterator[tuple[str, Finding | None]]:
+    """Every recipe that is out of date; None for one that is being made, or cannot be judged, and why is `said`.
 
     A recipe that ships with the package is left alone until something of it has been made.
     """
@@ -98,12 +113,16 @@ def look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterato
         said.append(f"new: {', '.join(new)}; reload the code location to see them")
     fingerprint = cache(_settled(Fingerprints(store.home / "fingerprints").of))
     for key in keys_in_use(book, store):
-        if key not in keys or key in busy:
+        if key not in keys:
+            continue
+        if key in busy:
+            yield key, None
             continue
         try:
             found = _judge(instance, store, book.load(key), fingerprint)
         except RmAssetsError as error:
             said.append(f"{key}: [{error.code}] {error.what}")
+            yield key, None
             continue
         if found is not None:
             yield key, found
@@ -129,7 +148,7 @@ def _settled(fingerprint: Callable[[str], str]) -> Callable[[str], str]:
     def of(location: str) -> str:
         for file in matching_files(location):
             changed = (file.stamp() or {}).get("mtime_ns")
-            if changed is not None and time.time() - changed / 1e9 < SECONDS_TO_SETTLE:
+            if changed is not None and -SECONDS_AHEAD < time.time() - changed / 1e9 < SECONDS_TO_SETTLE:
                 raise DataError("DATA_002", f"{file.label} may still be written", fix="nothing: the sensor looks again")
         return fingerprint(location)
 

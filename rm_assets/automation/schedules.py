@@ -58,6 +58,8 @@ def weekly_rebuild(context: dg.ScheduleEvaluationContext, compute: Compute) -> R
     """One run for each such recipe."""
     said, requests = list[str](), list[dg.RunRequest]()
     for key, found in look(context.instance, compute.store(), said):
+        if found is None:
+            continue
         state = found.outdated.state
         tries = tries_of(context.instance, key, state)
         if found.decision.action == "propose" or (tries and tries[-1].status == "cancelled"):

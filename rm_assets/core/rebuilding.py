@@ -8,6 +8,8 @@ from rm_assets.core.recipe.automation import AutomationSection
 
 SECONDS_BETWEEN_TRIES = (60.0, 300.0, 1800.0)
 """Waited after the first, second and third try of the same work that failed; after a fourth it is not asked for again."""
+SECONDS_AFTER_DONE = 3600.0
+"""Waited after a run that ended well; what is out of date then has been removed since, or was never where this looks for it."""
 MAY_PASS = ("HUB_", "MODEL_001", "RELEASE_003", "SERVER_001", "SERVER_006", "STORE_001", "STORE_006", "TASK_")
 """Beginnings of the codes of errors that the same work may not meet again: a server, the Hub, a disk, a process that was killed."""
 
@@ -51,12 +53,15 @@ def _after(tries: Sequence[Try], now: float) -> Decision:
     if last.status == "refused":
         return Decision("wait", "a check refused what the last run made")
     if last.status == "done":
-        return Decision("wait", "the last run of it ended well without making it")
+        if now < last.ended_at + SECONDS_AFTER_DONE:
+            return Decision("wait", "the last run of it ended well without making it")
+        return Decision("launch", "what the last run of it made is not there any more")
     if last.code is not None and not last.code.startswith(MAY_PASS):
         return Decision("wait", f"the last run of it failed for a reason that does not pass by itself ({last.code})")
-    if len(tries) > len(SECONDS_BETWEEN_TRIES):
-        return Decision("wait", f"it failed {len(tries)} times")
-    seconds = last.ended_at + SECONDS_BETWEEN_TRIES[len(tries) - 1] - now
+    num_failed = next((n for n, each in enumerate(reversed(tries)) if each.status == "done"), len(tries))
+    if num_failed > len(SECONDS_BETWEEN_TRIES):
+        return Decision("wait", f"it failed {num_failed} times")
+    seconds = last.ended_at + SECONDS_BETWEEN_TRIES[num_failed - 1] - now
     if seconds > 0:
-        return Decision("wait", f"try {len(tries)} of it failed; the next is in {seconds:.0f} s")
-    return Decision("launch", f"try {len(tries)} of it failed for a reason that may have passed")
+        return Decision("wait", f"try {num_failed} of it failed; the next is in {seconds:.0f} s")
+    return Decision("launch", f"try {num_failed} of it failed for a reason that may have passed")

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -24,12 +24,14 @@ SECONDS_BETWEEN_BEATS = 10.0
 SECONDS_WITHOUT_BEAT = 120.0
 """A run that has not beaten for so long is dead, if its process cannot be looked for from here."""
 SECONDS_KEPT = 24 * 3600.0
-"""The file of a run that was killed is removed after this time at the latest."""
+"""The file of a run that is over is removed after this time at the latest."""
 HEARTBEAT_TAG = "rm_assets/heartbeat"
 """The tag of a run that says where its file is: a run may work for another store than the sensor that looks at it."""
-
-MACHINE_TAG = "rm_assets/machine"
-"""The tag of a run that says where it works: the caches of a store at a URL are each machine's own, and so are heartbeats there."""
+HOST_TAG, ALIVE_TAG = "rm_assets/host", "rm_assets/alive_at"
+"""The tags of a run that say on which machine it works, and when it last did (Unix seconds), for those who do not see its file."""
+SECONDS_BETWEEN_TAGS = 600.0
+SECONDS_WITHOUT_TAG = 3600.0
+"""A run whose file is not seen from here is dead if its tag is so old."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def beating(home: Path, run_id: str, instance: dg.DagsterInstance) -> Iterator[N
     except StoreError:  # which the first task will say as well
         yield
         return
-    instance.add_run_tags(run_id, {HEARTBEAT_TAG: str(file), MACHINE_TAG: socket.gethostname()})
+    here = {HEARTBEAT_TAG: str(file), HOST_TAG: socket.gethostname()}
+    instance.add_run_tags(run_id, here | {ALIVE_TAG: f"{time.time():.0f}"})
     for _, other in heartbeat_files(home):
         with suppress(FileNotFoundError):
             if time.time() - other.stat().st_mtime > SECONDS_KEPT:
@@ -66,7 +69,7 @@ def beating(home: Path, run_id: str, instance: dg.DagsterInstance) -> Iterator[N
     finally:
         is_over.set()
         beater.join()
-        file.unlink(missing_ok=True)  # Dagster has written how the run ended
+        # The file stays: Dagster writes how the run ended only after this.
 
 
 def heartbeat_file(run: dg.DagsterRun) -> Path | None:
@@ -80,16 +83,15 @@ def heartbeat_files(home: Path) -> list[tuple[str, Path]]:
     return [(file.stem, file) for file in sorted((home / "heartbeats").glob("*.json"))]
 
 
-def missing_sign_of_life(file: Path, now: float, machine: str | None = None) -> str | None:
-    """Why the run with this heartbeat is dead, `now` in Unix seconds; None if it is not, or cannot be told.
-
-    `machine` is where it works, None where nothing says it.
-    """
+def missing_sign_of_life(file: Path, tags: Mapping[str, str], now: float) -> str | None:
+    """Why the run with this heartbeat and these tags is dead, `now` in Unix seconds; None if it is not."""
     try:
         process, age = Process(**json.loads(file.read_text("utf-8"))), now - file.stat().st_mtime
-    except FileNotFoundError:
-        is_elsewhere = machine not in (None, socket.gethostname())
-        return None if is_elsewhere else f"its heartbeat {file} is gone"
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and tags.get(HOST_TAG) == socket.gethostname():
+            return f"its heartbeat {file} is gone"
+        age = now - float(tags.get(ALIVE_TAG, now))  # on another machine, or another user's
+        return f"no sign of life for {age:.0f} s from {tags[HOST_TAG]}" if age > SECONDS_WITHOUT_TAG else None
     if process.place == _place() and process.started:
         is_there = _started(process.pid) == process.started
         return None if is_there else f"process {process.pid} is gone; its last heartbeat was {age:.0f} s ago"
@@ -99,11 +101,14 @@ def missing_sign_of_life(file: Path, now: float, machine: str | None = None) -> 
 
 
 def _beat(file: Path, run_id: str, instance: dg.DagsterInstance, is_over: threading.Event) -> None:
-    was_cancelled = False
+    was_cancelled, tagged = False, time.monotonic()
     while not is_over.wait(SECONDS_BETWEEN_BEATS):
         with suppress(OSError):
             os.utime(file)
         try:
+            if time.monotonic() - tagged > SECONDS_BETWEEN_TAGS:
+                instance.add_run_tags(run_id, {ALIVE_TAG: f"{time.time():.0f}"})
+                tagged = time.monotonic()
             run = instance.get_run_by_id(run_id)
         # Broad, since any database may be behind it, and a look that fails is made up for by the next.
         except Exception:  # noqa: BLE001

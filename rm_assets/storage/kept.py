@@ -136,6 +136,8 @@ def _made_by(made: dict[str, list[Manifest]], key: str) -> list[Result]:
 def _inputs(store: Store, result: Result) -> list[Result]:
     """What a result was made from, or is being made from."""
     folder = here(store, result)
+    if store.remote and not (folder / "manifest.json").is_file() and (shared := store.manifest(*result)):
+        return [(asset_of(name), str(entry["digest"])) for name, entry in shared.inputs.items()]
     for file in (folder / name for name in RECORDS):
         if file.is_file():
             try:

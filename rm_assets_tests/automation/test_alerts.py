@@ -13,7 +13,7 @@ import pytest
 
 from rm_assets.automation import alerts as module
 from rm_assets.automation.alerts import alerts
-from rm_assets.core.errors import SetupError
+from rm_assets.core.errors import SetupError, StoreError
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.registry import Registry
 from rm_assets.storage.store import Store
@@ -181,14 +181,14 @@ def test_a_run_that_somebody_else_reports_as_failed_says_why(bench: Bench, recei
     ]
 
 
-def test_a_failed_check_is_sent_once_until_it_finds_something_else(bench: Bench, receiver: Receiver) -> None:
+def test_a_failed_check_is_sent_once_until_it_passes_or_finds_something_else(bench: Bench, receiver: Receiver) -> None:
     bench.look()
-    for checks in ((good(False),), (good(False),), (good(True),), (good(False, "worse"),)):
+    for checks in ((good(False),), (good(False),), (good(True),), (good(False),), (good(False, "worse"),)):
         bench.make(checks=checks)
         bench.look()
     assert [(b["kind"], b["title"], b["text"]) for b in receiver.taken] == [
         ("check_failed", "toy: check is_good failed", f"WARN of evaluation_report: {text}")
-        for text in ("match rate 0.51; it must be above 0.6", "worse")
+        for text in (*["match rate 0.51; it must be above 0.6"] * 2, "worse")
     ]
 
 
@@ -323,12 +323,41 @@ def test_a_tick_is_bounded_and_the_next_goes_on(
     assert [body["text"] for body in receiver.taken] == ["0", "1", "2"]
 
 
+def test_while_the_store_does_not_answer_nothing_is_sent_twice(
+    bench: Bench, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.look()
+    bench.die("its process has died")
+    bench.release("d" * 32)
+
+    def silent(store: Store) -> Registry:
+        raise StoreError("STORE_006", "the store does not answer", fix="wait")
+
+    monkeypatch.setattr(module, "Registry", silent)
+    bench.look()
+    assert "1 alerts sent" in bench.says and "STORE_006" in bench.says
+    with pytest.raises(StoreError):
+        bench.look()
+    assert receiver.keys() == ["run_failed"]
+
+
+def test_an_event_of_a_clock_that_was_wrong_holds_nothing_up(
+    bench: Bench, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.look()
+    bench.die("x")
+    real = module.time.time
+    monkeypatch.setattr(module.time, "time", lambda: real() - 3600)  # it has been set right since
+    bench.look()
+    assert len(receiver.taken) == 1
+
+
 def test_an_event_that_is_very_new_waits_for_the_next_look(
     bench: Bench, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.look()
     bench.die("x")
-    monkeypatch.setattr(module, "SECONDS_TO_SETTLE", 3600.0)
+    monkeypatch.setattr(module, "SECONDS_TO_SETTLE", 30.0)
     bench.look()
     assert receiver.taken == []
     monkeypatch.setattr(module, "SECONDS_TO_SETTLE", 0.0)

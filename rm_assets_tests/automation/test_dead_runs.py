@@ -20,7 +20,7 @@ from rm_assets.automation.dead_runs import dead_runs
 from rm_assets.automation.rebuild import rebuild
 from rm_assets.resources import heartbeat
 from rm_assets.resources.compute import Compute
-from rm_assets.resources.heartbeat import HEARTBEAT_TAG, MACHINE_TAG, Process, missing_sign_of_life
+from rm_assets.resources.heartbeat import ALIVE_TAG, HEARTBEAT_TAG, HOST_TAG, Process, missing_sign_of_life
 from rm_assets_tests.tasks.conftest import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +60,17 @@ def shared(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dagster
     shutil.copy(ROOT / "dagster.yaml", bench.folder / "dagster")
     with dg.DagsterInstance.get() as there:
         yield there
+
+
+@dg.op
+def does_nothing(compute: Compute) -> None:
+    """For the heartbeat alone."""
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def uses_compute() -> None:
+    """One step."""
+    does_nothing()
 
 
 def start(tags: dict[str, str]) -> subprocess.Popen[str]:
@@ -126,25 +137,54 @@ def test_a_run_that_was_killed_is_reported_and_asked_for_again_and_resumes(
     said = again.communicate()[1]
     assert again.returncode == 0
     assert [line.count("starts") for line in said.splitlines() if ": task " in line] == [1]
-    assert before.items() < bench.manifests().items() and list((bench.home / "heartbeats").iterdir()) == []
+    assert before.items() < bench.manifests().items()
+    assert look(shared, str(bench.home)) == "no run has died" and list((bench.home / "heartbeats").iterdir()) == []
 
 
 def test_a_run_that_was_being_cancelled_is_reported_as_cancelled(instance: dg.DagsterInstance) -> None:
     run = begun(instance, "build_reward_model")
-    instance.add_run_tags(run.run_id, {HEARTBEAT_TAG: f"{run.run_id}.json"})
+    instance.add_run_tags(run.run_id, {HEARTBEAT_TAG: f"{run.run_id}.json", HOST_TAG: socket.gethostname()})
     instance.report_run_canceling(run)
     assert f"{run.run_id}.json is gone" in look(instance)
     assert status(instance, run) == "CANCELED"
 
 
-def test_a_heartbeat_that_lies_in_the_cache_of_another_machine_is_not_called_gone(
-    instance: dg.DagsterInstance,
+def test_a_run_whose_heartbeat_cannot_be_seen_from_here_is_judged_by_its_tag(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = begun(instance, "build_reward_model", {MACHINE_TAG: "elsewhere"})
-    instance.add_run_tags(run.run_id, {HEARTBEAT_TAG: f"{run.run_id}.json"})
-    assert look(instance) == "no run has died"
-    instance.add_run_tags(run.run_id, {MACHINE_TAG: socket.gethostname()})
-    assert f"{run.run_id}.json is gone" in look(instance)
+    """As one of another machine that keeps a cache of the same bucket, or of another user."""
+    of_another, of_nobody = begun(instance, "build_reward_model"), begun(instance, "build_reward_model")
+    now = time.time()
+    tags = {HEARTBEAT_TAG: f"{of_another.run_id}.json", HOST_TAG: "elsewhere", ALIVE_TAG: f"{now:.0f}"}
+    instance.add_run_tags(of_another.run_id, tags)
+    (tmp_path / "file").touch()  # reading below it fails, and not since something is missing
+    instance.add_run_tags(of_nobody.run_id, {HEARTBEAT_TAG: str(tmp_path / "file" / f"{of_nobody.run_id}.json")})
+    for later, said in (
+        (0, "no run has died"),
+        (3590, "no run has died"),
+        (3610, f"{of_another.run_id}: no sign of life for 361"),
+    ):
+        monkeypatch.setattr(module.time, "time", lambda now=now + later: now)
+        assert look(instance).startswith(said)
+    assert (status(instance, of_another), status(instance, of_nobody)) == ("FAILURE", "STARTED")
+
+
+def test_a_run_that_writes_how_it_ended_still_has_its_heartbeat(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look in this moment finds a run that says it works."""
+    looks, real = [], dg.DagsterInstance.handle_new_event
+
+    def look_first(of: dg.DagsterInstance, event: dg.EventLogEntry, **options: object) -> None:
+        if event.is_dagster_event and event.get_dagster_event().message.startswith("Finished steps"):
+            looks.append(look(of, str(tmp_path)))
+        real(of, event, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dg.DagsterInstance, "handle_new_event", look_first)
+    ended = uses_compute.execute_in_process(
+        instance=instance, resources={"compute": Compute(home=str(tmp_path))}, raise_on_error=False
+    )
+    assert looks == ["no run has died"] and status(instance, ended.dagster_run) == "SUCCESS"
 
 
 def test_a_run_that_is_started_again_is_not_judged_by_the_heartbeat_of_the_one_before(
@@ -180,7 +220,7 @@ def test_a_process_is_looked_for_on_its_machine_and_judged_by_its_heartbeat_else
 ) -> None:
     file = tmp_path / "heartbeat"
     file.write_text(json.dumps(asdict(process)))
-    said = missing_sign_of_life(file, file.stat().st_mtime + age)
+    said = missing_sign_of_life(file, {}, file.stat().st_mtime + age)
     assert said == why or (said and why and why in said)
 
 
@@ -192,14 +232,23 @@ def test_a_heartbeat_goes_on_until_its_end_and_sweeps_old_ones(
     old.parent.mkdir()
     old.write_text("{}")
     os.utime(old, (1, 1))
+    monkeypatch.setattr(heartbeat, "SECONDS_BETWEEN_TAGS", 0.01)
+
+    def alive_at() -> str:
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None
+        return found.tags[ALIVE_TAG]
+
     with heartbeat.beating(tmp_path, run.run_id, instance):
+        instance.add_run_tags(run.run_id, {ALIVE_TAG: "0"})
         (file,) = old.parent.iterdir()
         os.utime(file, (1, 1))
         end = time.monotonic() + 10
-        while file.stat().st_mtime < 2 and time.monotonic() < end:
+        while (file.stat().st_mtime < 2 or alive_at() == "0") and time.monotonic() < end:
             time.sleep(0.01)
+        assert float(alive_at()) > time.time() - 10
         assert file.stat().st_mtime > time.time() - 10
-    assert list(old.parent.iterdir()) == []
+    assert list(old.parent.iterdir()) == [file]  # until the run is seen to have ended
 
 
 def test_a_cancelled_run_that_nobody_interrupts_interrupts_itself(

@@ -63,6 +63,13 @@ def test_a_branch_that_moves_is_told_once_and_a_pinned_commit_is_not_asked_for(b
     assert event.description == f"training.base: model me/base@main has moved from {OLD[:12]} to {NEW[:12]}"
     assert f"write `revision: {NEW}` at training.base of recipe toy" in str(event.metadata["accept"].value)
     assert look(bench, second.cursor).asset_events == []
+    file = bench.folder / "recipes" / "toy.yaml"
+    text = file.read_text("utf-8")
+    file.write_text(text + "a fault: 1\n")
+    third = look(bench, second.cursor)
+    file.write_text(text)
+    hub.replies = {BRANCH: as_json({"sha": OLD})}  # it moves while its recipe cannot be read
+    assert len(look(bench, third.cursor).asset_events) == 1
     assert {request.partition("/api/")[2] for request in hub.requests} == {f"models/{BRANCH}"}
 
 

@@ -212,6 +212,42 @@ def test_a_file_that_may_still_be_written_is_waited_for(daemon: Daemon, monkeypa
     assert daemon.asked() == {"toy": list(STAGES)}
 
 
+def test_a_file_that_is_dated_years_ahead_is_not_waited_for(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe(daemon)
+    monkeypatch.setattr(module, "SECONDS_TO_SETTLE", 10.0)
+    for file in (
+        *(daemon.bench.folder / "recipes").glob("*.jsonl"),
+        *(daemon.bench.folder / "recipes" / "base").iterdir(),
+    ):
+        os.utime(file, (time.time() + 1e8,) * 2)
+    assert daemon.asked() == {"toy": list(STAGES)}
+
+
+def test_a_recipe_that_cannot_be_judged_for_a_while_is_not_proposed_again(daemon: Daemon) -> None:
+    recipe(daemon, automation={"rebuild": "notify"})
+    source = daemon.bench.folder / "recipes" / "prompts.jsonl"
+    daemon.look()
+    source.rename(source.with_suffix(".away"))
+    daemon.look()
+    assert "toy: [DATA_001]" in daemon.says
+    source.with_suffix(".away").rename(source)
+    daemon.look()
+    assert len(daemon.observed) == 1
+
+
+def test_only_some_runs_are_asked_for_at_once(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
+    for name in ("toy", "other", "third"):
+        recipe(daemon, name)
+    assert list(daemon.asked()) == ["other", "third"]  # all that is said when something is asked for goes to the log
+    job = dg.JobDefinition(name="work", graph_def=dg.GraphDefinition(name="work"))
+    tags = {"dagster/sensor_name": "rebuild", PARTITION_TAG: "other"}
+    runs = [daemon.instance.create_run_for_job(job, tags=tags | more) for more in ({}, {PARTITION_TAG: "third"})]
+    assert daemon.asked() == {} and "toy: wait from prompts on, after other runs (2 at once)" in daemon.says
+    daemon.instance.report_run_failed(runs[0], "it died")
+    assert len(daemon.asked()) == 1
+
+
 def test_a_recipe_with_a_fault_is_named_and_hides_no_other(daemon: Daemon) -> None:
     recipe(daemon)
     (daemon.bench.folder / "recipes" / "other.yaml").write_text("prompts: {}\n")

@@ -35,9 +35,20 @@ def test_causes_that_may_pass(code: str | None) -> None:
     assert decide(AUTO, [Try("failed", 0, code)], operations=None, now=1e6).action == "launch"
 
 
+def test_what_was_made_once_and_is_gone_is_made_again() -> None:
+    """Removed by hand, as STORE_003 asks, or by retention: the same work has the same name, and its old run ended well."""
+    made = [Try("failed", n, "TASK_001") for n in range(4)] + [Try("done", 100)]
+    assert decide(AUTO, made, operations=None, now=100 + 3599).action == "wait"
+    assert decide(AUTO, made, operations=None, now=100 + 3600).action == "launch"
+    again = [*made, Try("failed", 5000, "TASK_001")]  # the first failure since
+    assert decide(AUTO, again, operations=None, now=5060) == Decision(
+        "launch", "try 1 of it failed for a reason that may have passed"
+    )
+
+
 @pytest.mark.parametrize("last", [
     Try("failed", 0, "DATA_003"), Try("failed", 0, "MODEL_002"), Try("failed", 0, "SERVER_002"), Try("failed", 0, "STORE_003"),
-    Try("failed", 0, "RELEASE_004"), Try("cancelled", 0), Try("refused", 0), Try("done", 0),
+    Try("failed", 0, "RELEASE_004"), Try("cancelled", 0), Try("refused", 0),
 ])  # fmt: skip
 def test_ends_after_which_the_same_work_is_left(last: Try) -> None:
     assert decide(AUTO, [Try("failed", -1, None), last], operations=None, now=1e9).action == "wait"

@@ -26,6 +26,7 @@ from rm_assets.storage.kept import results
 from rm_assets.storage.lineage import earlier, wanted
 from rm_assets.storage.outdated import find_outdated
 from rm_assets.storage.registry import Release
+from rm_assets.storage.remote import cache_of
 from rm_assets.storage.retention import Plan, plan_retention, prune
 from rm_assets_tests.planted import DAY, Planted, age, training
 from rm_assets_tests.tasks.conftest import TOY
@@ -247,6 +248,22 @@ def test_the_models_of_a_learning_curve_stay_while_its_report_is_not_made(bench:
     report = bench.build("toy", to="evaluation_report")
     shutil.rmtree(bench.store.folder("evaluation_report", report))
     assert len(results(bench.store)) == 7 and bench.prune() == []
+
+
+def test_a_cache_of_a_bucket_is_pruned_without_fetching_what_stays(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/bucket"
+    bench.home = cache_of(url)
+    bench.recipe("released")
+    bench.release("released")
+    monkeypatch.setenv("RM_ASSETS_CACHE", str(tmp_path / "another"))
+    bench.home = cache_of(url)
+    assert bench.prune() == [] and results(bench.store) == []
+    want = wanted(bench.store, bench.book.load("released"), "reward_model")
+    age(bench.store.folder("reward_model", want.digest), 100)  # here since somebody read it; the release of it is not
+    (bench.folder / "recipes" / "released.yaml").unlink()
+    assert bench.prune(gone_recipes=True) == [] and results(bench.store) == [("reward_model", want.digest)]
 
 
 def test_what_was_written_since_the_plan_was_made_stays(bench: Bench) -> None:
