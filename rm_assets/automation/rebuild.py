@@ -14,6 +14,7 @@ import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from rm_assets.automation.jobs import build_reward_model
+from rm_assets.core.digests import digest
 from rm_assets.core.errors import DataError, RmAssetsError
 from rm_assets.core.planning.recipe_plan import operations_left
 from rm_assets.core.rebuilding import Decision, Try, decide
@@ -35,6 +36,10 @@ MOST_AT_ONCE = 4
 """Unfinished runs of this sensor. An instance without a queue starts at once whatever it is asked for."""
 STATE_TAG = "rm_assets/state"
 PARTITION_TAG = "dagster/partition"
+
+
+_PLANNED: dict[str, float] = {}
+"""Operations by recipe and state: a plan reads the rows of its files, which is too much for every look."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +143,18 @@ def _judge(
     if is_automatic:
         tries = tries_of(instance, recipe.name, found.state)
         if recipe.automation.max_operations is not None:
-            operations = operations_left(with_device(recipe, []), find_known(recipe, None, []))
+            operations = _operations(recipe, found.state)
     return Finding(recipe, found, decide(recipe.automation, tries, operations=operations, now=time.time()), len(tries))
+
+
+def _operations(recipe: Recipe, state: str) -> float | None:
+    key = digest([recipe.model_dump(mode="json"), state])
+    if key not in _PLANNED:
+        planned = operations_left(with_device(recipe, []), find_known(recipe, None, []))
+        if planned is None:  # it may be known at the next look
+            return None
+        _PLANNED[key] = planned
+    return _PLANNED[key]
 
 
 def _settled(fingerprint: Callable[[str], str]) -> Callable[[str], str]:

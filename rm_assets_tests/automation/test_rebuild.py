@@ -191,6 +191,25 @@ def test_above_the_ceiling_it_is_proposed_once_and_a_person_may_make_it(daemon: 
     assert list(daemon.asked()) == ["toy"]
 
 
+def test_the_plan_behind_a_ceiling_is_made_once_for_what_is_wanted(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[str] = []
+
+    def find_known(of: Recipe, *rest: Any) -> Any:
+        planned.append(of.name)
+        return real(of, *rest)
+
+    real = module.find_known
+    monkeypatch.setattr(module, "find_known", find_known)
+    recipe(daemon, automation={"rebuild": "auto", "max_operations": 999})
+    daemon.look(), daemon.look()
+    assert planned == ["toy"]
+    recipe(daemon, automation={"rebuild": "auto", "max_operations": 999}, training={**TOY["training"], "num_epochs": 3})
+    daemon.look()
+    assert planned == ["toy", "toy"]
+
+
 def test_notify_proposes_with_the_reason_and_off_says_nothing(daemon: Daemon) -> None:
     daemon.bench.make(recipe(daemon), *WITHOUT_MODEL)
     recipe(daemon, automation={"rebuild": "notify"}, pairs={"min_margin": 0.5})
