@@ -56,9 +56,11 @@ def test_without_a_mail_server_there_is_no_sensor() -> None:
         ({"RM_ASSETS_SMTP_PORT": "x"}, "RM_ASSETS_SMTP_PORT not"),
     ],
 )
-def test_what_is_missing_is_named_when_the_definitions_load(settings: dict[str, str], named: str) -> None:
-    with pytest.raises(SetupError, match=f"SETUP_009.*: {named}"):
-        mail_sensors({**SETTINGS, **settings})
+def test_what_is_missing_is_named_by_every_tick_and_stops_nothing_else(settings: dict[str, str], named: str) -> None:
+    (sensor,) = mail_sensors({**SETTINGS, **settings})
+    assert (sensor.name, sensor.default_status) == ("mail_failed_runs", dg.DefaultSensorStatus.RUNNING)
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(SetupError, match=f"SETUP_009.*: {named}"):
+        sensor(dg.build_sensor_context(instance))
 
 
 def test_a_failed_run_is_mailed_with_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
