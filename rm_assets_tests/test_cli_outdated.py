@@ -9,6 +9,7 @@ from rich.console import Console
 
 from rm_assets.cli.outdated import find, show
 from rm_assets.core.errors import RecipeError
+from rm_assets.resources.recipes import recipe_book
 from rm_assets_tests.fakes import save_causal
 from rm_assets_tests.tasks.conftest import TOY, Bench
 
@@ -59,7 +60,21 @@ def test_a_fault_of_one_recipe_hides_no_other(bench: Bench) -> None:
     assert found["faulty"]["error"]["code"] == "RECIPE_003" and found["toy"]["assets"]
     said = io.StringIO()
     show(list(found.values()), Console(file=said, width=200))
-    assert "cannot be told" in said.getvalue() and "prompts to hub_release" in said.getvalue()
+    assert (
+        "cannot be told" in said.getvalue()
+        and "Fix: " in said.getvalue()
+        and "prompts to hub_release" in said.getvalue()
+    )
+
+
+def test_without_names_a_shipped_recipe_is_left_out_until_something_of_it_was_made(bench: Bench) -> None:
+    bench.recipe()
+    assert [each["recipe"] for each in find([])] == ["toy"]
+    bench.make(recipe_book().load("embedded"), "prompts")
+    assert [(each["recipe"], each["assets"][0]) for each in find([])] == [
+        ("embedded", "sampled_responses"),
+        ("toy", "prompts"),
+    ]
 
 
 def test_a_name_that_is_none_is_an_error(bench: Bench) -> None:
