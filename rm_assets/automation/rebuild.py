@@ -36,6 +36,7 @@ MOST_AT_ONCE = 4
 """Unfinished runs of this sensor. An instance without a queue starts at once whatever it is asked for."""
 STATE_TAG = "rm_assets/state"
 PARTITION_TAG = "dagster/partition"
+STARTED_AGAIN_TAG = "dagster/auto_retry_run_id"
 
 
 _PLANNED: dict[str, float] = {}
@@ -171,9 +172,16 @@ def _settled(fingerprint: Callable[[str], str]) -> Callable[[str], str]:
 
 
 def tries_of(instance: dg.DagsterInstance, key: str, state: str) -> list[Try]:
-    """The finished runs for this state of a recipe, in the order in which they ended."""
+    """The finished runs for this state of a recipe, in the order in which they ended.
+
+    Of a run that Dagster has started again, since its process died, only the last one counts: each went on where it was.
+    """
     records = instance.get_run_records(dg.RunsFilter(tags={STATE_TAG: state, PARTITION_TAG: key}))
-    ended = [(record.end_time, record.dagster_run) for record in records if record.end_time is not None]
+    ended = [
+        (record.end_time, record.dagster_run)
+        for record in records
+        if record.end_time is not None and STARTED_AGAIN_TAG not in record.dagster_run.tags
+    ]
     return [_try(instance, run, end) for end, run in sorted(ended, key=lambda pair: pair[0])]
 
 

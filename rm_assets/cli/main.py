@@ -97,7 +97,9 @@ def stats(
 
 @app.command()
 def outdated(
-    recipe: Annotated[list[str] | None, typer.Argument(help="Names of recipes; all that are in use without one.")] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Argument(help="Names of recipes; all that are in use without one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
     """Which recipes are out of date, since what changed, and what making them takes. Makes nothing."""

@@ -323,6 +323,17 @@ def test_what_failed_is_asked_for_again_later_and_not_for_ever(daemon: Daemon, m
     assert len(daemon.look()) == 1
 
 
+def test_a_run_that_dagster_has_started_again_is_no_try_of_its_own(daemon: Daemon) -> None:
+    recipe(daemon)
+    (request,) = daemon.look()
+    for number in range(4):
+        run_that_ends(daemon, request, failing(None))
+        (newest, *_) = daemon.instance.get_runs()
+        if number < 3:
+            daemon.instance.add_run_tags(newest.run_id, {module.STARTED_AGAIN_TAG: "the next one"})
+    assert daemon.look() == [] and "try 1 of it failed; the next is in" in daemon.says
+
+
 @pytest.mark.parametrize("code", ["DATA_005", "MODEL_003", "RELEASE_004", "RECIPE_003"])
 def test_what_does_not_pass_by_itself_is_not_tried_again(
     daemon: Daemon, code: str, monkeypatch: pytest.MonkeyPatch
