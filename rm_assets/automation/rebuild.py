@@ -117,7 +117,7 @@ def look(instance: dg.DagsterInstance, store: Store, said: list[str]) -> Iterato
     keys, there = set(RECIPES.get_partition_keys()), book.partition_keys()
     if new := [key for key in there if key not in keys]:
         said.append(f"new: {', '.join(new)}; reload the code location to see them")
-    fingerprint = cache(_settled(Fingerprints(store.home / "fingerprints").of))
+    fingerprint = cache(settled(Fingerprints(store.home / "fingerprints").of))
     for key in keys_in_use(book, store):
         if key not in keys:
             continue
@@ -158,7 +158,7 @@ def _operations(recipe: Recipe, state: str) -> float | None:
     return _PLANNED[key]
 
 
-def _settled(fingerprint: Callable[[str], str]) -> Callable[[str], str]:
+def settled(fingerprint: Callable[[str], str]) -> Callable[[str], str]:
     """The fingerprint of files that are not being written. Raises: DataError DATA_002 of one that may be."""
 
     def of(location: str) -> str:

@@ -4,6 +4,7 @@ from functools import cache
 
 import dagster as dg
 
+from rm_assets.automation.rebuild import settled
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.stages import STAGES
@@ -22,7 +23,7 @@ from rm_assets.storage.fingerprints import Fingerprints
 def recipe_changes(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorResult:
     """One look at the recipes of which something has been made."""
     known = {asset: observed(context.instance, asset) for asset in STAGES}
-    fingerprint = cache(Fingerprints(compute.store().home / "fingerprints").of)
+    fingerprint = cache(settled(Fingerprints(compute.store().home / "fingerprints").of))
     book, keys = recipe_book(), set(RECIPES.get_partition_keys())
     changed: list[dg.AssetObservation] = []
     said: list[str] = []
