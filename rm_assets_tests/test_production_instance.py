@@ -116,6 +116,11 @@ def launch(priority: int) -> None:
     )
 
 
+def test_a_checkout_and_a_place_without_one_have_the_same_instance() -> None:
+    of_checkout, elsewhere = (ROOT / name for name in ("dagster.yaml", "rm_assets/cli/dagster.yaml"))
+    assert yaml.safe_load(of_checkout.read_text()) == yaml.safe_load(elsewhere.read_text())
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(INITDB is None, reason="needs Postgres (Debian: apt-get install postgresql)")
 @pytest.mark.timeout(600)
