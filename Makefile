@@ -26,11 +26,11 @@ ui: install  ## Start the web UI and the daemon on http://127.0.0.1:3000
 	@echo "Web UI: http://127.0.0.1:3000  (assets: http://127.0.0.1:3000/asset-groups)   stop with Ctrl-C"
 	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
 
-test: install  ## Run the tests
-	@$(BIN)/python -m pytest
+test: install  ## Run the tests, two files at a time
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install  ## Run the tests that need a browser, servers or much time
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 bench: install  ## Measure against TRL, plain scoring and generate; needs RM_ASSETS_REAL_DATA; about 20 minutes
 	@$(BIN)/python -W ignore -m benchmarks
