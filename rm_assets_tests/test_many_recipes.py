@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -28,9 +30,16 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recipes, a store where each of them is made, of files of one byte, and an instance that has seen it."""
-    folder = tmp_path_factory.mktemp("many")
+def folder() -> Iterator[Path]:
+    """Recipes, a store where each of them is made, of files of one byte, and an instance that has seen it; in memory where
+    the system has a place for that, since each of thousands of events waits for a disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="many-", dir=memory if memory.is_dir() else None) as place:
+        fill(Path(place))
+        yield Path(place)
+
+
+def fill(folder: Path) -> None:
     (folder / "recipes").mkdir()
     for number in range(NUM_RECIPES):
         text = f"extends: embedded\npairs: {{min_margin: {number / 1000}}}\nautomation: {{rebuild: auto}}\n"
@@ -51,7 +60,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     dg.AssetMaterialization(asset, partition=f"r{number:03}", metadata=page)
                 )
             left -= min(left, NUM_RECIPES)
-    return folder
 
 
 def make(store: Store, recipe: Recipe, asset: str) -> str:
