@@ -109,7 +109,7 @@ def test_a_person_backfills_reads_a_refusal_and_accepts_a_proposal(house: House,
         statuses = [house.ended(f"trio-{which}").dagster_run.status.value for which in ("1", "2", "refused")]
         assert statuses == ["SUCCESS", "SUCCESS", "FAILURE"]
         page.goto(f"{house.address}/assets/evaluation_report?view=checks&checkDetail=length_is_not_the_reason")
-        page.get_by_text("must be").first.wait_for()
+        page.get_by_text("it cannot be told whether the model goes by length").first.wait_for()
         page.screenshot(path=tmp_path / "refused.png")
 
         page.goto(f"{house.address}/assets/prompts?view=events&partition=proposed")

@@ -127,7 +127,7 @@ def test_a_second_machine_finds_everything_made_and_traces_it(bucket: Bucket) ->
     assert "uploading to s3://models/team" in made.stderr
 
     said = bucket.rm_assets("two", "outdated", "tiny")
-    assert "every recipe is up to date" in said.stdout, said.stdout + said.stderr
+    assert "every recipe in use is up to date" in said.stdout, said.stdout + said.stderr
     of_looking = bucket.requests()
     assert of_looking["GET list-type"] == of_looking["GET /manifests/"] == len(STAGES)
     assert of_looking.total() == 2 * len(STAGES)  # what is made is known by its manifest alone
@@ -146,7 +146,7 @@ def test_a_second_machine_finds_everything_made_and_traces_it(bucket: Bucket) ->
     traced = bucket.rm_assets("three", "trace", "--pair", pair.pair_id, "--recipe", "tiny", "--json")
     assert len(json.loads(traced.stdout)["gold_rewards"]) == 2, traced.stderr
     bucket.requests()
-    assert "every recipe is up to date" in bucket.rm_assets("two", "outdated", "tiny").stdout
+    assert "every recipe in use is up to date" in bucket.rm_assets("two", "outdated", "tiny").stdout
     assert bucket.requests().total() == 0
     print(f"requests: to make {of_making}; to look {of_looking}; to find made and read {of_finding}")
 

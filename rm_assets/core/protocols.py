@@ -1,6 +1,7 @@
 """What a backend is: a sampler, a scorer, a trainer. Backends yield records; tasks write them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +31,10 @@ class QuietReporter:
 
     def log(self, message: str) -> None:
         """Drops the line."""
+
+    def waiting(self, reason: str) -> AbstractContextManager[None]:
+        """Drops the reason."""
+        return nullcontext()
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Drops the count."""
