@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
-demo: install  ## Build the embedded recipe end to end: prompts to released reward model, about a minute and a half
+demo: install  ## Build the embedded recipe end to end: prompts to released reward model, about a minute
 	@$(BIN)/rm-assets run embedded
 
 ui: install  ## Start the web UI and the daemon on http://127.0.0.1:3000
