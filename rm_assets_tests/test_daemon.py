@@ -12,8 +12,9 @@ import pytest
 
 from rm_assets.core.stages import STAGES
 from rm_assets_tests.fakes import save_causal
+from rm_assets_tests.processes import wait_for
 from rm_assets_tests.tasks.conftest import TOY, Bench, files
-from rm_assets_tests.web_ui import browser_page, instance_folder, needs_chromium, wait_for, web_ui
+from rm_assets_tests.web_ui import browser_page, instance_folder, needs_chromium, web_ui
 
 IGNORED = {"severity": "ignore"}
 PASSES = {
@@ -44,9 +45,7 @@ class House:
             runs = self.instance.get_run_records(dg.RunsFilter(tags={"dagster/partition": recipe}))
             return runs[0] if len(runs) >= number and runs[0].end_time else None
 
-        wait_for(newest, f"run {number} of {recipe}")
-        run = newest()
-        assert run is not None
+        run: dg.RunRecord = wait_for(newest, 240, f"run {number} of {recipe}")
         return run
 
 

@@ -5,11 +5,9 @@ import os
 import pwd
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from rm_assets_tests.processes import free_port, wait_for
 from rm_assets_tests.test_dagster_commands import RECIPE
 
 ROOT = Path(__file__).parent.parent
@@ -30,13 +29,6 @@ USER = "postgres"
 """Whose processes the database is where the tests run as root, which it refuses to run as."""
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 @contextmanager
 def running(command: list[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is asked to end, and waited for, when the block ends."""
@@ -46,16 +38,6 @@ def running(command: list[str], log: Path, **options: Any) -> Iterator[subproces
         finally:
             process.terminate()
             process.wait(60)
-
-
-def wait_for(what: Any, seconds: float) -> Any:
-    """What is there as soon as it is there."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        time.sleep(0.5)
-    raise AssertionError(f"not within {seconds} s: {what}")
 
 
 @pytest.fixture

@@ -3,18 +3,18 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rm_assets_tests.processes import free_port, wait_for
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -22,14 +22,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Chromium on PATH (Debian: apt-get install chromium)"
 )
-
-
-def wait_for(holds: Callable[[], Any], what: str, seconds: float = 240) -> None:
-    """Returns when `holds` does. Raises: AssertionError after `seconds`."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"{what} did not come in {seconds} s"
-        time.sleep(0.5)
 
 
 def instance_folder(folder: Path) -> Path:
@@ -43,9 +35,7 @@ def instance_folder(folder: Path) -> Path:
 @contextmanager
 def web_ui(folder: Path, *command: str) -> Iterator[str]:
     """The address of `command --host ... --port ...`, over `folder`'s dagster/, home/ and recipes/; ends with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = os.environ | {
         "DAGSTER_HOME": str(folder / "dagster"),
         "RM_ASSETS_HOME": str(folder / "home"),
@@ -67,7 +57,7 @@ def web_ui(folder: Path, *command: str) -> Iterator[str]:
         return True
 
     try:
-        wait_for(answers, "the webserver")
+        wait_for(answers, 240, "the webserver")
         yield address
     finally:
         os.killpg(process.pid, signal.SIGINT)

@@ -7,15 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+
+from rm_assets_tests.processes import free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -27,20 +27,6 @@ from rm_assets.definitions import defs
 """
 """What failed is asked for again at the sensor's next look."""
 SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "rm_assets"}
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def wait_for(holds: Callable[[], object], seconds: float = 60) -> None:
-    """Until it holds. Raises: AssertionError when it takes too long."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, holds
-        time.sleep(0.1)
 
 
 class Deployment:
@@ -81,9 +67,9 @@ class Deployment:
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         if name == "code":
-            wait_for(self._code_answers)
+            wait_for(self._code_answers, 60)
         if name == "webserver":
-            wait_for(lambda: self.asked("{ version }"))
+            wait_for(lambda: self.asked("{ version }"), 60)
 
     def _code_answers(self) -> bool:
         with socket.socket() as asking:

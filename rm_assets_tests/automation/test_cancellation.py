@@ -6,8 +6,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from rm_assets_tests.automation.deployment import SELECTOR, Deployment, wait_for
+from rm_assets_tests.automation.deployment import SELECTOR, Deployment
 from rm_assets_tests.fakes import save_causal
+from rm_assets_tests.processes import wait_for
 from rm_assets_tests.tasks.conftest import TOY, Bench
 
 LAUNCH = """mutation($p: ExecutionParams!) { launchRun(executionParams: $p)

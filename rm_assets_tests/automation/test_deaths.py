@@ -22,9 +22,10 @@ from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Store
-from rm_assets_tests.automation.deployment import Deployment, wait_for
+from rm_assets_tests.automation.deployment import Deployment
 from rm_assets_tests.automation.test_rebuild import PASSES
 from rm_assets_tests.fakes import save_causal
+from rm_assets_tests.processes import wait_for
 from rm_assets_tests.tasks.conftest import TOY, Bench
 
 NUM_DEATHS = int(os.environ.get("RM_ASSETS_NUM_DEATHS", "2"))
