@@ -20,7 +20,7 @@ from rm_assets.core.evaluation.comparison import LENGTH
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.records import Pair, conversation
-from rm_assets.executors.local import TaskEnd
+from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import judgement
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.store import Store

@@ -11,6 +11,7 @@ RmAssetsError
 ├── StoreError     STORE_*    results that cannot be found, written or read
 ├── SearchError    SEARCH_*   a search over training settings that cannot run, or comes to nothing
 ├── TaskError      TASK_*     a task process that ended without its manifest
+├── ExecutorError  EXECUTOR_* a place where tasks run that cannot be used
 ├── ReleaseError   RELEASE_*  a release folder that must not leave the house
 ├── TrackingError  TRACKING_* figures that a tracking service did not take
 └── PlanError      PLAN_*     a plan that lacks a number, or takes one that is no number
@@ -90,6 +91,11 @@ ERROR_CODES: dict[str, str] = {
     "TASK_002": "The task failed with an unexpected error.",
     "TASK_003": "The task ran longer than its time limit.",
     "TASK_004": "The process of a run has died.",
+    "EXECUTOR_001": "A task is to run on another machine, which cannot reach the store.",
+    "EXECUTOR_002": "The package or command of an executor is missing.",
+    "EXECUTOR_003": "The machine, cluster or API that is to run a task cannot be reached or refuses.",
+    "EXECUTOR_004": "No machine could be had: none is in stock, or the quota is used up.",
+    "EXECUTOR_005": "A machine could not be deleted.",
     "RELEASE_001": "The release folder lacks a required file, or a file has no sound size.",
     "RELEASE_002": "The released model does not give the canary rewards of the report.",
     "RELEASE_003": "The release cannot be pushed to the Hub.",
@@ -198,6 +204,12 @@ class TaskError(RmAssetsError):
     """A task process that ended without its manifest."""
 
     family = "TASK_"
+
+
+class ExecutorError(RmAssetsError):
+    """A place where tasks run that cannot be used."""
+
+    family = "EXECUTOR_"
 
 
 class ReleaseError(RmAssetsError):

@@ -13,10 +13,12 @@ import dagster as dg
 from pydantic import Field
 
 from rm_assets.core.errors import RmAssetsError, TaskError
-from rm_assets.core.recipe import Recipe
+from rm_assets.core.recipe import ExecutionSection, LocalExecutor, Recipe
 from rm_assets.core.smoke import smoke_recipe
 from rm_assets.core.stages import STAGES, asset_of
-from rm_assets.executors.local import TaskEnd, run_local
+from rm_assets.executors.local import run_local
+from rm_assets.executors.output import OnEvent, TaskEnd
+from rm_assets.executors.remote import run_remote
 from rm_assets.executors.warm import keep_warm
 from rm_assets.resources.heartbeat import beating
 from rm_assets.resources.recipes import recipe_book
@@ -125,19 +127,15 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         if want.manifest:
             say(f"{asset}: nothing to do, made before as {want.digest[:12]}")
             return Made(want.manifest, folder, was_there=True, on_the_way=on_the_way)
-        request = folder / "request.json"
-        write_json(
-            request,
-            {
-                "asset": asset,
-                "digest": want.digest,
-                "home": str(store.home),
-                "inputs": {name: manifest.digest for name, manifest in want.inputs.items()},
-                "settings": want.settings,
-                "recipe": recipe.model_dump(mode="json"),
-                "run_id": run_id,
-            },
-        )
+        request = {
+            "asset": asset,
+            "digest": want.digest,
+            "home": str(store.home),
+            "inputs": {name: manifest.digest for name, manifest in want.inputs.items()},
+            "settings": want.settings,
+            "recipe": recipe.model_dump(mode="json"),
+            "run_id": run_id,
+        }
         task = STAGES[asset].task
         listener = _Listener(asset, say, debug)
 
@@ -145,9 +143,7 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
             listener(event)
             watch()
 
-        say(f"{asset}: task {task} starts")
-        keep_warm()  # for the assets that follow
-        end = run_local(task, request, hear, timeout_seconds=recipe.execution.timeout_seconds)
+        end = _run(recipe.execution, task, request, store, folder, hear, say=say)
         manifest = store.manifest(asset, want.digest)
         if listener.error:
             raise listener.error
@@ -168,6 +164,20 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
             for name, of in others.items():
                 say(f"{asset}: {name} of the training prompts")
                 yield self.make_asset(of, asset_of(name), say=say, **options)
+
+
+def _run(
+    execution: ExecutionSection, task: str, request: dict[str, Any], store: Store, folder: Path, hear: OnEvent, *, say: Say
+) -> TaskEnd:  # fmt: skip
+    """Runs the task where the recipe says."""
+    executor, limit = execution.executor_of(task), execution.timeout_seconds
+    if isinstance(executor, LocalExecutor):
+        say(f"{request['asset']}: task {task} starts")
+        keep_warm()  # for the assets that follow
+        write_json(folder / "request.json", request)
+        return run_local(task, folder / "request.json", hear, timeout_seconds=limit)
+    say(f"{request['asset']}: task {task} starts by {executor.kind}")
+    return run_remote(executor, task, request, store, hear, timeout_seconds=limit)
 
 
 class _Listener:

@@ -3,6 +3,7 @@
 URL/manifests/<asset>/<digest>.json              written last of all and only once; without it nothing counts
 URL/files/<asset>/<digest>/<content>/...         what the manifest names, in a folder of their content: two machines that
                                                  make the same digest do not write over each other
+URL/requests/<asset>/<digest>.json               what a task on another machine is asked to do, see requests.py
 URL/registry/<number>.jsonl                      the events of one change of the registry, each written once
 
 HOME/remote/url                                  says that this store is a cache, and of what
@@ -84,6 +85,10 @@ class Remote:
         if isinstance(answer, StoreError):
             raise answer
         return answer
+
+    def forget(self) -> None:
+        """What was heard before another process wrote: the next question is asked anew."""
+        self._answers.clear()
 
     def has_copy(self, name: str) -> bool:
         """Whether a small file was read or written here before."""

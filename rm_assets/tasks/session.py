@@ -1,15 +1,15 @@
 """The frame of every task: reads the request, holds the lease, reports while it works, and writes the manifest last of all.
 
-A task speaks to its executor in lines on standard output (core/events.py). It ends with exit status 0 only if its manifest is committed. Its standard input is a pipe from the
-parent: when that closes, the parent is gone and the task ends too.
+A task speaks to its executor in lines on standard output (core/events.py). It ends with exit status 0 only if its manifest is committed. Where its standard
+input is a pipe, that comes from the parent: when it closes, the parent is gone and the task ends too.
 """
 
 import errno
-import json
 import os
 import platform
 import re
 import signal
+import stat
 import sys
 import threading
 import time
@@ -28,8 +28,10 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.fingerprints import Fingerprints
+from rm_assets.storage.home import home_of
 from rm_assets.storage.hub_datasets import commits_read, go_on_at
 from rm_assets.storage.metrics_log import METRICS_LOG, MetricsLog
+from rm_assets.storage.requests import read_request
 from rm_assets.storage.store import Manifest, Store
 from rm_assets.tasks.event_files import EventFiles
 from rm_assets.tasks.statistics import write_statistics
@@ -131,10 +133,11 @@ def run_task(work: Callable[[Task], Product]) -> None:
 
 def run_process(work: Callable[[dict[str, Any], LineReporter], None]) -> None:
     """Runs `work` as a task's process: with the threads of the recipe, its errors as events, and no longer than its parent."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if stat.S_ISFIFO(mode := os.fstat(0).st_mode) or stat.S_ISSOCK(mode):
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     reporter = LineReporter()
     try:
-        request = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+        request = read_request(sys.argv[1])
         threads = request["recipe"]["execution"]["num_threads"] or os.cpu_count() or 1
         # Read by OpenMP, MKL and PyTorch when they load, so it is set before any of them is imported.
         os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
@@ -193,7 +196,7 @@ def _out_of_memory(error: BaseException | None) -> RmAssetsError | None:
 
 def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: LineReporter) -> None:
     recipe = Recipe.model_validate(request["recipe"])
-    asset, of_digest, store = request["asset"], request["digest"], Store(Path(request["home"]))
+    asset, of_digest, store = request["asset"], request["digest"], Store(home_of(request["home"]))
     with store.lease(asset, of_digest, partial(reporter.waiting, "another run makes this")):
         if store.manifest(asset, of_digest):
             reporter.emit(event="found")

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from rm_assets.executors import local
-from rm_assets.executors.local import TaskEnd, run_local
+from rm_assets.executors.local import run_local
+from rm_assets.executors.output import TaskEnd
 from rm_assets.executors.warm import WarmServer
 
 REPOSITORY = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ import yaml
 
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.recipe_files import RecipeBook
-from rm_assets.executors.local import TaskEnd, run_local
+from rm_assets.executors.local import run_local
+from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import compute
 from rm_assets.resources.compute import Compute, Made
 from rm_assets.storage.tables import TABLES, read_table

@@ -10,7 +10,7 @@ import pytest
 
 from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.recipe import Recipe
-from rm_assets.executors.local import TaskEnd
+from rm_assets.executors.output import TaskEnd
 from rm_assets.resources.compute import Made
 from rm_assets.storage.metrics_log import METRICS_LOG
 from rm_assets_tests.fakes import build_tokenizer, save_causal, save_encoder

@@ -9,7 +9,7 @@ import pytest
 from rm_assets.core.checks.inputs import Examination
 from rm_assets.core.errors import TaskError
 from rm_assets.core.recipe import Recipe
-from rm_assets.executors.local import TaskEnd
+from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import examination as resource
 from rm_assets.resources.examination import examination
 from rm_assets.storage.lineage import wanted

@@ -17,7 +17,7 @@ import pytest
 
 from rm_assets.core.errors import TaskError
 from rm_assets.core.recipe import Recipe
-from rm_assets.executors.local import TaskEnd
+from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import compute
 from rm_assets.resources.compute import Made
 from rm_assets_tests.fake_server import Json, Reply, judge, serving

@@ -11,7 +11,7 @@ import pytest
 from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.records import Pair, conversation
-from rm_assets.executors.local import TaskEnd
+from rm_assets.executors.output import TaskEnd
 from rm_assets_tests.tasks.conftest import ASSETS, Bench, files
 
 NUM = 40

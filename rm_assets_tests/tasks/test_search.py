@@ -17,7 +17,7 @@ from rm_assets.core.errors import DataError, ModelError, SearchError, StoreError
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.search import own_settings, trial_recipe
-from rm_assets.executors.local import TaskEnd
+from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import compute
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.search import Searched, run_search

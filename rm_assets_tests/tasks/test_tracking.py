@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rm_assets.core.errors import TaskError
-from rm_assets.executors.local import TaskEnd
+from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import compute
 from rm_assets.storage.metrics_log import Run, read_run
 from rm_assets.storage.store import Store

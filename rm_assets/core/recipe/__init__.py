@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from rm_assets.core.recipe.automation import AutomationSection
 from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, DriftCheck, LimitedCheck, ShareCheck
 from rm_assets.core.recipe.evaluation import EvaluationSection, LearningCurve, RewardBench
+from rm_assets.core.recipe.execution import Executor, LocalExecutor, RemoteExecutor, SshExecutor, TaskName
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
     Combine,
@@ -78,6 +79,7 @@ __all__ = [
     "EvaluationSection",
     "EvaluationSet",
     "ExecutionSection",
+    "Executor",
     "ExistingModel",
     "FileSource",
     "GateSection",
@@ -89,6 +91,7 @@ __all__ = [
     "KaggleSource",
     "LearningCurve",
     "LimitedCheck",
+    "LocalExecutor",
     "LoraSettings",
     "MixturePart",
     "MixtureSource",
@@ -105,6 +108,7 @@ __all__ = [
     "RecordedResponses",
     "Regression",
     "ReleaseSection",
+    "RemoteExecutor",
     "RewardBench",
     "RewardModelSection",
     "RowSource",
@@ -118,6 +122,8 @@ __all__ = [
     "ShareCheck",
     "SoftBradleyTerry",
     "SplitFractions",
+    "SshExecutor",
+    "TaskName",
     "TfdsSource",
     "TrackingSection",
     "TrainingSection",
@@ -131,6 +137,13 @@ __all__ = [
 class ExecutionSection(Section):
     """How work is carried out. Changes no result and enters no digest."""
 
+    executor: Executor = Field(
+        LocalExecutor(), description="Where tasks run: `local` or `ssh`; what runs elsewhere needs a store at a URL."
+    )
+    executors: dict[TaskName, Executor] = Field(
+        default={},
+        description="Where single tasks run instead, by the task's name: ingest, sample, score, pair, train, evaluate, release.",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="Where models run; `auto` takes a GPU if there is one."
     )
@@ -179,6 +192,10 @@ class ExecutionSection(Section):
         ge=0,
         description="Further tries of a request that a server dropped, refused as too many, or failed to answer.",
     )
+
+    def executor_of(self, task: str) -> Executor:
+        """Where a task runs."""
+        return dict(self.executors).get(task, self.executor)  # type: ignore[call-overload, no-any-return]
 
     def forward_tokens(self, work: Literal["sampling", "scoring", "training"], *, on_cpu: bool) -> int:
         """Tokens in one forward pass.

@@ -1,0 +1,32 @@
+"""Where tasks run."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rm_assets.core.recipe.section import Section
+
+TaskName = Literal["ingest", "sample", "score", "pair", "train", "evaluate", "release"]
+HOST = r"^[A-Za-z0-9_.@\[\]:-]+$"
+
+
+class LocalExecutor(Section):
+    """A process of this machine."""
+
+    kind: Literal["local"] = Field("local", description="Run here.")
+
+
+class SshExecutor(Section):
+    """A process on another machine, over OpenSSH's `ssh`, whose configuration and keys are used."""
+
+    kind: Literal["ssh"] = Field(description="Run over SSH.")
+    host: str = Field(pattern=HOST, description="HOST or USER@HOST, or a name of the SSH configuration.")
+    python: str = Field("python3", description="Python there, with the same version of rm_assets installed.")
+    environment: list[str] = Field(
+        default=[],
+        description="Names of variables of this environment that the task is given there, such as AWS_ACCESS_KEY_ID and HF_TOKEN; never their values.",
+    )
+
+
+RemoteExecutor = SshExecutor
+Executor = Annotated[LocalExecutor | SshExecutor, Field(discriminator="kind")]

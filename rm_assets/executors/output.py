@@ -1,0 +1,79 @@
+"""What a task says, and how it ends, wherever it runs."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rm_assets.core.events import parse_line
+
+TAIL_LINES = 30
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TaskEnd:
+    """How a task ended: exit status (minus the signal's number), whether it ran out of time, its last words."""
+
+    status: int
+    timed_out: bool
+    tail: str
+
+
+class TaskOutput:
+    """Passes on a task's events as they come, and ends a task that works for longer than it may."""
+
+    def __init__(self, on_event: OnEvent, timeout_seconds: float | None, end: Callable[[], None]) -> None:
+        self._on_event, self._limit = on_event, _TimeLimit(timeout_seconds, end)
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    def follow(self, lines: Iterable[str]) -> None:
+        """Every event goes to `on_event` when it happens; other output is an event "output". Time stands still while it waits."""
+        self._limit.run()
+        try:
+            for line in lines:
+                event = parse_line(line)
+                if event["event"] == "output":
+                    self._tail.append(event["message"])
+                if event["event"] == "waiting":
+                    self._limit.pause()
+                elif event["event"] == "working":
+                    self._limit.run()
+                else:
+                    self._on_event(event)
+        except BaseException:
+            self._limit.pause()
+            raise
+
+    def ended(self, status: int) -> TaskEnd:
+        """The end of the task, once it has ended."""
+        self._limit.pause()
+        return TaskEnd(status, self._limit.is_over, "\n".join(self._tail))
+
+
+class _TimeLimit:
+    """Calls `end` after some seconds (None: never) in which a task worked; while it waits for another, time stands still."""
+
+    def __init__(self, seconds: float | None, end: Callable[[], None]) -> None:
+        self._left, self._end_task = seconds, end
+        self._timer: threading.Timer | None = None
+        self.is_over = False
+
+    def run(self) -> None:
+        """Time goes on."""
+        if self._left is not None:
+            self._since = time.monotonic()
+            self._timer = threading.Timer(self._left, self._end)
+            self._timer.start()
+
+    def pause(self) -> None:
+        """Time stands still."""
+        if self._left is not None and self._timer is not None:
+            self._timer.cancel()
+            self._left -= time.monotonic() - self._since
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._end_task()

@@ -1,0 +1,89 @@
+"""Tasks somewhere else: what every executor does that is not this machine.
+
+The request is written to the store's URL, and its place there is all that a task is told, whatever starts it; results come back
+through the store. An engine (ssh.py, ray.py, kubernetes.py, vm.py) starts the task under a name that follows from its
+digest, gives its output line by line, and ends it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rm_assets.core.errors import ExecutorError
+from rm_assets.core.recipe import RemoteExecutor
+from rm_assets.executors.output import OnEvent, TaskEnd, TaskOutput
+from rm_assets.storage.requests import send_request
+from rm_assets.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Order:
+    """What an engine is asked to start: `python -m rm_assets.tasks.<task> <request>`, the request being a URL.
+
+    `name` is the same for the same work (letters, digits and hyphens, at most 40): where it is being done already, since
+    the process that asked for it first has died, an engine joins it. `say` tells people what happens before the task speaks.
+    """
+
+    task: str
+    request: str
+    name: str
+    timeout_seconds: float | None
+    say: Callable[[str], None]
+
+
+class RemoteTask(Protocol):
+    """A task that an engine has started."""
+
+    def lines(self) -> Iterator[str]:
+        """Its output as it comes, until it has ended. Raises: ExecutorError when the engine cannot be reached any more."""
+
+    def status(self) -> int:
+        """Its exit status once it has ended; minus the number of the signal that ended it, where the engine knows."""
+
+    def end(self) -> None:
+        """Ends it, and all that it started; also from another thread, again, or when it has ended by itself."""
+
+
+Start = Callable[[Any, Order], AbstractContextManager[RemoteTask]]
+"""Starts a task as an executor of the engine's section describes; with the block ends whatever is left of it.
+
+Raises: ExecutorError EXECUTOR_002 without the engine's package or command, EXECUTOR_003 if it cannot be reached or refuses.
+"""
+
+
+def run_remote(
+    executor: RemoteExecutor, task: str, request: dict[str, Any], store: Store, on_event: OnEvent, *, timeout_seconds: float | None
+) -> TaskEnd:  # fmt: skip
+    """Runs a task where `executor` says, to its end. If the caller is interrupted, the task ends.
+
+    Raises: ExecutorError EXECUTOR_001 if the store is a folder of this machine, EXECUTOR_002 to EXECUTOR_005 as the engine says.
+    """
+    if store.remote is None:
+        raise ExecutorError(
+            "EXECUTOR_001",
+            f"task {task} is to run by {executor.kind}, but the store is the folder {store.home}",
+            why="what runs elsewhere reads its inputs from the store and writes its result there",
+            fix="set RM_ASSETS_HOME to a URL that both can reach (s3://bucket/prefix; file:///mounted/folder for a shared disk), or execution.executor to local",
+        )
+    order = Order(
+        task,
+        send_request(store.remote, request),
+        f"rm-{task}-{request['digest'][:16]}",
+        timeout_seconds,
+        say=lambda message: on_event({"event": "log", "message": message}),
+    )
+    with _engine(executor.kind)(executor, order) as started:
+        output = TaskOutput(on_event, timeout_seconds, started.end)
+        output.follow(started.lines())
+        end = output.ended(started.status())
+    store.remote.forget()  # what was there before the task says nothing of its result
+    return end
+
+
+def _engine(kind: str) -> Start:
+    """The engine of a kind, imported only now."""
+    from rm_assets.executors.ssh import start_over_ssh
+
+    engines: dict[str, Start] = {"ssh": start_over_ssh}
+    return engines[kind]
