@@ -17,8 +17,13 @@ import dagster as dg
 import pytest
 import yaml
 
+from rm_assets.core.stages import STAGES
+from rm_assets.storage.home import find_home
+from rm_assets.storage.registry import Registry
+from rm_assets.storage.store import Store
 from rm_assets_tests.processes import free_port, wait_for
 from rm_assets_tests.test_dagster_commands import RECIPE
+from rm_assets_tests.test_store_on_s3 import bucket_served, needs_s3
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -127,6 +132,38 @@ def test_the_daemon_takes_runs_from_the_queue_by_priority_and_one_of_a_recipe_at
         assert [record.dagster_run.tags["dagster/priority"] for record in records] == ["5", "-1"]
         assert (records[0].end_time or 0) <= (records[1].start_time or 0)
     assert list((tmp_path / "local").iterdir()) and not list((tmp_path / "dagster").rglob("*.db"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INITDB is None, reason="needs Postgres (Debian: apt-get install postgresql)")
+@needs_s3
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("environment")
+def test_embedded_is_made_with_its_events_in_postgres_and_its_results_on_s3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bucket_served(tmp_path / "s3") as bucket:
+        for name, value in bucket.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("RM_ASSETS_HOME", "s3://models/team")
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+        build = [str(BIN / "dagster"), "job", "execute", "-m", "rm_assets.definitions", "-j", "build_reward_model"]
+        for machine in ("one", "two"):
+            monkeypatch.setenv("RM_ASSETS_CACHE", str(tmp_path / machine))
+            ended = subprocess.run(
+                [*build, "--tags", '{"dagster/partition": "embedded"}'], capture_output=True, text=True, cwd=ROOT, check=False,
+            )  # fmt: skip
+            assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert ended.stderr.count("nothing to do, made before") == len(STAGES)  # on the second machine
+        with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+            assert type(instance.event_log_storage).__name__ == "PostgresEventLogStorage"
+            made = instance.fetch_materializations(dg.AssetKey("evaluation_report"), limit=2).records
+            rates = [record.asset_materialization.metadata["rm/match_rate"].value for record in made]  # type: ignore[union-attr]
+            assert rates[0] == rates[1] > 0.85
+            releases = Registry(Store(find_home())).releases()
+            assert [(release.line, release.match_rate["value"]) for release in releases] == [
+                ("embedded", pytest.approx(rates[0], abs=1e-6))
+            ]
 
 
 def test_containers_get_every_variable_that_the_instance_reads() -> None:

@@ -19,17 +19,16 @@ import pytest
 from rm_assets.core.records import Pair
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.tables import read_table
+from rm_assets_tests.processes import free_port
 from rm_assets_tests.test_dagster_commands import RECIPE
 
 MISSING = [name for name in ("s3fs", "moto", "flask") if importlib.util.find_spec(name) is None]
 COMMAND = str(Path(sys.executable).parent / "rm-assets")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        bool(MISSING), reason=f"needs {', '.join(MISSING)}: pip install -c constraints.txt s3fs 'moto[server]'"
-    ),
-]
+needs_s3 = pytest.mark.skipif(
+    bool(MISSING), reason=f"needs {', '.join(MISSING)}: pip install -c constraints.txt s3fs 'moto[server]'"
+)
+pytestmark = [pytest.mark.slow, needs_s3]
 
 
 COMMIT = """
@@ -92,11 +91,9 @@ class Bucket:
 @contextmanager
 def serving(folder: Path, **variables: str) -> Iterator[Bucket]:
     """A server and a recipe, `tiny`."""
-    (folder / "recipes").mkdir()
+    (folder / "recipes").mkdir(parents=True)
     (folder / "recipes" / "tiny.yaml").write_text(RECIPE.format(num_prompts=24))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with open(folder / "log", "ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | variables)
@@ -111,11 +108,18 @@ def serving(folder: Path, **variables: str) -> Iterator[Bucket]:
         process.wait(30)
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with serving(tmp_path_factory.mktemp("s3")) as served:
+@contextmanager
+def bucket_served(folder: Path) -> Iterator[Bucket]:
+    """A server with the bucket `models`, empty."""
+    with serving(folder) as served:
         made = served.run(sys.executable, "-c", "import s3fs; s3fs.S3FileSystem().mkdir('models')")
         assert made.returncode == 0, made.stderr
+        yield served
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with bucket_served(tmp_path_factory.mktemp("s3")) as served:
         yield served
 
 

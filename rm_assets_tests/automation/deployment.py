@@ -32,7 +32,7 @@ SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "rm_as
 class Deployment:
     """What runs in `folder`: recipes in `recipes`, the store in `home`. All its processes carry a mark in their environment."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.folder, self.mark, self._ports = folder, uuid.uuid4().hex, {n: free_port() for n in ("code", "webserver")}
         (folder / "dagster").mkdir()
         settings = (ROOT / "dagster.yaml").read_text()
@@ -49,6 +49,7 @@ class Deployment:
         self.environment = os.environ | {
             MARK: self.mark, "DAGSTER_HOME": str(folder / "dagster"), "RM_ASSETS_HOME": str(folder / "home"),
             "RM_ASSETS_RECIPES": str(folder / "recipes"), "PYTHONPATH": str(ROOT),
+            **environment,
         }  # fmt: skip
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
 

@@ -1,10 +1,8 @@
 """The sensor `alerts`: a real instance whose runs end as they may, and a real receiver that sometimes does not take them."""
 
 import json
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,54 +15,17 @@ from rm_assets.core.errors import SetupError, StoreError
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.registry import Registry
 from rm_assets.storage.store import Store
+from rm_assets_tests.automation.alert_receiver import Receiver, receiving
 from rm_assets_tests.storage.test_registry import built
 
 RECIPES = dg.StaticPartitionsDefinition(["toy", "other"])
 RATES = (0.68, 0.69, 0.70, 0.71, 0.72)
 
 
-@dataclass
-class Receiver:
-    """Answers what it is told to, and keeps what it has taken."""
-
-    address: str
-    answers: list[int] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-    taken: list[dict[str, Any]] = field(default_factory=list)
-
-    def keys(self) -> list[str]:
-        return [body["key"].partition(":")[0] for body in self.taken]
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status = found.answers.pop(0) if found.answers else 204
-            found.asked.append(self.path)
-            if status < 300:
-                found.taken.append(body)
-            self.send_response(status)
-            if status in (301, 302):
-                self.send_header("Location", "/login")
-            self.end_headers()
-
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found = Receiver(f"http://127.0.0.1:{server.server_port}/services/SECRET")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with receiving() as found:
+        yield found
 
 
 @dataclass
@@ -249,9 +210,9 @@ def test_what_is_not_taken_is_sent_again_and_nothing_is_lost(bench: Bench, recei
     assert "SECRET" not in str(caught.value) and "SECRET" not in repr(caught.getrepr())
     assert bench.cursor == before and receiver.taken == []
     bench.look()  # the first is taken, the second is not
-    assert receiver.keys() == ["check_failed"] and "1 alerts sent" in bench.says and str(status) in bench.says
+    assert receiver.kinds() == ["check_failed"] and "1 alerts sent" in bench.says and str(status) in bench.says
     bench.look()
-    assert receiver.keys() == ["check_failed", "run_failed", "run_failed"] and len(receiver.asked) == 5
+    assert receiver.kinds() == ["check_failed", "run_failed", "run_failed"] and len(receiver.asked) == 5
     assert {body["key"] for body in receiver.taken} == {*(body["key"] for body in receiver.taken)}
     bench.look()
     assert len(receiver.asked) == 5 and "0 alerts sent" in bench.says
@@ -269,7 +230,7 @@ def test_without_a_connection_nothing_is_lost(
     assert "SECRET" not in str(caught.value)
     monkeypatch.setenv("RM_ASSETS_ALERT_WEBHOOK", receiver.address)
     bench.look()
-    assert receiver.keys() == ["run_failed"]
+    assert receiver.kinds() == ["run_failed"]
 
 
 @pytest.mark.parametrize("address", ["hooks.slack.com/SECRET", "http://host:SECRET/x", "https://a b/SECRET"])
@@ -338,7 +299,7 @@ def test_while_the_store_does_not_answer_nothing_is_sent_twice(
     assert "1 alerts sent" in bench.says and "STORE_006" in bench.says
     with pytest.raises(StoreError):
         bench.look()
-    assert receiver.keys() == ["run_failed"]
+    assert receiver.kinds() == ["run_failed"]
 
 
 def test_an_event_of_a_clock_that_was_wrong_holds_nothing_up(

@@ -1,4 +1,4 @@
-"""kill -9 of daemon, webserver, run workers and tasks at random moments under a backfill: all is made, each thing once.
+"""kill -9 of daemon, webserver, run workers and tasks at random moments under a backfill: all is made, each thing once, and told.
 
 RM_ASSETS_NUM_DEATHS sets how often each of the four is killed.
 """
@@ -21,7 +21,9 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.stages import STAGES
 from rm_assets.storage.lineage import wanted
+from rm_assets.storage.registry import Registry
 from rm_assets.storage.store import Store
+from rm_assets_tests.automation.alert_receiver import Receiver, receiving
 from rm_assets_tests.automation.deployment import Deployment
 from rm_assets_tests.automation.test_rebuild import PASSES
 from rm_assets_tests.fakes import save_causal
@@ -36,8 +38,8 @@ SERVERS = ("code", "webserver", "daemon")
 class World:
     """The recipes, what makes them, and how it dies."""
 
-    def __init__(self, folder: Path, instance: dg.DagsterInstance, deployment: Deployment) -> None:
-        self.bench, self.instance, self.deployment = Bench(folder), instance, deployment
+    def __init__(self, folder: Path, instance: dg.DagsterInstance, deployment: Deployment, receiver: Receiver) -> None:
+        self.bench, self.instance, self.deployment, self.receiver = Bench(folder), instance, deployment, receiver
         self.bench.write_toy()
         save_causal(self.bench.folder / "recipes" / "base")
 
@@ -77,6 +79,18 @@ class World:
                 return True
         return False
 
+    def is_watched(self) -> bool:
+        """Whether the sensor of alerts has had its first look, from which on everything is sent."""
+        states = [state for state in self.instance.all_instigator_state() if state.instigator_name == "alerts"]
+        return any(getattr(state.instigator_data, "cursor", None) for state in states)
+
+    def untold(self) -> set[str]:
+        """The keys of failed runs and of releases of which no alert has come."""
+        failed = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        released = Registry(Store(self.bench.home)).releases()
+        happened = {f"run_failed:{run.run_id}" for run in failed} | {f"released:{made.name}" for made in released}
+        return happened - self.receiver.keys().keys()
+
     def times_made(self) -> Counter[tuple[str, str]]:
         """How often the asset of a digest was materialized by a run that made it, and did not find it."""
         times: Counter[tuple[str, str]] = Counter()
@@ -90,9 +104,14 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    deployment = Deployment(tmp_path)
+    with receiving() as receiver:
+        deployment = Deployment(tmp_path, RM_ASSETS_ALERT_WEBHOOK=receiver.address)
+        yield from _living(deployment, receiver)
+
+
+def _living(deployment: Deployment, receiver: Receiver) -> Iterator[World]:
     with deployment.instance() as instance:
-        made = World(tmp_path, instance, deployment)
+        made = World(deployment.folder, instance, deployment, receiver)
         made.write("off")
         try:
             for name in SERVERS:
@@ -108,6 +127,7 @@ def test_after_all_deaths_everything_is_made_once_and_nothing_is_left(world: Wor
     chance, died, deployment = random.Random(7), Counter[str](), world.deployment
     victims = ["daemon", "webserver", "worker", "task"] * NUM_DEATHS
     chance.shuffle(victims)
+    wait_for(world.is_watched, 120)
     for victim in victims:
         time.sleep(chance.uniform(0, 8))
         wait_for(partial(world.kill, victim, chance), 180)
@@ -123,6 +143,10 @@ def test_after_all_deaths_everything_is_made_once_and_nothing_is_left(world: Wor
     manifests = world.bench.manifests()
     assert len(manifests) == 3 + 4 * len(RECIPES)  # all have the same prompts, responses and gold rewards
     wait_for(lambda: not list((world.bench.home / "heartbeats").iterdir()), 90)  # the sensor looks every 30 seconds
+    wait_for(lambda: not world.untold(), 90)
+    told = world.receiver.keys()
+    print(f"{len(told)} alerts, taken {told.total()} times")
+    assert {key.partition(":")[0] for key in told} >= {"run_failed", "released"}
     assert not [file for file in world.bench.home.glob("*/*/.*.tmp") if "request" not in file.name]
     deployment.stop()
     wait_for(lambda: not deployment.processes(), 30)
