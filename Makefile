@@ -56,5 +56,5 @@ reference: install  ## Write the generated pages of docs/ anew: recipe keys, com
 hooks: install  ## Check each commit: format, types, spelling, secrets, large files, recipes
 	@$(BIN)/pre-commit install
 
-clean:  ## Remove results and caches (not .venv)
-	rm -rf .rm_assets history schedules storage logs .logs_queue .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis site
+clean:  ## Remove caches (what was made, Dagster's history and .venv stay)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis site
