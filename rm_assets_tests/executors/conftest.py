@@ -4,6 +4,8 @@ To add one: a fixture here (or imported here) that gives a Place, and its name i
 """
 
 import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ from typing import Any
 import pytest
 
 from rm_assets.executors import local
+from rm_assets_tests.executors.ssh_server import MISSING, SSHD, running_sshd, write_python
 
 REPOSITORY = Path(__file__).parents[2]
 PLACES = [
     pytest.param("local_place", id="local"),
+    pytest.param("ssh_place", id="ssh"),
 ]
 
 
@@ -60,3 +64,24 @@ def local_place(there: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Place
     """This machine, with tasks that are processes of their own; test_local.py has the forked ones."""
     monkeypatch.setattr(local, "start_warm", lambda *task: None)
     return Place({"kind": "local"}, {"PYTHONPATH": there["PYTHONPATH"]})
+
+
+@pytest.fixture(scope="session")
+def ssh_folder(there: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the `config` of a client, for whom a running server is `box`, and with a `python` for tasks."""
+    if SSHD is None or shutil.which("ssh") is None:
+        pytest.skip(MISSING)
+    folder = tmp_path_factory.mktemp("ssh")
+    write_python(folder / "python", there)
+    with running_sshd(folder):
+        yield folder
+
+
+@pytest.fixture
+def ssh_place(ssh_folder: Path) -> Place:
+    """A machine that is reached over SSH: this one."""
+    section = {
+        "kind": "ssh", "host": "box", "config": str(ssh_folder / "config"), "python": str(ssh_folder / "python"),
+        "environment": ["RM_ASSETS_SECRET"],
+    }  # fmt: skip
+    return Place(section, traces=(ssh_folder,))
