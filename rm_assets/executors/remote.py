@@ -46,6 +46,8 @@ class RemoteTask(Protocol):
         """Ends it, and all that it started; also from another thread, again, or when it has ended by itself."""
 
 
+VANISHING = {"vm"}
+"""Kinds whose machines may be gone, disks and all, before a task is done: it saves what it commits at the store's URL."""
 Start = Callable[[Any, Order], AbstractContextManager[RemoteTask]]
 """Starts a task as an executor of the engine's section describes; with the block ends whatever is left of it.
 
@@ -69,7 +71,7 @@ def run_remote(
         )
     order = Order(
         task,
-        send_request(store.remote, request),
+        send_request(store.remote, request | {"saves_work": executor.kind in VANISHING}),
         f"rm-{task}-{request['digest'][:16]}",
         timeout_seconds,
         say=lambda message: on_event({"event": "log", "message": message}),
