@@ -1,8 +1,9 @@
-"""What tests that start servers need: a port, and patience."""
+"""What tests that start processes need: a port, patience, and whether one is alive."""
 
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -20,3 +21,11 @@ def wait_for(holds: Callable[[], Any], seconds: float, what: str = "") -> Any:
         assert time.monotonic() < end, f"{what or holds} did not come in {seconds} s"
         time.sleep(0.1)
     return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -17,6 +17,7 @@ from rm_assets.executors import local
 from rm_assets.executors.local import run_local
 from rm_assets.executors.output import TaskEnd
 from rm_assets.executors.warm import WarmServer
+from rm_assets_tests.processes import is_alive
 
 REPOSITORY = Path(__file__).parents[2]
 BEGIN = """
@@ -88,13 +89,6 @@ def wait_for(holds: Callable[[], bool]) -> None:
 
 def run(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = None, **options: Any) -> TaskEnd:
     return run_local("fake", folder, on_event or (lambda event: None), **options)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def wait_until_gone(pid: int) -> None:

@@ -1,0 +1,87 @@
+"""The executors that test_contract.py holds to its claims, each ready to be used.
+
+To add one: a fixture here (or imported here) that gives a Place, and its name in PLACES, with its marks.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rm_assets.executors import local
+from rm_assets_tests.executors.ssh_server import MISSING, SSHD, running_sshd, write_python
+
+REPOSITORY = Path(__file__).parents[2]
+PLACES = [
+    pytest.param("local_place", id="local"),
+    pytest.param("ssh_place", id="ssh"),
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """An executor that is ready.
+
+    `section` is the executor as a recipe names it; it passes the variable RM_ASSETS_SECRET on to tasks. `environment` is
+    what the driver's process needs besides. In `traces` lies what the engine writes by itself: logs, its own records. `joins` says
+    what becomes of a task whose driver was killed: the next run joins it, else it ends.
+    """
+
+    section: dict[str, Any]
+    environment: dict[str, str] = field(default_factory=dict)
+    traces: tuple[Path, ...] = ()
+    joins: bool = False
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is not this machine."""
+        return self.section["kind"] != "local"
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest) -> Place:
+    """Each executor in turn."""
+    found: Place = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def there(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the environment of a machine that runs tasks has to hold: our code with the planted task, and a cache of its own."""
+    return {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "planted"), str(REPOSITORY)]),
+        "RM_ASSETS_CACHE": str(tmp_path_factory.mktemp("cache_there")),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture
+def local_place(there: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Place:
+    """This machine, with tasks that are processes of their own; test_local.py has the forked ones."""
+    monkeypatch.setattr(local, "start_warm", lambda *task: None)
+    return Place({"kind": "local"}, {"PYTHONPATH": there["PYTHONPATH"]})
+
+
+@pytest.fixture(scope="session")
+def ssh_folder(there: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the `config` of a client, for whom a running server is `box`, and with a `python` for tasks."""
+    if SSHD is None or shutil.which("ssh") is None:
+        pytest.skip(MISSING)
+    folder = tmp_path_factory.mktemp("ssh")
+    write_python(folder / "python", there)
+    with running_sshd(folder):
+        yield folder
+
+
+@pytest.fixture
+def ssh_place(ssh_folder: Path) -> Place:
+    """A machine that is reached over SSH: this one."""
+    section = {
+        "kind": "ssh", "host": "box", "config": str(ssh_folder / "config"), "python": str(ssh_folder / "python"),
+        "environment": ["RM_ASSETS_SECRET"],
+    }  # fmt: skip
+    return Place(section, traces=(ssh_folder,))
