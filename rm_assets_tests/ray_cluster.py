@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from rm_assets_tests.processes import free_port, wait_for
 
 STORE_BYTES = 80 * 2**20
@@ -81,6 +83,7 @@ class RayCluster:
 @contextmanager
 def ray_cluster(cpus_of_nodes: tuple[int, ...], environment: Mapping[str, str]) -> Iterator[RayCluster]:
     """A cluster of these nodes, the first being its head. The folder's path is short: sockets lie in it."""
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'rm-assets[ray]'")
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     cluster = RayCluster(folder, environment)
     try:

@@ -10,7 +10,7 @@ import shlex
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from signal import SIGKILL, SIGTERM
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,15 @@ class RayJob:
 
     def __init__(self, client: "JobSubmissionClient", name: str) -> None:
         self._client, self._name = client, name
+
+    def begin(self, say: Callable[[str], None]) -> None:
+        """Waits until Ray has room for the job. It says so if that takes a while, since nothing else does."""
+        patience = time.monotonic() + SECONDS_TO_ANSWER
+        while self._info().status == "PENDING":
+            if time.monotonic() > patience:
+                say(f"waiting: the cluster has no room for the Ray job {self._name} yet")
+                patience = float("inf")
+            time.sleep(0.2)
 
     def lines(self) -> Iterator[str]:
         """As in RemoteTask. A stream that breaks off is taken up again where it was."""
@@ -102,6 +111,7 @@ def start_on_ray(executor: RayExecutor, order: Order) -> Iterator[RayJob]:
         name = _running_job(client, order) or _submit(client, executor, order)
         job = RayJob(client, name)
         try:
+            job.begin(order.say)
             yield job
         finally:
             job.end()
