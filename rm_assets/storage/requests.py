@@ -20,10 +20,9 @@ INSIDE_PACKAGE = "package://"
 def send_request(remote: Remote, request: dict[str, Any]) -> str:
     """Writes a request for another machine to the store, and gives its URL. Paths inside the package are those of the package there."""
     name = f"requests/{request['asset']}/{request['digest']}.json"
-    portable = _replaced(request, f"{PACKAGE_FOLDER}/", INSIDE_PACKAGE)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "request.json"
-        write_json(file, portable | {"home": remote.url, "version": version("rm-assets")})
+        write_json(file, portable(request) | {"home": remote.url, "version": version("rm-assets")})
         remote.upload(file, name)
     return f"{remote.url}/{name}"
 
@@ -42,8 +41,18 @@ def read_request(location: str) -> dict[str, Any]:
             why="another version may make another result, under the same digest",
             fix="install the same version on both machines, or in the image",
         )
-    here: dict[str, Any] = _replaced(request, INSIDE_PACKAGE, f"{PACKAGE_FOLDER}/")
+    here: dict[str, Any] = local(request)
     return here
+
+
+def portable(value: Any) -> Any:
+    """`value` for another machine: paths inside the package as those of the package there."""
+    return _replaced(value, f"{PACKAGE_FOLDER}/", INSIDE_PACKAGE)
+
+
+def local(value: Any) -> Any:
+    """The inverse of `portable`, here."""
+    return _replaced(value, INSIDE_PACKAGE, f"{PACKAGE_FOLDER}/")
 
 
 def _replaced(value: Any, start: str, by: str) -> Any:

@@ -4,8 +4,9 @@ A log belongs to one identity (a sampler or scorer with its weights, template, p
 found by the hash of what it was computed from.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -61,6 +62,7 @@ class ShardLog(Generic[Row]):
         shard_size: int,
         before: Callable[[int, int], None] = lambda done, wanted: None,
         waiting: Waiting = nullcontext,
+        spread: Callable[[Iterator[list[Item]]], Iterator[list[Row]]] | None = None,
     ) -> tuple[dict[str, Row], int]:
         """Rows for all `items` by key, computing what is missing in shards of `shard_size`; and the number of rows computed.
 
@@ -71,28 +73,45 @@ class ShardLog(Generic[Row]):
         Shards are cut from the missing items in their given order, so that after a kill the remaining shards are the ones
         an uninterrupted run would have made. Of several runs at once, one computes at a time, and each takes what another
         has committed since.
+
+        Where there is `spread`, it computes instead of `compute`: it takes as many of these shards as it works on at a time, and gives
+        the rows of each, whichever is done first.
         """
         wanted = {key for key, _ in items()}
         rows = self.committed(wanted)
         before(len(rows), len(wanted))
-        num_computed = 0
+        lock = partial(locked, self._folder.with_name(f"{self._folder.name}.lock"), waiting)
 
-        def finish(shard: dict[str, Item]) -> int:
-            with locked(self._folder.with_name(f"{self._folder.name}.lock"), waiting):
-                rows.update(self._new_rows(wanted))
-                missing = [item for key, item in shard.items() if key not in rows]
-                computed = compute(missing) if missing else []
-                self.commit(computed)
+        def keep(computed: list[Row]) -> int:
+            self.commit(computed)
             rows.update({row.key: row for row in computed})
-            shard.clear()
             return len(computed)
 
-        shard: dict[str, Item] = {}
-        for key, item in items() if len(rows) < len(wanted) else ():
-            if key not in rows:
-                shard[key] = item
-            if len(shard) == shard_size:
-                num_computed += finish(shard)
-        if shard:
-            num_computed += finish(shard)
+        shards = _shards(items, wanted, rows, shard_size)
+        num_computed = 0
+        if spread is not None and len(rows) < len(wanted):
+            with lock():
+                rows.update(self._new_rows(wanted))
+                num_computed = sum(map(keep, spread(list(shard.values()) for shard in shards)))
+        for shard in shards:
+            with lock():
+                rows.update(self._new_rows(wanted))
+                missing = [item for key, item in shard.items() if key not in rows]
+                num_computed += keep(compute(missing)) if missing else 0
         return rows, num_computed
+
+
+def _shards(
+    items: Callable[[], Iterable[tuple[str, Item]]], wanted: set[str], rows: Mapping[str, Any], size: int
+) -> Iterator[dict[str, Item]]:
+    """The items that have no row when their shard is cut, each once."""
+    left, shard = set(wanted), dict[str, Item]()
+    for key, item in items() if len(rows) < len(wanted) else ():
+        if key in left and key not in rows:
+            left.remove(key)
+            shard[key] = item
+        if len(shard) == size:
+            yield shard
+            shard = {}
+    if shard:
+        yield shard

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
 
+from rm_assets.backends.ray.pool import WorkerPool
 from rm_assets.core.digests import digest, response_id, sample_seed
 from rm_assets.core.errors import ServerError
 from rm_assets.core.protocols import Sample, Sampler, SampleRequest
@@ -16,7 +17,9 @@ from rm_assets.storage.tables import Table, read_table, write_table
 from rm_assets.tasks.preview import columns_of, excerpt
 from rm_assets.tasks.recorded_responses import recorded_responses
 from rm_assets.tasks.run_progress import RunProgress
+from rm_assets.tasks.samplers import load_sampler
 from rm_assets.tasks.session import Product, Task, run_task
+from rm_assets.tasks.workers import SamplingWorkers, sampling_workers
 
 NUM_EXAMPLES = 8
 ROWS_VERSION = 1
@@ -37,23 +40,12 @@ def sample_from_policy(
     task: Task, section: PolicySampling, prompts: list[Prompt]
 ) -> tuple[Iterator[Response], Counter[str]]:
     """Samples what no earlier run has sampled with this very sampler; the rest comes from committed shards."""
-    from rm_assets.backends.torch.devices import pick_device
-    from rm_assets.backends.torch.sampler import TorchSampler
-
-    execution, progress = task.recipe.execution, RunProgress(task.reporter)
-    device = pick_device(execution.device)
-    sampler = TorchSampler(
-        section.policy,
-        temperature=section.temperature,
-        top_p=section.top_p,
-        max_new_tokens=section.max_new_tokens,
-        dtype=section.dtype,
-        device=device,
-        token_budget=execution.forward_tokens("sampling", on_cpu=device.type == "cpu"),
-        reporter=progress,
-    )
+    progress = RunProgress(task.reporter)
     model = section.policy.location if section.policy.hub_id else "policy"
-    responses, work = _complete(task, section, prompts, sampler, progress, model=model)
+    workers = sampling_workers(task, section)
+    with workers or task.store.device(task.reporter.waiting):
+        sampler = workers or load_sampler(section, task.recipe.execution, progress)
+        responses, work = _complete(task, section, prompts, sampler, progress, model=model)
     work["tokens forwarded"] = sampler.num_tokens_forwarded
     return responses, work
 
@@ -87,7 +79,7 @@ def _complete(
     task: Task,
     section: SamplingSettings,
     prompts: list[Prompt],
-    sampler: Sampler,
+    sampler: Sampler | SamplingWorkers,
     progress: RunProgress,
     *,
     model: str,
@@ -114,24 +106,34 @@ def _complete(
         for index in range(num_responses):
             wanted[_key(prompt, section.seed, index)] = (prompt, index)
 
-    def sample_shard(items: list[tuple[Prompt, int]]) -> list[SampledRow]:
-        requests, keys = [], dict[tuple[str, int], str]()
+    def requests_of(items: list[tuple[Prompt, int]]) -> list[SampleRequest]:
+        requests = []
         for prompt, group in groupby(items, key=lambda item: item[0]):
-            indices = [index for _, index in group]
-            keys |= {(prompt.prompt_id, n): _key(prompt, section.seed, i) for n, i in enumerate(indices)}
-            seeds = tuple(sample_seed(section.seed, prompt.prompt_id, i) for i in indices)
+            seeds = tuple(sample_seed(section.seed, prompt.prompt_id, index) for _, index in group)
             requests.append(SampleRequest(prompt.prompt_id, prompt_messages(prompt), seeds))
+        return requests
 
-        def rows_of(samples: list[Sample]) -> list[SampledRow]:
-            return [SampledRow(keys[s.prompt_id, s.index], s.response, s.num_tokens, s.finished) for s in samples]
+    def rows_of(requests: list[SampleRequest], samples: list[Sample]) -> list[SampledRow]:
+        keys = {(r.prompt_id, n): digest([r.prompt_id, seed]) for r in requests for n, seed in enumerate(r.seeds)}
+        return [SampledRow(keys[s.prompt_id, s.index], s.response, s.num_tokens, s.finished) for s in samples]
 
+    def sample_shard(items: list[tuple[Prompt, int]]) -> list[SampledRow]:
+        assert not isinstance(sampler, WorkerPool)
+        requests = requests_of(items)
         try:
             samples = sampler.sample(requests)
         except ServerError:
-            log.commit(rows_of(came()))
+            log.commit(rows_of(requests, came()))
             raise
         progress.before += len(samples)
-        return rows_of(samples)
+        return rows_of(requests, samples)
+
+    def sample_shards(shards: Iterator[list[tuple[Prompt, int]]]) -> Iterator[list[SampledRow]]:
+        assert isinstance(sampler, WorkerPool)
+        for requests, samples in sampler.each(map(requests_of, shards)):
+            progress.before += len(samples)
+            progress.progress(0, 0, "responses")
+            yield rows_of(requests, samples)
 
     def before(done: int, total: int) -> None:
         progress.before, progress.total = done, total
@@ -142,7 +144,8 @@ def _complete(
 
     shard_size = task.recipe.execution.shard_prompts * section.num_responses
     waiting = partial(task.reporter.waiting, "another run samples")
-    rows, num_sampled = log.complete(wanted.items, sample_shard, shard_size, before, waiting)
+    spread = sample_shards if isinstance(sampler, WorkerPool) else None
+    rows, num_sampled = log.complete(wanted.items, sample_shard, shard_size, before, waiting, spread)
     responses = (
         _response(prompt, index, rows[key], model, sample_seed(section.seed, prompt.prompt_id, index))
         for key, (prompt, index) in wanted.items()
@@ -168,8 +171,7 @@ def sample(task: Task) -> Product:
     counts, work, server = Counter[str](), Counter[str](), dict[str, str]()
     responses: Iterable[Response]
     if isinstance(section, PolicySampling):
-        with task.store.device(task.reporter.waiting):
-            responses, work = sample_from_policy(task, section, prompts)
+        responses, work = sample_from_policy(task, section, prompts)
     elif isinstance(section, ServerSampling):
         responses, work, server = sample_from_server(task, section, prompts)
     else:

@@ -5,6 +5,7 @@ To add one: a fixture here (or imported here) that gives a Place, and its name i
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,15 @@ import pytest
 
 from rm_assets.executors import local
 from rm_assets_tests.executors.ssh_server import MISSING, SSHD, running_sshd, write_python
+from rm_assets_tests.ray_cluster import RayCluster, ray_cluster
 
 REPOSITORY = Path(__file__).parents[2]
+CLUSTER_SECRET = f"secret-{uuid.uuid4().hex}"
+"""In the environment of Ray's nodes, from which alone a task has it."""
 PLACES = [
     pytest.param("local_place", id="local"),
     pytest.param("ssh_place", id="ssh"),
+    pytest.param("ray_place", id="ray", marks=pytest.mark.slow),
 ]
 
 
@@ -85,3 +90,17 @@ def ssh_place(ssh_folder: Path) -> Place:
         "environment": ["RM_ASSETS_SECRET"],
     }  # fmt: skip
     return Place(section, traces=(ssh_folder,))
+
+
+@pytest.fixture(scope="session")
+def cluster(there: dict[str, str]) -> Iterator[RayCluster]:
+    """A Ray cluster of two nodes."""
+    with ray_cluster((1, 1), {**there, "RM_ASSETS_SECRET": CLUSTER_SECRET}) as started:
+        yield started
+
+
+@pytest.fixture
+def ray_place(cluster: RayCluster) -> Place:
+    """A Ray cluster, where a job outlives who has asked for it."""
+    section = {"kind": "ray", "address": cluster.address}
+    return Place(section, {"RM_ASSETS_SECRET": CLUSTER_SECRET}, traces=(cluster.folder,), joins=True)

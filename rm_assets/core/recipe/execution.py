@@ -31,5 +31,30 @@ class SshExecutor(Section):
     )
 
 
-RemoteExecutor = SshExecutor
-Executor = Annotated[LocalExecutor | SshExecutor, Field(discriminator="kind")]
+class RayExecutor(Section):
+    """A job on a Ray cluster, with the variables of the cluster's nodes."""
+
+    kind: Literal["ray"] = Field(description="Run on a Ray cluster.")
+    address: str = Field(
+        pattern=r"^https?://[^\s/@]+$", description="Where the cluster's head takes jobs, such as http://head:8265."
+    )
+    cpus: float = Field(1, ge=0, description="CPUs that the task holds, or each of its workers.")
+    gpus: float = Field(0, ge=0, description="GPUs that the task holds, or each of its workers.")
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="Memory in GB that the task holds, or each of its workers; none is asked for when not given.",
+    )
+    resources: dict[str, float] = Field(
+        default={},
+        description="Other resources of the cluster that the task holds, or each of its workers, such as TPU.",
+    )
+    workers: int = Field(
+        1,
+        gt=0,
+        description="Workers that share the shards of sampling and scoring with a model; other tasks are one process.",
+    )
+
+
+RemoteExecutor = SshExecutor | RayExecutor
+Executor = Annotated[LocalExecutor | SshExecutor | RayExecutor, Field(discriminator="kind")]

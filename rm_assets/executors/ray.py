@@ -1,0 +1,180 @@
+"""Tasks on a Ray cluster, each as a job of Ray's Job API.
+
+Ray shows a job's command and runtime environment in its dashboard, so a task is given neither variables nor secrets: they
+come from the environment of the cluster's nodes.
+"""
+
+import asyncio
+import contextlib
+import shlex
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from signal import SIGKILL, SIGTERM
+from typing import TYPE_CHECKING, Any
+
+from rm_assets.core.errors import ExecutorError
+from rm_assets.core.recipe import RayExecutor
+from rm_assets.executors.remote import Order
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+SECONDS_TO_ANSWER = 15.0
+SECONDS_TO_END = 20.0
+"""Ray ends a job within about 4 seconds: SIGTERM, and SIGKILL 3 seconds later."""
+SPREAD = ("sample", "score")
+"""Tasks whose shards go to workers, where there are several; the task itself then holds nothing and runs on the head."""
+ENTRYPOINT = "trap : TERM; {command} </dev/null; status=$?; kill -- -$$; exit $status"
+"""The shell that Ray starts leads a process group, of which Ray leaves behind what the task has started. Standard input would be a pipe of Ray's."""
+BYTES_PER_GB = 10**9
+
+
+class RayJob:
+    """A job on the cluster, begun by this process or by one that has died since."""
+
+    def __init__(self, client: "JobSubmissionClient", name: str) -> None:
+        self._client, self._name = client, name
+
+    def begin(self, say: Callable[[str], None]) -> None:
+        """Waits until Ray has room for the job. It says so if that takes a while, since nothing else does."""
+        patience = time.monotonic() + SECONDS_TO_ANSWER
+        while self._info().status == "PENDING":
+            if time.monotonic() > patience:
+                say(f"waiting: the cluster has no room for the Ray job {self._name} yet")
+                patience = float("inf")
+            time.sleep(0.2)
+
+    def lines(self) -> Iterator[str]:
+        """As in RemoteTask. A stream that breaks off is taken up again where it was."""
+        num_given = 0
+        while True:
+            for number, line in enumerate(self._log()):
+                if number >= num_given:
+                    num_given += 1
+                    yield line
+            if self._info().status.is_terminal():
+                return
+
+    def _log(self) -> Iterator[str]:
+        """The log's lines from the first one; it comes in pieces that may end within a line."""
+        stream, rest = self._client.tail_job_logs(self._name), ""
+
+        async def piece() -> str | None:
+            return await anext(stream, None)
+
+        with asyncio.Runner() as runner:
+            while (text := runner.run(piece())) is not None:
+                *lines, rest = (rest + text).split("\n")
+                yield from lines
+        if rest:
+            yield rest
+
+    def status(self) -> int:
+        """As in RemoteTask. Raises: ExecutorError EXECUTOR_003 if Ray could not begin the job."""
+        info = self._info()
+        while not info.status.is_terminal():
+            time.sleep(0.1)
+            info = self._info()
+        if info.driver_exit_code is not None:
+            code = int(info.driver_exit_code)
+            return 128 - code if code > 128 else code  # what the shell makes of a signal
+        if info.status == "STOPPED":
+            return -SIGTERM
+        if info.error_type == "JOB_SUPERVISOR_ACTOR_DIED":  # with its node, or for want of memory
+            return -SIGKILL
+        raise ExecutorError(
+            "EXECUTOR_003", f"Ray could not run the job {self._name}", why=(info.message or "").strip()[:500],
+            fix="compare `ray status` with cpus, gpus, memory_gb and resources of the executor",
+        )  # fmt: skip
+
+    def end(self) -> None:
+        """As in RemoteTask. A job that Ray has not begun ends when it begins."""
+        with contextlib.suppress(OSError, RuntimeError):  # a cluster that is gone runs no job
+            until = time.monotonic() + SECONDS_TO_END
+            if not self._info().status.is_terminal():
+                self._client.stop_job(self._name)
+            while not self._info().status.is_terminal() and time.monotonic() < until:
+                time.sleep(0.1)
+
+    def _info(self) -> "JobDetails":
+        return self._client.get_job_info(self._name)
+
+
+@contextmanager
+def start_on_ray(executor: RayExecutor, order: Order) -> Iterator[RayJob]:
+    """As remote.Start. Raises: ExecutorError EXECUTOR_002 without ray, EXECUTOR_003 if the cluster does not answer or refuses."""
+    client = _connect(executor.address)
+    try:
+        name = _running_job(client, order) or _submit(client, executor, order)
+        job = RayJob(client, name)
+        try:
+            job.begin(order.say)
+            yield job
+        finally:
+            job.end()
+    except (OSError, RuntimeError) as error:  # what Ray's client raises when it is not answered, or refused
+        raise ExecutorError(
+            "EXECUTOR_003", f"the Ray cluster at {executor.address} failed", why=f"{type(error).__name__}: {error}",
+            fix="see `ray status` there; then run again",
+        ) from error  # fmt: skip
+
+
+def _connect(address: str) -> "JobSubmissionClient":
+    try:
+        import aiohttp  # noqa: F401  (of ray[default], for the log)
+        from ray.job_submission import JobSubmissionClient
+    except ImportError:
+        raise ExecutorError(
+            "EXECUTOR_002", "the package ray is not installed", fix="pip install 'rm-assets[ray]'"
+        ) from None
+    try:
+        # Ray's client itself waits without limit.
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{address}/api/version", timeout=SECONDS_TO_ANSWER).close()
+        return JobSubmissionClient(address)
+    except (OSError, RuntimeError) as error:
+        raise ExecutorError(
+            "EXECUTOR_003", f"no Ray cluster answers at {address}", why=f"{type(error).__name__}: {error}",
+            fix=f"try `ray job list --address {address}`",
+        ) from error  # fmt: skip
+
+
+def _running_job(client: "JobSubmissionClient", order: Order) -> str | None:
+    """The job that does this work already."""
+    found = next((job for job in _jobs(client, order) if not job.status.is_terminal()), None)
+    if found is None:
+        return None
+    order.say(f"joins the Ray job {found.submission_id}, which does this already")
+    return str(found.submission_id)
+
+
+def _jobs(client: "JobSubmissionClient", order: Order) -> "list[JobDetails]":
+    """All jobs of the order's name, which has a number from the second on."""
+    return [job for job in client.list_jobs() if (job.submission_id or "").split(".")[0] == order.name]
+
+
+def _submit(client: "JobSubmissionClient", executor: RayExecutor, order: Order) -> str:
+    num_before = len(_jobs(client, order))
+    command = shlex.join(["python", "-m", f"rm_assets.tasks.{order.task}", order.request])
+    name: str = client.submit_job(
+        entrypoint=ENTRYPOINT.format(command=command),
+        submission_id=f"{order.name}.{num_before + 1}" if num_before else order.name,
+        **_held(executor, order.task),
+    )
+    order.say(f"is the Ray job {name}")
+    return name
+
+
+def _held(executor: RayExecutor, task: str) -> dict[str, Any]:
+    """What the job itself reserves."""
+    if executor.workers > 1 and task in SPREAD:
+        return {}
+    return {
+        "entrypoint_num_cpus": executor.cpus,
+        "entrypoint_num_gpus": executor.gpus,
+        "entrypoint_memory": int(executor.memory_gb * BYTES_PER_GB) if executor.memory_gb else None,
+        "entrypoint_resources": executor.resources or None,
+    }
