@@ -83,7 +83,8 @@ def run_remote(
 
 def _engine(kind: str) -> Start:
     """The engine of a kind, imported only now."""
+    from rm_assets.executors.kubernetes import start_on_kubernetes
     from rm_assets.executors.ssh import start_over_ssh
 
-    engines: dict[str, Start] = {"ssh": start_over_ssh}
+    engines: dict[str, Start] = {"ssh": start_over_ssh, "kubernetes": start_on_kubernetes}
     return engines[kind]

@@ -4,17 +4,21 @@ To add one: a fixture here (or imported here) that gives a Place, and its name i
 """
 
 import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rm_assets.executors import local
+from rm_assets.executors import kubernetes, local
+from rm_assets_tests.executors.fake_kubernetes import FakeKubernetes, serving_kubernetes
 
 REPOSITORY = Path(__file__).parents[2]
 PLACES = [
     pytest.param("local_place", id="local"),
+    pytest.param("kubernetes_place", id="kubernetes", marks=pytest.mark.slow),  # test_kubernetes.py has fast ones
 ]
 
 
@@ -60,3 +64,22 @@ def local_place(there: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Place
     """This machine, with tasks that are processes of their own; test_local.py has the forked ones."""
     monkeypatch.setattr(local, "start_warm", lambda *task: None)
     return Place({"kind": "local"}, {"PYTHONPATH": there["PYTHONPATH"]})
+
+
+@pytest.fixture
+def cluster(there: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKubernetes]:
+    """A stand-in of a Kubernetes cluster, whose images hold our code; the kubeconfig is its."""
+    image = there | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    monkeypatch.setattr(kubernetes, "POLL_SECONDS", 0.1)
+    with serving_kubernetes(image, {"rm-assets": ["RM_ASSETS_SECRET"]}) as server:
+        server.write_kubeconfig(tmp_path / "kubeconfig")
+        # the client reads KUBECONFIG once, when it is imported
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+        yield server
+
+
+@pytest.fixture
+def kubernetes_place(cluster: FakeKubernetes, tmp_path: Path) -> Place:
+    """A stand-in of a Kubernetes cluster on loopback."""
+    section = {"kind": "kubernetes", "image": "rm-assets:tests", "secret": "rm-assets"}
+    return Place(section, {"KUBECONFIG": str(tmp_path / "kubeconfig")}, joins=True)

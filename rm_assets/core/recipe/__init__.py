@@ -11,7 +11,14 @@ from pydantic import Field, field_validator, model_validator
 from rm_assets.core.recipe.automation import AutomationSection
 from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, DriftCheck, LimitedCheck, ShareCheck
 from rm_assets.core.recipe.evaluation import EvaluationSection, LearningCurve, RewardBench
-from rm_assets.core.recipe.execution import Executor, LocalExecutor, RemoteExecutor, SshExecutor, TaskName
+from rm_assets.core.recipe.execution import (
+    Executor,
+    KubernetesExecutor,
+    LocalExecutor,
+    RemoteExecutor,
+    SshExecutor,
+    TaskName,
+)
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
     Combine,
@@ -89,6 +96,7 @@ __all__ = [
     "HumanGold",
     "JudgeGold",
     "KaggleSource",
+    "KubernetesExecutor",
     "LearningCurve",
     "LimitedCheck",
     "LocalExecutor",
@@ -138,7 +146,8 @@ class ExecutionSection(Section):
     """How work is carried out. Changes no result and enters no digest."""
 
     executor: Executor = Field(
-        LocalExecutor(), description="Where tasks run: `local` or `ssh`; what runs elsewhere needs a store at a URL."
+        LocalExecutor(),
+        description="Where tasks run: `local`, `ssh` or `kubernetes`; what runs elsewhere needs a store at a URL.",
     )
     executors: dict[TaskName, Executor] = Field(
         default={},
