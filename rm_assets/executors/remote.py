@@ -99,8 +99,9 @@ def variables_of(names: Iterable[str]) -> dict[str, str]:
 
 def _engine(kind: str) -> Start:
     """The engine of a kind, imported only now."""
+    from rm_assets.executors.kubernetes import start_on_kubernetes
     from rm_assets.executors.ray import start_on_ray
     from rm_assets.executors.ssh import start_over_ssh
 
-    engines: dict[str, Start] = {"ray": start_on_ray, "ssh": start_over_ssh}
+    engines: dict[str, Start] = {"kubernetes": start_on_kubernetes, "ray": start_on_ray, "ssh": start_over_ssh}
     return engines[kind]

@@ -5,6 +5,7 @@ To add one: a fixture here (or imported here) that gives a Place, and its name i
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from rm_assets.executors import local
+from rm_assets.executors import kubernetes, local
+from rm_assets_tests.executors.fake_kubernetes import FakeKubernetes, serving_kubernetes
 from rm_assets_tests.executors.ssh_server import MISSING, SSHD, running_sshd, write_python
 from rm_assets_tests.ray_cluster import RayCluster, ray_cluster
 
@@ -24,6 +26,7 @@ PLACES = [
     pytest.param("local_place", id="local"),
     pytest.param("ssh_place", id="ssh"),
     pytest.param("ray_place", id="ray", marks=pytest.mark.slow),
+    pytest.param("kubernetes_place", id="kubernetes", marks=pytest.mark.slow),  # test_kubernetes.py has fast ones
 ]
 
 
@@ -104,3 +107,24 @@ def ray_place(cluster: RayCluster) -> Place:
     """A Ray cluster, where a job outlives who has asked for it."""
     section = {"kind": "ray", "address": cluster.address}
     return Place(section, {"RM_ASSETS_SECRET": CLUSTER_SECRET}, traces=(cluster.folder,), joins=True)
+
+
+@pytest.fixture
+def kubernetes_cluster(
+    there: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeKubernetes]:
+    """A stand-in of a Kubernetes cluster, whose images hold our code; the kubeconfig is its."""
+    image = there | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    monkeypatch.setattr(kubernetes, "POLL_SECONDS", 0.1)
+    with serving_kubernetes(image, {"rm-assets": ["RM_ASSETS_SECRET"]}) as server:
+        server.write_kubeconfig(tmp_path / "kubeconfig")
+        # the client reads KUBECONFIG once, when it is imported
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+        yield server
+
+
+@pytest.fixture
+def kubernetes_place(kubernetes_cluster: FakeKubernetes, tmp_path: Path) -> Place:
+    """A stand-in of a Kubernetes cluster on loopback."""
+    section = {"kind": "kubernetes", "image": "rm-assets:tests", "secret": "rm-assets"}
+    return Place(section, {"KUBECONFIG": str(tmp_path / "kubeconfig")}, joins=True)

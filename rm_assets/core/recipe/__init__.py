@@ -11,7 +11,15 @@ from pydantic import Field, field_validator, model_validator
 from rm_assets.core.recipe.automation import AutomationSection
 from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, DriftCheck, LimitedCheck, ShareCheck
 from rm_assets.core.recipe.evaluation import EvaluationSection, LearningCurve, RewardBench
-from rm_assets.core.recipe.execution import Executor, LocalExecutor, RayExecutor, RemoteExecutor, SshExecutor, TaskName
+from rm_assets.core.recipe.execution import (
+    Executor,
+    KubernetesExecutor,
+    LocalExecutor,
+    RayExecutor,
+    RemoteExecutor,
+    SshExecutor,
+    TaskName,
+)
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
     Combine,
@@ -89,6 +97,7 @@ __all__ = [
     "HumanGold",
     "JudgeGold",
     "KaggleSource",
+    "KubernetesExecutor",
     "LearningCurve",
     "LimitedCheck",
     "LocalExecutor",
@@ -140,7 +149,7 @@ class ExecutionSection(Section):
 
     executor: Executor = Field(
         LocalExecutor(),
-        description="Where tasks run: `local`, `ssh` or `ray`; what runs elsewhere needs a store at a URL.",
+        description="Where tasks run: `local`, `ssh`, `ray` or `kubernetes`; what runs elsewhere needs a store at a URL.",
     )
     executors: dict[TaskName, Executor] = Field(
         default={},
