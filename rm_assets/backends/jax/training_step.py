@@ -3,6 +3,7 @@
 Shapes: B rows, T tokens, P places for pairs, of which a micro-batch fills the first and gives the others no weight.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,8 @@ from rm_assets.backends.jax.objectives import pair_losses
 from rm_assets.backends.jax.packed_rows import Tokens
 from rm_assets.backends.jax.reward_forward import LAYERS, Parameters, rewards
 from rm_assets.core.recipe import Objective
+
+ADAM_DECAYS, ADAM_EPSILON = (0.9, 0.999), 1e-8
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,26 @@ def add_gradients(
 
 
 def _optimizer(weight_decay: float, parameters: Parameters) -> optax.GradientTransformation:
-    return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(weight_decay, _decayed(parameters)))
+    return optax.chain(_scaled_by_adam(), optax.add_decayed_weights(weight_decay, _decayed(parameters)))
+
+
+def _scaled_by_adam() -> optax.GradientTransformation:
+    """optax's moments, corrected for their bias as precisely as PyTorch does it.
+
+    optax computes 1 - 0.999^n in float32, which is 1e-5 off in the first step.
+    """
+    adam = optax.scale_by_adam(*ADAM_DECAYS, ADAM_EPSILON)
+
+    def update(gradients: Any, state: Any, parameters: Any = None) -> tuple[Any, Any]:
+        _, state = adam.update(gradients, state)
+        mean_share, square_share = (-jnp.expm1(state.count * math.log(decay)) for decay in ADAM_DECAYS)
+
+        def direction(mean: jax.Array, square: jax.Array) -> jax.Array:
+            return mean / mean_share / (jnp.sqrt(square / square_share) + ADAM_EPSILON)
+
+        return jax.tree.map(direction, state.mu, state.nu), state
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -93,6 +93,19 @@ def test_thirty_steps_in_float64_are_those_of_torch(shape: str, tmp_path: Path) 
     assert figures[0] == figures[1]
 
 
+@pytest.mark.parametrize(
+    "shape", ["smollm2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3", "llama-3.1"))]
+)
+def test_thirty_steps_in_float32_are_those_of_torch(shape: str, tmp_path: Path) -> None:
+    base = save_classifier(tmp_path / "base", **SHAPES[shape])
+    one, other = (
+        [step["loss"] for step in train(trainer, tmp_path / type(trainer).__name__, base, **OBJECTIVES[shape]).history]
+        for trainer in TRAINERS
+    )
+    assert len(one) == 30 and one[0] > 1.1 * one[-1]
+    assert other == pytest.approx(one, rel=0, abs=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_double")
 def test_regression_on_single_pairs_in_float64_is_that_of_torch(tmp_path: Path) -> None:
