@@ -27,6 +27,7 @@ from rm_assets.backends.jax.training_step import (
     clipping,
     first_state,
     losses_and_rewards,
+    num_compilations,
     rewards_at_tokens,
     update,
     zeros,
@@ -42,6 +43,8 @@ from rm_assets.core.recipe import ExecutionSection, TrainingSection
 from rm_assets.core.training_order import Numbers, epoch_order, step_slice
 
 PROGRESS, STATE = "progress.json", "state.safetensors"
+WORK_OF = {"add_gradients": "training", "rewards_at_tokens": "training", "losses_and_rewards": "scoring"}
+"""Whose token budget the shapes of a function's rows are cut to."""
 VALIDATION_WINDOW = 256
 """Pairs whose tokens are in memory at a time."""
 
@@ -84,6 +87,7 @@ class TrainingLoop:
 
     def __init__(self, job: Job, parameters: Parameters, *, dtype: Any) -> None:
         self._job, self.parameters = job, parameters
+        self._compiled_before = num_compilations()
         settings, recompute = job.settings, job.execution.gradient_checkpointing
         is_recomputed = recompute == "always" or (recompute == "auto" and not job.is_on_cpu)
         self._model = Model(job.architecture, dtype, job.mesh, is_recomputed, settings.objective, settings.centering)
@@ -101,6 +105,19 @@ class TrainingLoop:
         """Takes every step that is left."""
         while self.progress.step < self._job.ready.plan.num_optimizer_steps:
             self._take_step()
+
+    @property
+    def num_compilations(self) -> dict[str, int]:
+        """How often XLA has compiled each function for this training; what the process had compiled before is not in it."""
+        return {name: number - self._compiled_before[name] for name, number in num_compilations().items()}
+
+    def _check_compilations(self) -> None:
+        """Shapes are a fixed set: of rows as many as there can be, of weights one."""
+        longest = 2 * self._job.settings.max_length  # two rows of a pair that share nothing
+        budgets = {name: self._job.token_budget(work) for name, work in WORK_OF.items()}
+        most = {name: packed_rows.most_shapes(max(longest, budget), budget) for name, budget in budgets.items()}
+        for name, number in self.num_compilations.items():
+            assert number <= most.get(name, 1), f"{name} was compiled {number} times"
 
     def _take_step(self) -> None:
         job, progress, plan = self._job, self.progress, self._job.ready.plan
@@ -149,6 +166,7 @@ class TrainingLoop:
             self.progress.num_tokens += batch.rows.num_tokens
             self.progress.num_pair_tokens += batch.num_pair_tokens
             _add(sums, losses, sides, weights)
+        self._check_compilations()
         return sums.loss / total, gradients, sums
 
     def rewards(self, tokens: Tokens) -> "np.ndarray[Any, Any]":
@@ -242,7 +260,8 @@ def _filled(values: "np.ndarray[Any, Any]", most: int) -> "np.ndarray[Any, Any]"
 
 def _add(sums: Sums, losses: jax.Array, sides: jax.Array, weights: Numbers) -> None:
     """Adds the pairs of a micro-batch, which are the first as many as there are weights."""
-    own, margins = (np.asarray(values, np.float64)[: len(weights)] for values in (losses, sides[:, 0] - sides[:, 1]))
+    own, rewards = (np.asarray(values)[: len(weights)].astype(np.float64) for values in (losses, sides))
+    margins = rewards[:, 0] - rewards[:, 1]
     num_right = float((margins > 0).sum() + 0.5 * (margins == 0).sum())
     sums.merge(
         Sums(float(weights.sum()), float((own * weights).sum()), len(weights), num_right, float(margins.sum()))

@@ -134,6 +134,14 @@ def clipping(gradients: Parameters, largest: float) -> tuple[jax.Array, float]:
     return factor, float(norm)
 
 
+def num_compilations() -> dict[str, int]:
+    """For how many shapes, models and devices this process has compiled each function."""
+    compiled: tuple[Any, ...] = (
+        add_gradients, losses_and_rewards, rewards_at_tokens, first_state, zeros, update, _clip_factor
+    )  # fmt: skip
+    return {function.__name__: function._cache_size() for function in compiled}
+
+
 def _decayed(parameters: Parameters) -> Parameters:
     """Which weights decay. As in transformers' Trainer, biases and norms do not."""
     layers = {name: weight.ndim > 2 for name, weight in parameters[LAYERS].items()}
