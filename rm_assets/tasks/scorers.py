@@ -23,13 +23,13 @@ def load_scorer(
     Raises: ModelError MODEL_001 to MODEL_005 and MODEL_007, RecipeError RECIPE_003 if the device is not there.
     """
     if backend == "jax":
-        from rm_assets.backends.jax.devices import pick_device as pick_jax_device
+        from rm_assets.backends.jax.devices import make_mesh, platform
         from rm_assets.backends.jax.scorer import JaxScorer
 
-        found = pick_jax_device(execution.device)
-        budget = execution.forward_tokens("scoring", on_cpu=found.platform == "cpu")
+        mesh = make_mesh(execution)
+        budget = execution.forward_tokens("scoring", on_cpu=platform(mesh) == "cpu")
         return JaxScorer(
-            model, max_length=max_length, dtype=dtype, device=found, token_budget=budget, reporter=reporter
+            model, max_length=max_length, dtype=dtype, mesh=mesh, token_budget=budget, reporter=reporter
         )  # fmt: skip
     from rm_assets.backends.torch.devices import pick_device
     from rm_assets.backends.torch.scorer import TorchScorer

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import transformers
 from huggingface_hub import snapshot_download
+from jax.sharding import Mesh
 from safetensors import safe_open
 from transformers import PretrainedConfig
 
 from rm_assets.backends.jax.architecture import Architecture
-from rm_assets.backends.jax.reward_forward import LAYERS, Parameters
+from rm_assets.backends.jax.devices import LAYERS, platform, shardings
+from rm_assets.backends.jax.reward_forward import Parameters
+from rm_assets.backends.jax.tensor_files import Index, read_onto
 from rm_assets.backends.loading_errors import as_model_errors, require_weights, untrained
 from rm_assets.backends.rendering import Renderer
 from rm_assets.core.recipe import Dtype, ModelRef
@@ -33,35 +37,61 @@ def load_parameters(
     architecture: Architecture,
     *,
     dtype: Any,
-    device: jax.Device,
+    mesh: Mesh,
     head_seed: int | None = None,
 ) -> Parameters:
-    """The weights on the device. The host holds one kind of weight at a time: of all layers, or of none.
+    """The weights on the mesh. The host holds what one device has of one kind of weight at a time.
 
     A head that is missing, or has another number of outputs, is drawn from `head_seed` where one is given.
 
     Raises: ModelError MODEL_001, MODEL_002 for weights that are missing or of another shape.
     """
     require_weights(ref)
-
-    def placed(weight: "np.ndarray[Any, Any]") -> jax.Array:
-        result: jax.Array = jax.device_put(weight.astype(dtype), device)
-        return result
-
     with as_model_errors(ref, "weights"), _opened(_folder(ref, config)) as files:
         lacking = _lacking(files, architecture)
         is_drawn = head_seed is not None and HEAD in lacking
         lacking = [name for name in lacking if name != HEAD or not is_drawn]
-        parameters: Parameters = {LAYERS: {}}
         if not lacking:
-            for name in architecture.shapes():
-                is_new = is_drawn and name == HEAD
-                parameters[name] = placed(_head(config, head_seed) if is_new else files[name].get_tensor(name))
-            for name, shape in architecture.layer_shapes().items():
-                parameters[LAYERS][name] = placed(_stacked(files, name, shape, architecture.num_layers))
-    if lacking:
-        raise untrained(ref, lacking, architecture.classifier)
+            head = _head(config, head_seed) if is_drawn else None
+            return _on_mesh(files, architecture, head, dtype, mesh)
+    raise untrained(ref, lacking, architecture.classifier)
+
+
+def _on_mesh(
+    files: Mapping[str, Any], architecture: Architecture, head: "np.ndarray[Any, Any] | None", dtype: Any, mesh: Mesh
+) -> Parameters:
+    """Every weight from its file, but for a head that is given."""
+    wanted = _wanted(architecture, dtype)
+    places = shardings(mesh, wanted)
+    parameters: Parameters = {LAYERS: {}}
+
+    def read(name: str, index: Index) -> "np.ndarray[Any, Any]":
+        tensor = head if head is not None and name == HEAD else files[name].get_slice(name)
+        part: np.ndarray[Any, Any] = tensor[index].astype(dtype)
+        return part
+
+    def read_layers(name: str, index: Index) -> "np.ndarray[Any, Any]":
+        shape = places[LAYERS][name].shard_shape(wanted[LAYERS][name].shape)
+        layers: np.ndarray[Any, Any] = np.empty(shape, dtype)
+        for number in range(architecture.num_layers):
+            layers[number] = read(layer_name(number, name), index[1:])
+        return layers
+
+    for name, weight in wanted[LAYERS].items():
+        parameters[LAYERS][name] = read_onto(places[LAYERS][name], weight.shape, partial(read_layers, name))
+    for name in architecture.shapes():
+        parameters[name] = read_onto(places[name], wanted[name].shape, partial(read, name))
     return parameters
+
+
+def _wanted(architecture: Architecture, dtype: Any) -> Parameters:
+    """Shape and type of each weight."""
+    described: Any = jax.ShapeDtypeStruct
+    layers = {
+        name: described((architecture.num_layers, *shape), dtype)
+        for name, shape in architecture.layer_shapes().items()
+    }  # fmt: skip
+    return {LAYERS: layers} | {name: described(shape, dtype) for name, shape in architecture.shapes().items()}
 
 
 def _head(config: PretrainedConfig, seed: int | None) -> "np.ndarray[Any, Any]":
@@ -70,7 +100,7 @@ def _head(config: PretrainedConfig, seed: int | None) -> "np.ndarray[Any, Any]":
     return rng.normal(0.0, config.initializer_range, (1, config.hidden_size))
 
 
-def identity(config: PretrainedConfig, renderer: Renderer, dtype: Dtype, device: jax.Device) -> dict[str, str]:
+def identity(config: PretrainedConfig, renderer: Renderer, dtype: Dtype, mesh: Mesh) -> dict[str, str]:
     """All that decides the backend's output besides its inputs and a local checkpoint's weights."""
     return {
         "commit": str(getattr(config, "_commit_hash", None)),
@@ -79,7 +109,7 @@ def identity(config: PretrainedConfig, renderer: Renderer, dtype: Dtype, device:
         "jax": jax.__version__,
         "transformers": transformers.__version__,
         "dtype": dtype,
-        "device": device.platform,
+        "device": platform(mesh),
     }
 
 
@@ -124,15 +154,3 @@ def _lacking(files: Mapping[str, Any], architecture: Architecture) -> list[str]:
         name for name, shape in wanted.items()
         if name not in files or tuple(files[name].get_slice(name).get_shape()) != shape
     ]  # fmt: skip
-
-
-def _stacked(files: Mapping[str, Any], name: str, shape: tuple[int, ...], num_layers: int) -> "np.ndarray[Any, Any]":
-    """(L, ...) a weight of all layers, each read into its place."""
-    stacked: np.ndarray[Any, Any] | None = None
-    for number in range(num_layers):
-        tensor = files[layer_name(number, name)].get_tensor(layer_name(number, name))
-        if stacked is None:
-            stacked = np.empty((num_layers, *shape), tensor.dtype)
-        stacked[number] = tensor
-    assert stacked is not None, "a decoder has layers"
-    return stacked

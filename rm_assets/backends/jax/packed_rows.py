@@ -57,8 +57,11 @@ class Batch:
     length: int
 
 
-def batches(groups: Sequence[Sequence[Encoded]], token_budget: int) -> Iterator[Batch]:
-    """The groups as batches of at most `token_budget` tokens, the longest groups first; a longer one has a row for itself."""
+def batches(groups: Sequence[Sequence[Encoded]], token_budget: int, num_devices: int = 1) -> Iterator[Batch]:
+    """The groups as batches of at most `token_budget` tokens on each device, the longest groups first.
+
+    A longer one has a row for itself. Every device gets the same number of rows.
+    """
     costs = [num_shared_tokens(group) for group in groups]
     rows: list[list[int]] = []
     room: list[int] = []
@@ -67,15 +70,19 @@ def batches(groups: Sequence[Sequence[Encoded]], token_budget: int) -> Iterator[
         place = next((place for place, free in enumerate(room) if free >= costs[index]), None)
         if place is None and len(rows) == most:
             if rows:
-                yield Batch(rows, _power_of_two(len(rows)), length)
+                yield Batch(rows, _num_rows(rows, num_devices), length)
             length = row_length(costs[index])
-            rows, room, most = [], [], most_rows(length, token_budget)
+            rows, room, most = [], [], num_devices * most_rows(length, token_budget)
         if place is None:
             rows, room, place = [*rows, []], [*room, length], len(rows)
         rows[place].append(index)
         room[place] -= costs[index]
     if rows:
-        yield Batch(rows, _power_of_two(len(rows)), length)
+        yield Batch(rows, _num_rows(rows, num_devices), length)
+
+
+def _num_rows(rows: list[list[int]], num_devices: int) -> int:
+    return num_devices * _power_of_two(-(-len(rows) // num_devices))
 
 
 def row_length(num_tokens: int) -> int:
@@ -84,7 +91,7 @@ def row_length(num_tokens: int) -> int:
 
 
 def most_rows(length: int, token_budget: int) -> int:
-    """Rows of a batch: a power of two, within the budget where one row is."""
+    """Rows of a batch on each device: a power of two, within the budget where one row is."""
     return max(1, _power_of_two(token_budget // length + 1) // 2)
 
 

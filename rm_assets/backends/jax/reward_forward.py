@@ -7,30 +7,39 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from rm_assets.backends.jax.architecture import Architecture
+from rm_assets.backends.jax.devices import LAYERS, by_rows, constrain
 from rm_assets.backends.jax.packed_rows import Tokens
 
 Parameters = dict[str, Any]
-"""Weights by the names they have in a checkpoint; under "layers" those of the layers, stacked: (L, ...) each."""
-LAYERS = "layers"
+"""Weights by the names they have in a checkpoint; under LAYERS those of the layers, stacked: (L, ...) each."""
 
 
 def rewards(
-    parameters: Parameters, tokens: Tokens, *, architecture: Architecture, dtype: Any, recompute: bool = False
-) -> jax.Array:
+    parameters: Parameters, tokens: Tokens, *, architecture: Architecture, dtype: Any, mesh: Mesh,
+    recompute: bool = False,
+) -> jax.Array:  # fmt: skip
     """(B, T) the reward of the text that ends at each token, in float32 where the model computes in less.
 
-    With `recompute` the activations of a layer are not kept for the backward pass.
+    Each device of the mesh computes a part of the rows. With `recompute` the activations of a layer are not kept for the
+    backward pass.
     """
+
+    def by_row(hidden: jax.Array) -> jax.Array:
+        # Without it XLA may divide activations as the weights are, and send them about instead of a layer's weights.
+        constrained: jax.Array = constrain(hidden, by_rows(mesh))
+        return constrained
+
     # Without it TPUs and newer GPUs multiply float32 matrices in a lower precision.
     with jax.default_matmul_precision("highest"):
-        hidden = parameters["model.embed_tokens.weight"][tokens.ids].astype(dtype)  # (B, T, W)
+        hidden = by_row(parameters["model.embed_tokens.weight"][tokens.ids].astype(dtype))  # (B, T, W)
         rotary = _rotary(tokens.positions, architecture, dtype)
         visible = _visible(tokens)
 
         def layer(hidden: jax.Array, weights: Parameters) -> tuple[jax.Array, None]:
-            return _layer(hidden, weights, rotary, visible, architecture), None
+            return by_row(_layer(hidden, weights, rotary, visible, architecture)), None
 
         body = jax.checkpoint(layer) if recompute else layer
         hidden, _ = jax.lax.scan(body, hidden, parameters[LAYERS])

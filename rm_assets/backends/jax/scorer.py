@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from rm_assets.backends.jax import packed_rows
 from rm_assets.backends.jax.architecture import read_architecture
 from rm_assets.backends.jax.checkpoints import DTYPES, identity, load_parameters
+from rm_assets.backends.jax.devices import by_rows
 from rm_assets.backends.jax.reward_forward import rewards
 from rm_assets.backends.prompt_groups import num_shared_tokens, parts_of_prompts
 from rm_assets.backends.rendering import Encoded
@@ -38,7 +40,7 @@ class JaxScorer(ConversationScorer):
         *,
         max_length: int,
         dtype: Dtype,
-        device: jax.Device,
+        mesh: Mesh,
         token_budget: int,
         reporter: Reporter,
     ) -> None:
@@ -50,14 +52,16 @@ class JaxScorer(ConversationScorer):
         check_context(model, self._config, renderer, max_length)
         super().__init__(renderer, max_length=max_length, token_budget=token_budget, reporter=reporter)
         computed_in = DTYPES[dtype]
-        self._parameters = load_parameters(model, self._config, architecture, dtype=computed_in, device=device)
-        self._rewards_at_tokens: Any = jax.jit(partial(rewards, architecture=architecture, dtype=computed_in))
-        self._dtype, self._device, self._num_tokens_forwarded = dtype, device, 0
+        self._parameters = load_parameters(model, self._config, architecture, dtype=computed_in, mesh=mesh)
+        self._rewards_at_tokens: Any = jax.jit(
+            partial(rewards, architecture=architecture, dtype=computed_in, mesh=mesh)
+        )  # fmt: skip
+        self._dtype, self._mesh, self._num_tokens_forwarded = dtype, mesh, 0
 
     @property
     def identity(self) -> Mapping[str, str]:
         """What decides a reward besides conversation and weights."""
-        return {**identity(self._config, self._renderer, self._dtype, self._device), "forward": FORWARD_VERSION}
+        return {**identity(self._config, self._renderer, self._dtype, self._mesh), "forward": FORWARD_VERSION}
 
     @property
     def num_tokens_forwarded(self) -> int:
@@ -73,10 +77,10 @@ class JaxScorer(ConversationScorer):
         parts = parts_of_prompts(prompts, rows, num_shared_tokens, self.token_budget)
         groups = [[rows[index] for index in part] for part in parts]
         result, num_done = [math.nan] * len(rows), num_before
-        for batch in packed_rows.batches(groups, self.token_budget):
+        for batch in packed_rows.batches(groups, self.token_budget, self._mesh.size):
             packed = packed_rows.pack(groups, batch, int(self._renderer.tokenizer.pad_token_id))
             self._num_tokens_forwarded += packed.num_tokens
-            tokens = jax.device_put(packed.tokens, self._device)
+            tokens = jax.device_put(packed.tokens, by_rows(self._mesh))
             at_tokens = np.asarray(self._rewards_at_tokens(self._parameters, tokens)).ravel()
             members = [place for row in batch.rows for place in row]
             for place, ends in zip(members, packed.ends, strict=True):

@@ -45,7 +45,7 @@ class JaxTrainer:
         from rm_assets.backends import tokenization, training_state
         from rm_assets.backends.jax.architecture import read_architecture
         from rm_assets.backends.jax.checkpoints import DTYPES, MASTER, load_parameters
-        from rm_assets.backends.jax.devices import pick_device
+        from rm_assets.backends.jax.devices import make_mesh, name_of
         from rm_assets.backends.jax.training_files import write_model
         from rm_assets.backends.jax.training_loop import Job, TrainingLoop
         from rm_assets.backends.training_preparation import prepare
@@ -55,16 +55,16 @@ class JaxTrainer:
                 "RECIPE_003", f"execution.num_processes is {execution.num_processes}, but JAX trains in one process",
                 fix="set execution.num_processes to 1, or training.backend to torch",
             )  # fmt: skip
-        device = pick_device(execution.device)
+        mesh = make_mesh(execution)
         architecture = read_architecture(settings.base, tokenization.load_config(settings.base))
         ready = prepare(
             pairs, validation_pairs, settings=settings, seed=seed, work=work, reporter=reporter, packages=STATE_PACKAGES
         )
-        reporter.training_begins(ready.plan.num_optimizer_steps, device.device_kind)
+        reporter.training_begins(ready.plan.num_optimizer_steps, name_of(mesh))
         parameters = load_parameters(
-            settings.base, ready.config, architecture, dtype=MASTER, device=device, head_seed=seed
+            settings.base, ready.config, architecture, dtype=MASTER, mesh=mesh, head_seed=seed
         )  # fmt: skip
-        job = Job(ready, settings, execution, seed, device, work, reporter, architecture)
+        job = Job(ready, settings, execution, seed, mesh, work, reporter, architecture)
         dtype = MASTER if settings.dtype == "float32" else DTYPES[settings.dtype]
         loop = TrainingLoop(job, parameters, dtype=dtype)
         loop.run()
@@ -102,7 +102,7 @@ def _compare_batches(job: "Job", loop: "TrainingLoop") -> dict[str, float]:
 
     def computed(groups: list[Any]) -> list[float]:
         found: dict[int, list[float]] = {}
-        for batch in packed_rows.batches(groups, job.token_budget("training")):
+        for batch in packed_rows.batches(groups, job.token_budget("training"), job.mesh.size):
             packed = packed_rows.pack(groups, batch, int(job.ready.renderer.tokenizer.pad_token_id))
             at_tokens = loop.rewards(packed.tokens).ravel()
             members = [place for row in batch.rows for place in row]

@@ -1,51 +1,64 @@
 """What a training in JAX writes: the state it goes on from, and the checkpoint that AutoModelForSequenceClassification loads."""
 
+import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors import SafetensorError, safe_open
 from transformers import PretrainedConfig
 
 from rm_assets.backends.jax.architecture import Architecture
-from rm_assets.backends.jax.checkpoints import WEIGHTS, layer_name
-from rm_assets.backends.jax.reward_forward import LAYERS, Parameters
+from rm_assets.backends.jax.checkpoints import INDEX, layer_name
+from rm_assets.backends.jax.devices import LAYERS
+from rm_assets.backends.jax.reward_forward import Parameters
+from rm_assets.backends.jax.tensor_files import Index, Tensor, read_onto, write_tensors
+from rm_assets.backends.jax.training_step import are_finite
 from rm_assets.backends.rendering import Renderer
 from rm_assets.backends.training_progress import Misfit
 from rm_assets.core.errors import ModelError
 
+LARGEST_FILE = 5 * 10**9
+"""Bytes of a checkpoint's file; more weights are spread over several."""
+
 
 def write_state(tree: Any, file: Path) -> None:
-    """Every array of the tree under its path in it; a reader never sees half a file."""
+    """Every array of the tree under its path in it, whole, on however many devices it is."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
     leaves = jax.tree.leaves_with_path(tree)
-    save_file({jax.tree_util.keystr(path): np.array(leaf) for path, leaf in leaves}, temporary)
-    temporary.replace(file)
+    write_tensors({jax.tree_util.keystr(path): Tensor(leaf) for path, leaf in leaves}, file)
 
 
-def read_state(like: Any, file: Path, device: jax.Device) -> Any:
-    """The inverse of `write_state`, as a tree like the given one.
+def read_state(like: Any, file: Path) -> Any:
+    """The inverse of `write_state`, as a tree like the given one and on its devices.
 
     Raises: Misfit if an array is missing, left over, or of another shape or type.
     """
+    wanted = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(like)}
     try:
-        saved = load_file(file)
+        with safe_open(file, framework="numpy") as saved:
+            parts = {name: saved.get_slice(name) for name in saved.keys()}  # noqa: SIM118 - the file is no mapping
+            found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
+            expected = {name: (leaf.shape, Tensor(leaf).type) for name, leaf in wanted.items()}
+            differing = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+            if differing:
+                raise Misfit(f"{file.name} and the model differ in {', '.join(differing[:3])}")
+            placed = [
+                read_onto(leaf.sharding, leaf.shape, partial(_part, saved, name)) for name, leaf in wanted.items()
+            ]
     except (OSError, SafetensorError) as error:
         raise Misfit(f"{file.name} cannot be read: {error}") from error
-    wanted = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(like)}
-    differing = sorted(
-        name for name in {*saved, *wanted}
-        if name not in saved or name not in wanted
-        or (saved[name].shape, saved[name].dtype) != (wanted[name].shape, wanted[name].dtype)
-    )  # fmt: skip
-    if differing:
-        raise Misfit(f"{file.name} and the model differ in {', '.join(differing[:3])}")
-    placed = [jax.device_put(saved[name], device) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), placed)
+
+
+def _part(file: Any, name: str, index: Index) -> "np.ndarray[Any, Any]":
+    """Of a number the file has no slices."""
+    part: np.ndarray[Any, Any] = file.get_slice(name)[index] if index else file.get_tensor(name)
+    return part
 
 
 def write_model(
@@ -53,11 +66,11 @@ def write_model(
     temporary: Path,
 ) -> None:  # fmt: skip
     """Model, tokenizer and configuration under a temporary name, then renamed. Raises: ModelError MODEL_006."""
-    weights = {name: np.asarray(weight) for name, weight in parameters.items() if name != LAYERS}
+    weights = {name: Tensor(weight) for name, weight in parameters.items() if name != LAYERS}
     for name, stacked in parameters[LAYERS].items():
-        for number, weight in enumerate(np.asarray(stacked)):
-            weights[layer_name(number, name)] = weight
-    broken = [name for name, weight in weights.items() if not np.isfinite(weight).all()]
+        weights |= {layer_name(number, name): Tensor(stacked, number) for number in range(architecture.num_layers)}
+    found = are_finite(parameters)
+    broken = [name for name, is_finite in {**found.pop(LAYERS), **found}.items() if not is_finite]
     if broken:
         raise ModelError(
             "MODEL_006",
@@ -68,12 +81,25 @@ def write_model(
     config.id2label, config.label2id = {0: "reward"}, {"reward": 0}
     # Anything but "regression" makes transformers' pipelines put a sigmoid on the reward.
     config.problem_type, config.use_cache = "regression", False
-    config.pad_token_id, config.dtype = renderer.tokenizer.pad_token_id, str(weights["score.weight"].dtype)
+    config.pad_token_id, config.dtype = renderer.tokenizer.pad_token_id, str(parameters["score.weight"].dtype)
     config.architectures = [architecture.classifier]
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(temporary)
-    save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
+    _write_weights(weights, temporary)
     renderer.tokenizer.save_pretrained(temporary)
     if checkpoint.exists():
         shutil.rmtree(checkpoint)
     temporary.rename(checkpoint)
+
+
+def _write_weights(weights: dict[str, Tensor], folder: Path) -> None:
+    """One file, or several with their index, under the names that transformers gives them."""
+    split = split_state_dict_into_shards_factory(
+        weights, get_storage_size=lambda weight: weight.num_bytes, filename_pattern="model{suffix}.safetensors",
+        max_shard_size=LARGEST_FILE,
+    )  # fmt: skip
+    for file, names in split.filename_to_tensors.items():
+        write_tensors({name: weights[name] for name in names}, folder / file)
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")

@@ -12,10 +12,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from rm_assets.backends import training_state
 from rm_assets.backends.jax import packed_rows
 from rm_assets.backends.jax.architecture import Architecture
+from rm_assets.backends.jax.devices import by_rows, platform
 from rm_assets.backends.jax.packed_rows import PackedRows, Tokens
 from rm_assets.backends.jax.reward_forward import Parameters
 from rm_assets.backends.jax.training_files import read_state, write_state
@@ -25,6 +27,7 @@ from rm_assets.backends.jax.training_step import (
     clipping,
     first_state,
     losses_and_rewards,
+    num_compilations,
     rewards_at_tokens,
     update,
     zeros,
@@ -40,6 +43,8 @@ from rm_assets.core.recipe import ExecutionSection, TrainingSection
 from rm_assets.core.training_order import Numbers, epoch_order, step_slice
 
 PROGRESS, STATE = "progress.json", "state.safetensors"
+WORK_OF = {"add_gradients": "training", "rewards_at_tokens": "training", "losses_and_rewards": "scoring"}
+"""Whose token budget the shapes of a function's rows are cut to."""
 VALIDATION_WINDOW = 256
 """Pairs whose tokens are in memory at a time."""
 
@@ -52,14 +57,19 @@ class Job:
     settings: TrainingSection
     execution: ExecutionSection
     seed: int
-    device: jax.Device
+    mesh: Mesh
     work: Path
     reporter: Reporter
     architecture: Architecture
 
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether the mesh is of processors, not of TPUs or GPUs."""
+        return platform(self.mesh) == "cpu"
+
     def token_budget(self, work: Any) -> int:
-        """Tokens in one forward pass of training or scoring."""
-        return self.execution.forward_tokens(work, on_cpu=self.device.platform == "cpu")
+        """Tokens in one forward pass of training or scoring, on each device."""
+        return self.execution.forward_tokens(work, on_cpu=self.is_on_cpu)
 
 
 @dataclass(frozen=True)
@@ -77,10 +87,11 @@ class TrainingLoop:
 
     def __init__(self, job: Job, parameters: Parameters, *, dtype: Any) -> None:
         self._job, self.parameters = job, parameters
+        self._compiled_before = num_compilations()
         settings, recompute = job.settings, job.execution.gradient_checkpointing
-        is_recomputed = recompute == "always" or (recompute == "auto" and job.device.platform != "cpu")
-        self._model = Model(job.architecture, dtype, is_recomputed, settings.objective, settings.centering)
-        self._state = jax.device_put(first_state(settings.weight_decay, parameters), job.device)
+        is_recomputed = recompute == "always" or (recompute == "auto" and not job.is_on_cpu)
+        self._model = Model(job.architecture, dtype, job.mesh, is_recomputed, settings.objective, settings.centering)
+        self._state = first_state(job.mesh, settings.weight_decay, parameters)
         self._guard = LossGuard(settings.max_loss_spike)
         self._epoch, self._order = -1, np.zeros(0, np.int64)
         self._pairs_of_prompt = np.bincount(job.ready.store.prompt) if settings.weighting == "prompt" else None
@@ -95,6 +106,19 @@ class TrainingLoop:
         while self.progress.step < self._job.ready.plan.num_optimizer_steps:
             self._take_step()
 
+    @property
+    def num_compilations(self) -> dict[str, int]:
+        """How often XLA has compiled each function for this training; what the process had compiled before is not in it."""
+        return {name: number - self._compiled_before[name] for name, number in num_compilations().items()}
+
+    def _check_compilations(self) -> None:
+        """Shapes are a fixed set: of rows as many as there can be, of weights one."""
+        longest = 2 * self._job.settings.max_length  # two rows of a pair that share nothing
+        budgets = {name: self._job.token_budget(work) for name, work in WORK_OF.items()}
+        most = {name: packed_rows.most_shapes(max(longest, budget), budget) for name, budget in budgets.items()}
+        for name, number in self.num_compilations.items():
+            assert number <= most.get(name, 1), f"{name} was compiled {number} times"
+
     def _take_step(self) -> None:
         job, progress, plan = self._job, self.progress, self._job.ready.plan
         numbers = self._numbers(progress.step)
@@ -104,7 +128,7 @@ class TrainingLoop:
         progress.step += 1
         if self._guard.accepts(progress.step, loss, norm):
             self.parameters, self._state = update(
-                job.settings.weight_decay, self.parameters, self._state, gradients, factor, rate
+                job.mesh, job.settings.weight_decay, self.parameters, self._state, gradients, factor, rate
             )
         else:
             job.reporter.log(f"step {progress.step} skipped: its loss is {loss:.4g}")
@@ -130,24 +154,24 @@ class TrainingLoop:
         """A step's loss, its gradients, and sums over its pairs."""
         job, sums = self._job, Sums()
         total = float(self._weights(numbers).sum())
-        # Placed as the gradients are that come back, or XLA would compile for both.
-        gradients = jax.device_put(zeros(self.parameters), job.device)
+        gradients = zeros(job.mesh, self.parameters)
         store, most = job.ready.store, job.settings.pairs_per_step
         for batch in self._micro_batches(store, numbers, job.token_budget("training"), most):
             weights = self._weights(batch.numbers)
             shares = _filled(weights / total, most)
             gold = _filled(store.gold(batch.numbers), most)
             gradients, losses, sides = add_gradients(
-                self._model, self.parameters, gradients, batch.rows.tokens, batch.ends, gold, shares
+                self._model, self.parameters, gradients, self._placed(batch.rows.tokens), batch.ends, gold, shares
             )
             self.progress.num_tokens += batch.rows.num_tokens
             self.progress.num_pair_tokens += batch.num_pair_tokens
             _add(sums, losses, sides, weights)
+        self._check_compilations()
         return sums.loss / total, gradients, sums
 
     def rewards(self, tokens: Tokens) -> "np.ndarray[Any, Any]":
         """(B, T) rewards by the weights of this moment."""
-        return np.asarray(rewards_at_tokens(self._model, self.parameters, tokens))
+        return np.asarray(rewards_at_tokens(self._model, self.parameters, self._placed(tokens)))
 
     def pair_figures(self) -> dict[str, float]:
         """Loss, accuracy and margin of the validation pairs, each of which weighs the same."""
@@ -156,7 +180,9 @@ class TrainingLoop:
             numbers = np.arange(start, min(start + VALIDATION_WINDOW, len(store)))
             for batch in self._micro_batches(store, numbers, job.token_budget("scoring"), VALIDATION_WINDOW):
                 gold = _filled(store.gold(batch.numbers), VALIDATION_WINDOW)
-                losses, sides = losses_and_rewards(self._model, self.parameters, batch.rows.tokens, batch.ends, gold)
+                losses, sides = losses_and_rewards(
+                    self._model, self.parameters, self._placed(batch.rows.tokens), batch.ends, gold
+                )  # fmt: skip
                 _add(sums, losses, sides, np.ones(len(batch.numbers)))
         return sums.figures()
 
@@ -164,7 +190,7 @@ class TrainingLoop:
         """The pairs `numbers`, each with both of its sides in one micro-batch."""
         groups = pair_groups(store, numbers, num_shared_tokens, budget)
         rows = [group.rows for group in groups]
-        for batch in packed_rows.batches(rows, budget):
+        for batch in packed_rows.batches(rows, budget, self._job.mesh.size):
             packed = packed_rows.pack(rows, batch, int(self._job.ready.renderer.tokenizer.pad_token_id))
             sides, taken, num_pair_tokens = [], [], 0
             members = [groups[place] for row in batch.rows for place in row]
@@ -174,6 +200,10 @@ class TrainingLoop:
                     taken.append(number)
                     num_pair_tokens += len(group.rows[chosen].ids) + len(group.rows[rejected].ids)
             yield MicroBatch(packed, _filled(np.array(sides, np.int32), most), np.array(taken), num_pair_tokens)
+
+    def _placed(self, tokens: Tokens) -> Tokens:
+        placed: Tokens = jax.device_put(tokens, by_rows(self._job.mesh))
+        return placed
 
     def _weights(self, numbers: Numbers) -> Numbers:
         """(B,) weight of each pair."""
@@ -212,7 +242,7 @@ class TrainingLoop:
         job = self._job
         try:
             progress = Progress.read(folder / PROGRESS)
-            self.parameters, self._state = read_state((self.parameters, self._state), folder / STATE, job.device)
+            self.parameters, self._state = read_state((self.parameters, self._state), folder / STATE)
         except Misfit as misfit:
             job.reporter.log(f"starting from step 0, because {folder.name} does not fit: {misfit}")
             training_state.discard(job.work)
@@ -230,7 +260,8 @@ def _filled(values: "np.ndarray[Any, Any]", most: int) -> "np.ndarray[Any, Any]"
 
 def _add(sums: Sums, losses: jax.Array, sides: jax.Array, weights: Numbers) -> None:
     """Adds the pairs of a micro-batch, which are the first as many as there are weights."""
-    own, margins = (np.asarray(values, np.float64)[: len(weights)] for values in (losses, sides[:, 0] - sides[:, 1]))
+    own, rewards = (np.asarray(values)[: len(weights)].astype(np.float64) for values in (losses, sides))
+    margins = rewards[:, 0] - rewards[:, 1]
     num_right = float((margins > 0).sum() + 0.5 * (margins == 0).sum())
     sums.merge(
         Sums(float(weights.sum()), float((own * weights).sum()), len(weights), num_right, float(margins.sum()))

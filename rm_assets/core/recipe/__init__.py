@@ -34,6 +34,7 @@ from rm_assets.core.recipe.gold import (
     VerifierGold,
     scorers_of,
 )
+from rm_assets.core.recipe.mesh import JaxMesh
 from rm_assets.core.recipe.prompts import (
     DatasetSource,
     EvaluationSet,
@@ -95,6 +96,7 @@ __all__ = [
     "GoldScorer",
     "GoldSection",
     "HumanGold",
+    "JaxMesh",
     "JudgeGold",
     "KaggleSource",
     "KubernetesExecutor",
@@ -181,6 +183,10 @@ class ExecutionSection(Section):
         1,
         gt=0,
         description="Processes of one training, each with a GPU of its own where there are GPUs; weights are sharded between them.",
+    )
+    jax_mesh: JaxMesh | None = Field(
+        None,
+        description="Devices among which `backend: jax` divides its work, each with a token budget of its own; without it one on a CPU, and all of a machine's GPUs or TPU cores along `fsdp`.",
     )
     deterministic: bool = Field(
         False, description="Use only operations whose result is the same in every run, at some cost on a GPU."

@@ -18,18 +18,19 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from rm_assets.backends.jax import packed_rows
 from rm_assets.backends.jax.architecture import inverse_frequencies, read_architecture
 from rm_assets.backends.jax.checkpoints import load_parameters
-from rm_assets.backends.jax.devices import pick_device
+from rm_assets.backends.jax.devices import make_mesh, platform
 from rm_assets.backends.jax.reward_forward import rewards
 from rm_assets.backends.jax.scorer import JaxScorer
 from rm_assets.backends.tokenization import load_config, load_renderer
 from rm_assets.backends.torch.scorer import TorchScorer
 from rm_assets.core.errors import ModelError, RecipeError
-from rm_assets.core.recipe import ModelRef
+from rm_assets.core.recipe import ExecutionSection, JaxMesh, ModelRef
 from rm_assets.core.records import Messages, conversation
 from rm_assets_tests.backends.jax.conftest import SHAPES
 from rm_assets_tests.fakes import ListReporter, in_float64, save_causal, save_classifier, save_encoder
 
 torch.set_num_threads(1)
+ON_CPU = make_mesh(ExecutionSection(device="cpu"))
 ANSWERS = ["yes", "two pears please", "no", "fine two apples " * 9, "yes two"]
 CONVERSATIONS: list[Messages] = [
     conversation(f"make {prompt} pies", "be good" if prompt % 2 else None, f"{text} {prompt}")
@@ -39,7 +40,7 @@ CONVERSATIONS: list[Messages] = [
 
 def make_scorer(model: Path, **changes: Any) -> JaxScorer:
     options: dict[str, Any] = {
-        "max_length": 200, "dtype": "float32", "device": jax.devices("cpu")[0], "token_budget": 1024,
+        "max_length": 200, "dtype": "float32", "mesh": ON_CPU, "token_budget": 1024,
         "reporter": ListReporter(), **changes,
     }  # fmt: skip
     return JaxScorer(ModelRef(path=str(model)), **options)
@@ -69,9 +70,9 @@ def test_rewards_in_float64_are_those_of_transformers(model: Path) -> None:
     architecture = read_architecture(ref, config)
     with jax.enable_x64(True):
         parameters = load_parameters(
-            ref, config, architecture, dtype=jnp.float64, device=jax.devices("cpu")[0]
+            ref, config, architecture, dtype=jnp.float64, mesh=ON_CPU
         )  # fmt: skip
-        compute = jax.jit(partial(rewards, architecture=architecture, dtype=jnp.float64))
+        compute = jax.jit(partial(rewards, architecture=architecture, dtype=jnp.float64, mesh=ON_CPU))
         found = {}
         for batch in packed_rows.batches(groups, 512):
             packed = packed_rows.pack(groups, batch, 0)
@@ -199,6 +200,8 @@ def test_encoders_and_models_without_a_trained_head_are_refused(tmp_path: Path) 
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
-    assert pick_device("cpu").platform == "cpu"
+    assert (platform(ON_CPU), dict(ON_CPU.shape)) == ("cpu", {"data": 1, "fsdp": 1})
     with pytest.raises(RecipeError, match=r"RECIPE_003.*'mps'"):
-        pick_device("mps")
+        make_mesh(ExecutionSection(device="mps"))
+    with pytest.raises(RecipeError, match=r"RECIPE_003.*2 x 3 devices, but JAX sees 1: cpu"):
+        make_mesh(ExecutionSection(jax_mesh=JaxMesh(data=2, fsdp=3)))

@@ -7,21 +7,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from rm_assets.backends.jax import checkpoints
+from rm_assets.backends.jax import checkpoints, packed_rows, training_files
+from rm_assets.backends.jax.architecture import read_architecture
+from rm_assets.backends.jax.checkpoints import load_parameters
+from rm_assets.backends.jax.devices import make_mesh
 from rm_assets.backends.jax.trainer import JaxTrainer
 from rm_assets.backends.jax.training_files import read_state, write_state
+from rm_assets.backends.jax.training_step import num_compilations
+from rm_assets.backends.tokenization import load_config, load_renderer
 from rm_assets.backends.torch import native_engine
 from rm_assets.backends.torch.trainer import TorchTrainer
 from rm_assets.backends.training_progress import Misfit
 from rm_assets.core.errors import ModelError, RecipeError
 from rm_assets.core.protocols import Trainer, TrainingResult
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
-from rm_assets.core.records import Pair
+from rm_assets.core.records import Pair, conversation
 from rm_assets.tasks.scorers import load_scorer
 from rm_assets_tests.backends.jax.conftest import SHAPES
 from rm_assets_tests.fakes import ListReporter, in_float64, save_causal, save_classifier, save_encoder, toy_pairs
@@ -40,6 +46,7 @@ def graded(pairs: list[Pair]) -> list[Pair]:
 
 
 def train(trainer: Trainer, folder: Path, base: Path, **changes: Any) -> TrainingResult:
+    pairs = changes.pop("pairs", None) or toy_pairs(40)
     options: dict[str, Any] = {
         "execution": changes.pop("execution", EXECUTION), "seed": 1, "checkpoint": folder / "model", "work": folder / "work",
         "reporter": changes.pop("reporter", None) or ListReporter(),
@@ -48,7 +55,7 @@ def train(trainer: Trainer, folder: Path, base: Path, **changes: Any) -> Trainin
         "base": ModelRef(path=str(base)), "max_length": 100, "pairs_per_step": 8, "learning_rate": 0.01, "num_epochs": 6
     }  # fmt: skip
     section = TrainingSection.model_validate(values | changes)
-    return trainer.train(graded(toy_pairs(40)), toy_pairs(10, "validation"), settings=section, **options)
+    return trainer.train(graded(pairs), toy_pairs(10, "validation"), settings=section, **options)
 
 
 @pytest.fixture
@@ -93,6 +100,19 @@ def test_thirty_steps_in_float64_are_those_of_torch(shape: str, tmp_path: Path) 
     assert figures[0] == figures[1]
 
 
+@pytest.mark.parametrize(
+    "shape", ["smollm2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3", "llama-3.1"))]
+)
+def test_thirty_steps_in_float32_are_those_of_torch(shape: str, tmp_path: Path) -> None:
+    base = save_classifier(tmp_path / "base", **SHAPES[shape])
+    one, other = (
+        [step["loss"] for step in train(trainer, tmp_path / type(trainer).__name__, base, **OBJECTIVES[shape]).history]
+        for trainer in TRAINERS
+    )
+    assert len(one) == 30 and one[0] > 1.1 * one[-1]
+    assert other == pytest.approx(one, rel=0, abs=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_double")
 def test_regression_on_single_pairs_in_float64_is_that_of_torch(tmp_path: Path) -> None:
@@ -120,12 +140,15 @@ class StopAfter(ListReporter):
 
 def test_a_training_goes_on_where_it_was_stopped_and_leaves_the_same_checkpoint(tmp_path: Path) -> None:
     """From a causal language model, whose head is drawn; transformers loads what was trained, bit by bit."""
-    base = save_causal(tmp_path / "base", "llama")
+    base, before = save_causal(tmp_path / "base", "llama"), num_compilations()
     whole = train(JaxTrainer(), tmp_path / "whole", base, num_epochs=3)
+    compiled = num_compilations()
+    assert max(number - before[name] for name, number in compiled.items()) <= 1
     with pytest.raises(KeyboardInterrupt):
         train(JaxTrainer(), tmp_path / "cut", base, num_epochs=3, reporter=StopAfter(10))
     again = ListReporter()
     resumed = train(JaxTrainer(), tmp_path / "cut", base, num_epochs=3, reporter=again)
+    assert num_compilations() == compiled
     assert "resuming after optimizer step 8 of 15" in again.lines and again.steps[0][0] == 9
     timings = ("tokens_per_second", "eta_seconds")
     plain = [[{k: v for k, v in e.items() if k not in timings} for e in r.history] for r in (whole, resumed)]
@@ -141,6 +164,47 @@ def test_a_training_goes_on_where_it_was_stopped_and_leaves_the_same_checkpoint(
     assert found == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
+def test_pairs_of_any_length_compile_a_few_times(tmp_path: Path) -> None:
+    base, before = save_causal(tmp_path / "base", "llama"), num_compilations()
+    pairs = [
+        replace(pair, chosen=conversation(f"make {i} pies", None, "good " * (1 + 7 * i % 180)))
+        for i, pair in enumerate(toy_pairs(120))
+    ]  # fmt: skip
+    execution = EXECUTION.model_copy(update={"training_token_budget": 512, "token_budget": 512})
+    options: dict[str, Any] = {"pairs": pairs, "pairs_per_step": 10, "max_length": 200, "num_epochs": 3}
+    train(JaxTrainer(), tmp_path, base, execution=execution, **options)
+    # 1 or 2 rows of 256 tokens, one of 512
+    assert packed_rows.most_shapes(400, 512) == 3
+    compiled = {name: number - before[name] for name, number in num_compilations().items()}
+    assert 1 < compiled["add_gradients"] <= 3 and compiled["update"] <= 1
+
+
+def test_more_compilations_than_shapes_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_rows, "most_shapes", lambda longest, budget: -1)
+    with pytest.raises(AssertionError, match="was compiled 0 times"):
+        train(JaxTrainer(), tmp_path, save_causal(tmp_path / "base", "llama"))
+
+
+@pytest.mark.parametrize("largest", [training_files.LARGEST_FILE, 8_000])
+def test_checkpoints_go_both_ways_bit_by_bit(
+    model: Path, largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's is read and written in JAX, as one file and as several, and read by transformers."""
+    monkeypatch.setattr(training_files, "LARGEST_FILE", largest)
+    ref = ModelRef(path=str(model))
+    config, renderer, mesh = load_config(ref), load_renderer(ref), make_mesh(ExecutionSection(device="cpu"))
+    architecture = read_architecture(ref, config)
+    parameters = load_parameters(ref, config, architecture, dtype=jnp.float32, mesh=mesh)
+    saved = load_file(model / "model.safetensors")
+    assert (np.asarray(parameters["score.weight"]) == saved["score.weight"].numpy()).all()
+    training_files.write_model(parameters, architecture, config, renderer, tmp_path / "model", tmp_path / "writing")
+    assert (len(list((tmp_path / "model").glob("*.safetensors"))) > 1) == (largest == 8_000)
+    again: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    weights = again.state_dict()
+    assert weights.keys() == saved.keys() and all(torch.equal(weights[name], saved[name]) for name in saved)
+
+
 def rewards_of(checkpoint: Path, backend: Any) -> list[float]:
     scorer = load_scorer(
         ModelRef(path=str(checkpoint)), backend, max_length=100, dtype="float32", execution=EXECUTION,
@@ -152,14 +216,13 @@ def rewards_of(checkpoint: Path, backend: Any) -> list[float]:
 def test_a_damaged_state_is_not_gone_on_from(tmp_path: Path) -> None:
     like = {"weight": jnp.zeros((2, 3)), "count": jnp.zeros((), jnp.int32)}
     write_state(like, tmp_path / "state")
-    device = jax.devices("cpu")[0]
-    assert jax.tree.structure(read_state(like, tmp_path / "state", device)) == jax.tree.structure(like)
+    assert jax.tree.structure(read_state(like, tmp_path / "state")) == jax.tree.structure(like)
     for other, said in (({**like, "weight": jnp.zeros((3, 2))}, "'weight'"), ({"count": like["count"]}, "'weight'")):
         with pytest.raises(Misfit, match=said):
-            read_state(other, tmp_path / "state", device)
+            read_state(other, tmp_path / "state")
     (tmp_path / "state").write_bytes(b"no tensors")
     with pytest.raises(Misfit, match="cannot be read"):
-        read_state(like, tmp_path / "state", device)
+        read_state(like, tmp_path / "state")
 
 
 def test_what_jax_does_not_train_is_refused_by_name(tmp_path: Path) -> None:
