@@ -51,12 +51,24 @@ def find_outdated(store: Store, recipe: Recipe, fingerprint: Callable[[str], str
         if is_whole:
             manifest = store.manifest(asset, asset_digest(asset, stage.version, settings, versions))
         if manifest is None:
-            # A limit that is changed may let pass what a check has refused.
-            limits = [recipe.checks.model_dump(mode="json"), recipe.gate.model_dump(mode="json")]
-            state = digest([asset, stage.version, settings, versions, limits])
+            state = digest([asset, stage.version, settings, versions, _limits(recipe)])
             return Outdated(list(STAGES)[place:], state, settings, inputs)
         made[asset] = manifest
     return None
+
+
+def aim(recipe: Recipe, fingerprint: Callable[[str], str]) -> str:
+    """A name of all that a recipe wants, whatever of it is made: it changes when a setting, a source or a limit does.
+
+    Raises: DataError or RecipeError if a source is missing.
+    """
+    stages = [[asset, stage.version, stage.settings(recipe, fingerprint)] for asset, stage in STAGES.items()]
+    return digest([stages, _limits(recipe)])
+
+
+def _limits(recipe: Recipe) -> list[Any]:
+    """What changes no result and may let pass what has failed: limits of checks, of the gate, and of a task's time."""
+    return [getattr(recipe, name).model_dump(mode="json") for name in ("checks", "gate", "execution")]
 
 
 def reasons(store: Store, recipe: Recipe, found: Outdated) -> list[str]:
