@@ -1,5 +1,6 @@
 """Compute: makes an asset for a recipe, in a task where the executor runs it, or finds it made already."""
 
+import os
 import signal
 import time
 from collections import Counter
@@ -138,6 +139,10 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         want = wanted(store, recipe, asset)
         folder = store.folder(asset, want.digest)
         if want.manifest:
+            with suppress(OSError):  # a store that is only read, or the cache of one without this result
+                os.utime(
+                    folder / "manifest.json"
+                )  # retention, which may have looked before, leaves what is in use again
             say(f"{asset}: nothing to do, made before as {want.digest[:12]}")
             return Made(want.manifest, folder, was_there=True, on_the_way=on_the_way)
         request = {

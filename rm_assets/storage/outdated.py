@@ -7,7 +7,7 @@ from typing import Any
 from rm_assets.core.digests import asset_digest, digest
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES, asset_of
-from rm_assets.storage.lineage import wanted
+from rm_assets.storage.lineage import is_of, wanted
 from rm_assets.storage.store import Manifest, Store
 
 
@@ -74,7 +74,7 @@ def _limits(recipe: Recipe) -> list[Any]:
 def reasons(store: Store, recipe: Recipe, found: Outdated) -> list[str]:
     """What differs from what the recipe's name made last of the first out-of-date asset, a phrase each."""
     asset = found.assets[0]
-    mine = [manifest for manifest in store.manifests(asset) if manifest.recipe == recipe.name]
+    mine = [manifest for manifest in store.manifests(asset) if is_of(manifest, recipe.name)]
     if not mine:
         return [f"{asset} has not been made"]
     last = max(mine, key=lambda m: (m.made.get("at", ""), m.digest))
