@@ -19,12 +19,12 @@ from rm_assets.core.errors import DataError, RmAssetsError
 from rm_assets.core.planning.recipe_plan import operations_left
 from rm_assets.core.rebuilding import Decision, Try, decide
 from rm_assets.core.recipe import Recipe
-from rm_assets.resources.compute import Compute
+from rm_assets.resources.compute import AIM_TAG, Compute
 from rm_assets.resources.known import find_known, with_device
 from rm_assets.resources.partitions import RECIPES
 from rm_assets.resources.recipes import keys_in_use, recipe_book
 from rm_assets.storage.fingerprints import Fingerprints
-from rm_assets.storage.outdated import Outdated, find_outdated, reasons
+from rm_assets.storage.outdated import Outdated, aim, find_outdated, reasons
 from rm_assets.storage.source_files import matching_files
 from rm_assets.storage.store import Store
 
@@ -45,12 +45,23 @@ _PLANNED: dict[str, float] = {}
 
 @dataclass(frozen=True)
 class Finding:
-    """A recipe that is out of date, and what is done about it."""
+    """A recipe that is out of date, and what is done about it. `aim` is that of its work, empty unless it is automatic."""
 
     recipe: Recipe
     outdated: Outdated
     decision: Decision
-    num_tries: int
+    tries: list[Try]
+    aim: str
+
+    def request(self, name: str | int) -> dg.RunRequest:
+        """A run that makes it, once under each name."""
+        key, state = self.recipe.name, self.outdated.state
+        return dg.RunRequest(
+            run_key=f"{key} {self.aim} {state} {name}",
+            partition_key=key,
+            asset_selection=[dg.AssetKey(asset) for asset in self.outdated.to_run],
+            tags={STATE_TAG: state, AIM_TAG: self.aim},
+        )
 
 
 @dg.sensor(
@@ -77,14 +88,7 @@ def rebuild(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SensorR
         why = f"after other runs ({MOST_AT_ONCE} at once)" if is_late else found.decision.why
         said.append(f"{key}: {'wait' if is_late else found.decision.action} from {first} on, {why}")
         if found.decision.action == "launch" and not is_late:
-            requests.append(
-                dg.RunRequest(
-                    run_key=f"{key} {state} {found.num_tries}",
-                    partition_key=key,
-                    asset_selection=[dg.AssetKey(asset) for asset in found.outdated.to_run],
-                    tags={STATE_TAG: state},
-                )
-            )
+            requests.append(found.request(len(found.tries)))
         elif found.decision.action == "propose":
             now_proposed[key] = state
             if proposed.get(key) != state:
@@ -139,13 +143,14 @@ def _judge(
 ) -> Finding | None:
     if recipe.automation.rebuild == "off" or (found := find_outdated(store, recipe, fingerprint)) is None:
         return None
-    is_automatic, tries = recipe.automation.rebuild == "auto", list[Try]()
-    operations = None
-    if is_automatic:
-        tries = tries_of(instance, recipe.name, found.state)
+    tries, named, operations = list[Try](), "", None
+    if recipe.automation.rebuild == "auto":
+        named = aim(recipe, fingerprint)
+        tries = tries_of(instance, recipe.name, named, found.state)
         if recipe.automation.max_operations is not None:
             operations = _operations(recipe, found.state)
-    return Finding(recipe, found, decide(recipe.automation, tries, operations=operations, now=time.time()), len(tries))
+    decision = decide(recipe.automation, tries, operations=operations, now=time.time())
+    return Finding(recipe, found, decision, tries, named)
 
 
 def _operations(recipe: Recipe, state: str) -> float | None:
@@ -171,18 +176,25 @@ def settled(fingerprint: Callable[[str], str]) -> Callable[[str], str]:
     return of
 
 
-def tries_of(instance: dg.DagsterInstance, key: str, state: str) -> list[Try]:
-    """The finished runs for this state of a recipe, in the order in which they ended.
+def tries_of(instance: dg.DagsterInstance, key: str, named: str, state: str) -> list[Try]:
+    """The finished runs for this aim and state of a recipe, in the order in which they ended.
 
-    Of a run that Dagster has started again, since its process died, only the last one counts: each went on where it was.
+    The last one for the aim counts whoever started it and however far it came, if it was cancelled or refused. Of a run that
+    Dagster has started again, since its process died, only the last one counts: each went on where it was.
     """
-    records = instance.get_run_records(dg.RunsFilter(tags={STATE_TAG: state, PARTITION_TAG: key}))
+    records = instance.get_run_records(dg.RunsFilter(tags={AIM_TAG: named, PARTITION_TAG: key}))
     ended = [
         (record.end_time, record.dagster_run)
         for record in records
         if record.end_time is not None and STARTED_AGAIN_TAG not in record.dagster_run.tags
     ]
-    return [_try(instance, run, end) for end, run in sorted(ended, key=lambda pair: pair[0])]
+    ended.sort(key=lambda pair: pair[0])
+    tries = [_try(instance, run, end) for end, run in ended if run.tags.get(STATE_TAG) == state]
+    if ended and ended[-1][1].tags.get(STATE_TAG) != state:
+        end, run = ended[-1]
+        last = _try(instance, run, end)
+        tries += [last] if last.is_last_word else []
+    return tries
 
 
 def _try(instance: dg.DagsterInstance, run: dg.DagsterRun, ended_at: float) -> Try:

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from rm_assets.automation.jobs import build_reward_model, compare_with_production, prune_store
-from rm_assets.automation.rebuild import STATE_TAG, look, tries_of
+from rm_assets.automation.rebuild import look
 from rm_assets.core.errors import RmAssetsError
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.recipes import recipe_book
@@ -60,19 +60,10 @@ def weekly_rebuild(context: dg.ScheduleEvaluationContext, compute: Compute) -> R
     for key, found in look(context.instance, compute.store(), said):
         if found is None:
             continue
-        state = found.outdated.state
-        tries = tries_of(context.instance, key, state)
-        if found.decision.action == "propose" or (tries and tries[-1].status == "cancelled"):
+        if found.decision.action == "propose" or (found.tries and found.tries[-1].status == "cancelled"):
             said.append(f"{key}: {found.decision.why}")
             continue
-        requests.append(
-            dg.RunRequest(
-                run_key=f"{key} {state} {context.scheduled_execution_time:%Y-%m-%d}",
-                partition_key=key,
-                asset_selection=[dg.AssetKey(asset) for asset in found.outdated.to_run],
-                tags={STATE_TAG: state},
-            )
-        )
+        requests.append(found.request(f"{context.scheduled_execution_time:%Y-%m-%d}"))
     return requests or dg.SkipReason("; ".join(said) or "every recipe is up to date")
 
 

@@ -16,11 +16,16 @@ MAY_PASS = ("HUB_", "MODEL_001", "RELEASE_003", "SERVER_001", "SERVER_006", "STO
 
 @dataclass(frozen=True)
 class Try:
-    """A finished run of this very work. `code` is None where it ended without an error of ours, as when its process was killed."""
+    """A finished run of this work. `code` is None where it ended without an error of ours, as when its process was killed."""
 
     status: Literal["failed", "cancelled", "done", "refused"]
     ended_at: float
     code: str | None = None
+
+    @property
+    def is_last_word(self) -> bool:
+        """Whether it counts though the run had made a part of the work before it ended."""
+        return self.status in ("cancelled", "refused")
 
 
 @dataclass(frozen=True)

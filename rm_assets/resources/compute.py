@@ -1,10 +1,11 @@
 """Compute: makes an asset for a recipe, in a task where the executor runs it, or finds it made already."""
 
+import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,16 @@ from rm_assets.resources.heartbeat import beating
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.resources.sections import observe_made
 from rm_assets.storage.files import write_json
+from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import find_home, home_of
 from rm_assets.storage.lineage import wanted
+from rm_assets.storage.outdated import aim
 from rm_assets.storage.store import Manifest, Store
 
 SECONDS_BETWEEN_PROGRESS = 5.0
 FIGURES = ("loss", "accuracy", "margin", "grad_norm", "learning_rate")
+AIM_TAG = "rm_assets/aim"
+"""The tag of a run that names all that the recipe wants (storage.outdated.aim), as the run saw it last."""
 Say = Callable[[str], None]
 
 
@@ -96,8 +101,11 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         asset = context.asset_key.to_user_string()
         with errors_as_failures(asset, context.partition_key):
+            recipe = self.recipe(context.partition_key)
+            if recipe.automation.rebuild == "auto":
+                self._tag(context, recipe)
             made = (by or self.make_asset)(
-                self.recipe(context.partition_key),
+                recipe,
                 asset,
                 say=context.log.info,
                 debug=context.log.debug,
@@ -105,6 +113,12 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
         observe_made(context, asset, made.manifest)
         return made
+
+    def _tag(self, context: dg.AssetExecutionContext, recipe: Recipe) -> None:
+        """So that what a person cancels is not started again, whoever started it. Nothing if a source is missing."""
+        with suppress(RmAssetsError):
+            named = aim(recipe, Fingerprints(self.store().home / "fingerprints").of)
+            context.instance.add_run_tags(context.run.run_id, {AIM_TAG: named})
 
     def make_asset(
         self,
@@ -125,6 +139,10 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         want = wanted(store, recipe, asset)
         folder = store.folder(asset, want.digest)
         if want.manifest:
+            with suppress(OSError):  # a store that is only read, or the cache of one without this result
+                os.utime(
+                    folder / "manifest.json"
+                )  # retention, which may have looked before, leaves what is in use again
             say(f"{asset}: nothing to do, made before as {want.digest[:12]}")
             return Made(want.manifest, folder, was_there=True, on_the_way=on_the_way)
         request = {

@@ -1,4 +1,4 @@
-"""The content of source files and checkpoint folders as a short hash, remembered by size and modification time."""
+"""The content of source files and checkpoint folders as a short hash, remembered by what the system says of a file."""
 
 import json
 from pathlib import Path

@@ -13,7 +13,7 @@ from rm_assets.core.errors import RmAssetsError, StoreError
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.stages import STAGES, asset_of
-from rm_assets.storage.lineage import wanted
+from rm_assets.storage.lineage import is_of, wanted
 from rm_assets.storage.registry import Registry
 from rm_assets.storage.store import Manifest, Store
 
@@ -119,7 +119,7 @@ def _wanted(store: Store, recipe: Recipe, fingerprint: Callable[[str], str]) -> 
 def _newest(made: dict[str, list[Manifest]], key: str) -> Iterator[Result]:
     """The newest result of each of the newest contents of each asset; `lineage.earlier` is among them."""
     for manifests in made.values():
-        mine = [manifest for manifest in manifests if manifest.recipe == key]
+        mine = [manifest for manifest in manifests if is_of(manifest, key)]
         contents: dict[str, Manifest] = {}
         for manifest in sorted(mine, key=lambda m: (m.made.get("at", ""), m.digest), reverse=True):
             contents.setdefault(manifest.data_version, manifest)

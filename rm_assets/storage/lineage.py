@@ -1,7 +1,9 @@
 """What a recipe wants of each asset (a digest) and what of it is committed."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from rm_assets.core.digests import asset_digest
@@ -10,6 +12,8 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.store import Manifest, Store
+
+SAME_FOR_ALL_SEEDS = tuple(takewhile(lambda asset: asset != "reward_model", STAGES))
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,24 @@ def committed(store: Store, recipe: Recipe, asset: str) -> Manifest | None:
         raise
 
 
+def is_of(manifest: Manifest, key: str) -> bool:
+    """Whether the recipe of this key made it: what no training enters is made once for all seeds, under the name of the first."""
+    if manifest.asset in SAME_FOR_ALL_SEEDS:
+        return _without_seed(manifest.recipe) == _without_seed(key)
+    return manifest.recipe == key
+
+
+def _without_seed(name: str) -> str:
+    """A smoke run, trial or share of a seed is still none of the recipe itself."""
+    return re.sub(r"@\d+", "", name, count=1)
+
+
 def earlier(store: Store, recipe: Recipe, want: Wanted) -> Manifest | None:
     """The version before: what the recipe's name made last of this asset, apart from the present content.
 
     By the same version of the stage: another one's table can have other columns.
     """
     content, version = want.manifest.data_version if want.manifest else None, STAGES[want.asset].version
-    mine = [m for m in store.manifests(want.asset) if m.recipe == recipe.name and m.stage_version == version]
+    mine = [m for m in store.manifests(want.asset) if is_of(m, recipe.name) and m.stage_version == version]
     others = [m for m in mine if m.data_version != content]
     return max(others, key=lambda m: (m.made.get("at", ""), m.digest), default=None)

@@ -7,7 +7,7 @@ from typing import Any
 from rm_assets.core.digests import asset_digest, digest
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES, asset_of
-from rm_assets.storage.lineage import wanted
+from rm_assets.storage.lineage import is_of, wanted
 from rm_assets.storage.store import Manifest, Store
 
 
@@ -51,18 +51,30 @@ def find_outdated(store: Store, recipe: Recipe, fingerprint: Callable[[str], str
         if is_whole:
             manifest = store.manifest(asset, asset_digest(asset, stage.version, settings, versions))
         if manifest is None:
-            # A limit that is changed may let pass what a check has refused.
-            limits = [recipe.checks.model_dump(mode="json"), recipe.gate.model_dump(mode="json")]
-            state = digest([asset, stage.version, settings, versions, limits])
+            state = digest([asset, stage.version, settings, versions, _limits(recipe)])
             return Outdated(list(STAGES)[place:], state, settings, inputs)
         made[asset] = manifest
     return None
 
 
+def aim(recipe: Recipe, fingerprint: Callable[[str], str]) -> str:
+    """A name of all that a recipe wants, whatever of it is made: it changes when a setting, a source or a limit does.
+
+    Raises: DataError or RecipeError if a source is missing.
+    """
+    stages = [[asset, stage.version, stage.settings(recipe, fingerprint)] for asset, stage in STAGES.items()]
+    return digest([stages, _limits(recipe)])
+
+
+def _limits(recipe: Recipe) -> list[Any]:
+    """What changes no result and may let pass what has failed: limits of checks, of the gate, and of a task's time."""
+    return [getattr(recipe, name).model_dump(mode="json") for name in ("checks", "gate", "execution")]
+
+
 def reasons(store: Store, recipe: Recipe, found: Outdated) -> list[str]:
     """What differs from what the recipe's name made last of the first out-of-date asset, a phrase each."""
     asset = found.assets[0]
-    mine = [manifest for manifest in store.manifests(asset) if manifest.recipe == recipe.name]
+    mine = [manifest for manifest in store.manifests(asset) if is_of(manifest, recipe.name)]
     if not mine:
         return [f"{asset} has not been made"]
     last = max(mine, key=lambda m: (m.made.get("at", ""), m.digest))

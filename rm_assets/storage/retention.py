@@ -8,9 +8,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from rm_assets.core.recipe_files import RecipeBook
@@ -44,13 +44,15 @@ class Removal:
 class Plan:
     """What goes, and of what stays the number of results and bytes by reason. Nothing has been removed.
 
-    `freed_bytes` is what the disk gains: a file with another name in what stays (a hard link) counts nothing.
+    `freed_bytes` is what the disk gains: a file with another name in what stays (a hard link) counts nothing. `find_kept` says
+    anew what must stay.
     """
 
     removals: list[Removal]
     kept: dict[str, tuple[int, int]]
     freed_bytes: int
     before: float
+    find_kept: Callable[[], Mapping[Result, str]]
 
 
 def plan_retention(
@@ -62,7 +64,9 @@ def plan_retention(
     """
     now = time.time() if now is None else now
     before = now - older_than_days * SECONDS_PER_DAY
-    kept = find_kept(store, book, cache(Fingerprints(store.home / "fingerprints").of), gone_recipes=gone_recipes)
+    fingerprint = cache(Fingerprints(store.home / "fingerprints").of)
+    look = partial(find_kept, store, book, fingerprint, gone_recipes=gone_recipes)
+    kept = look()
     keys, removals, stays = set(book.partition_keys()), list[Removal](), dict[str, tuple[int, int]]()
     for result in reversed(results(store)):  # what is made last goes first: the rest can still be traced
         folder = here(store, result)
@@ -73,11 +77,11 @@ def plan_retention(
         else:
             removals.append(_removal(store, result, keys))
     removals += _leftovers(store, now - SECONDS_PER_DAY, {removal.path for removal in removals})
-    return Plan(removals, stays, _freed(removals), before)
+    return Plan(removals, stays, _freed(removals), before, look)
 
 
 def prune(store: Store, plan: Plan, say: Callable[[str], None] = lambda line: None) -> int:
-    """Removes what `plan` says, and returns how many of it; what has been written since or is being made stays.
+    """Removes what `plan` says, and returns how many of it; what has been written or released since or is being made stays.
 
     A manifest goes before its folder: at any moment what is committed is whole.
     Raises: StoreError STORE_001 if the store is not writable.
@@ -86,7 +90,7 @@ def prune(store: Store, plan: Plan, say: Callable[[str], None] = lambda line: No
     with locked(store.home / "retention.lock"):
         for removal in plan.removals:
             try:
-                removed = _remove(store, removal, plan.before)
+                removed = removal.result not in plan.find_kept() and _remove(store, removal, plan.before)
             except OSError as error:
                 known = full_or_denied(error, removal.path)
                 raise known from (None if known is error else error)

@@ -35,7 +35,9 @@ class SourceFile:
         """What changes when the content does, found without reading it; None where the file system says nothing of the kind."""
         if self.filesystem is None:
             stat = Path(self.path).stat()
-            return {"path": str(Path(self.path).resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+            # A copy that keeps the time of its last writing (rsync -t, cp -p) is told by the others.
+            times = {"mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
+            return {"path": str(Path(self.path).resolve()), "size": stat.st_size, "inode": stat.st_ino, **times}
         info = self.filesystem.info(self.path)
         versions = {key: str(info[key]) for key in VERSION_KEYS if info.get(key)}
         return {"path": self.name, "size": info.get("size"), **versions} if versions else None

@@ -10,7 +10,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.errors import DagsterAssetCheckFailedError
 
+from rm_assets.assets.prompts import prompts
 from rm_assets.automation import rebuild as module
 from rm_assets.automation.rebuild import PARTITION_TAG, rebuild
 from rm_assets.core import recipe_files
@@ -18,7 +20,7 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
 from rm_assets_tests.fakes import save_causal, save_classifier
-from rm_assets_tests.tasks.conftest import TOY, Bench, files
+from rm_assets_tests.tasks.conftest import TOY, Bench, files, in_this_process
 
 NOT_THE_SUBJECT = {"severity": "ignore"}
 PASSES = {
@@ -345,6 +347,68 @@ def test_what_does_not_pass_by_itself_is_not_tried_again(
     assert daemon.look() == [] and code in daemon.says
     recipe(daemon, gate={"match_rate_is_high": {"limit": 0.6}})
     assert len(daemon.look()) == 1  # a limit that was changed may let it pass
+
+
+def cancelled(daemon: Daemon, tags: dict[str, str]) -> None:
+    """A run with these tags that a person cancels."""
+    job = dg.JobDefinition(name="work", graph_def=dg.GraphDefinition(name="work"))
+    run = daemon.instance.create_run_for_job(job, tags=tags)
+    daemon.instance.report_run_canceling(run)
+    daemon.instance.report_run_canceled(run)
+
+
+def test_what_was_cancelled_or_refused_is_left_however_far_it_came(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(monkeypatch)
+    made = recipe(daemon)
+    (request,) = daemon.look()
+    daemon.bench.make(made, "prompts")
+    cancelled(daemon, {PARTITION_TAG: "toy", **request.tags})
+    assert daemon.look() == []
+    assert "toy: wait from sampled_responses on, the last run of it was cancelled" in daemon.says
+    made = recipe(daemon, training={**TOY["training"], "num_epochs": 3})
+    (request,) = daemon.look()
+
+    def refused() -> None:
+        daemon.bench.make(made, "sampled_responses")
+        raise DagsterAssetCheckFailedError("too short")
+
+    run_that_ends(daemon, request, refused)
+    assert daemon.look() == [] and "toy: wait from gold_rewards on, a check refused" in daemon.says
+    recipe(daemon, execution={**TOY["execution"], "timeout_seconds": 99})
+    assert len(daemon.look()) == 1
+
+
+def test_what_a_person_started_and_cancelled_is_left_and_a_smoke_run_of_it_counts_nothing(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(monkeypatch)
+    monkeypatch.setattr(module, "RECIPES", dg.StaticPartitionsDefinition(["embedded"]))  # one that the assets know
+    recipe(daemon, "embedded")
+    for smoke in (True, False):
+        assert len(daemon.look()) == 1
+        done = dg.materialize(
+            [prompts], partition_key="embedded", instance=daemon.instance,
+            resources={"compute": Compute(home=str(daemon.bench.home), smoke=smoke)},
+        )  # fmt: skip
+        run = daemon.instance.get_run_by_id(done.run_id)
+        assert run is not None
+        cancelled(daemon, {tag: run.tags[tag] for tag in (PARTITION_TAG, module.AIM_TAG)})
+    assert daemon.look() == [] and "the last run of it was cancelled" in daemon.says
+
+
+def test_more_time_for_a_task_is_tried_at_once(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe(daemon)
+    now = [time.time()]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    for _ in range(4):
+        (request,) = daemon.look()
+        run_that_ends(daemon, request, failing("TASK_003"))
+        now[0] += 1e5
+    assert daemon.look() == [] and "it failed 4 times" in daemon.says
+    recipe(daemon, execution={**TOY["execution"], "timeout_seconds": 99})
+    assert len(daemon.look()) == 1
 
 
 def test_a_recipe_that_is_being_made_is_left_alone(daemon: Daemon) -> None:

@@ -68,6 +68,18 @@ def test_a_file_that_did_not_change_is_read_once(tmp_path: Path, monkeypatch: py
     assert read == [file, file]
 
 
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_other_content_of_the_same_size_and_time_is_another_fingerprint(tmp_path: Path, is_moved: bool) -> None:
+    prints, file, copy = Fingerprints(tmp_path / "memory"), tmp_path / "a", tmp_path / "copy"
+    file.write_text("one")
+    before, times = prints.of(str(file)), file.stat()
+    (copy if is_moved else file).write_text("two")
+    os.utime(copy if is_moved else file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    if is_moved:  # as rsync does it
+        copy.rename(file)
+    assert file.stat().st_mtime_ns == times.st_mtime_ns and prints.of(str(file)) != before
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}", "null"])
 def test_a_damaged_memory_is_made_anew(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "a"

@@ -107,6 +107,29 @@ def test_the_run_seed_enters_the_training_alone(tmp_path: Path, store: Store) ->
     assert wanted(store, one, "reward_model").digest != wanted(store, two, "reward_model").digest
 
 
+def test_the_data_before_is_that_of_any_seed_and_the_model_before_that_of_this_one(
+    tmp_path: Path, store: Store
+) -> None:
+    def version(name: str, num_prompts: int, seed: int = 1) -> Recipe:
+        return recipe(tmp_path, name, seed=seed, prompts={"source": {"kind": "generator", "num_prompts": num_prompts}})
+
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    commit(store, version("mine@1 (smoke)", 9), "prompts", "of a smoke run", "2026-01-04")
+    for name, number, at in (("mine@1", 10, "2026-01-01"), ("mine@2", 11, "2026-01-02")):
+        for asset in STAGES:
+            commit(store, version(name, number, int(name[-1])), asset, f"{asset} {number}", at)
+    first, second = version("mine@1", 10, 1), version("mine@2", 11, 2)
+    before = earlier(store, version("mine@3", 11, 3), wanted(store, second, "prompts"))
+    assert before and before.recipe == "mine@1"
+    before = earlier(store, first, wanted(store, first, "implicit_pairs"))
+    assert before and before.recipe == "mine@2"
+    assert earlier(store, second, wanted(store, second, "reward_model")) is None
+    smoke = version("mine@2 (smoke)", 11)
+    before = earlier(store, smoke, wanted(store, smoke, "prompts"))
+    assert before and before.recipe == "mine@1 (smoke)"
+
+
 def test_the_version_before_is_what_the_recipe_made_last_of_other_content(tmp_path: Path, store: Store) -> None:
     def version(num_prompts: int, name: str = "mine") -> Recipe:
         return recipe(tmp_path, name, prompts={"source": {"kind": "generator", "num_prompts": num_prompts}})

@@ -18,14 +18,15 @@ from rm_assets.cli.trace import assets_of
 from rm_assets.core import recipe_files
 from rm_assets.core.errors import StoreError
 from rm_assets.core.stages import STAGES, asset_of
+from rm_assets.resources.compute import Compute
 from rm_assets.storage import retention as module
 from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import home_of
 from rm_assets.storage.kept import results
 from rm_assets.storage.lineage import earlier, wanted
-from rm_assets.storage.outdated import find_outdated
-from rm_assets.storage.registry import Release
+from rm_assets.storage.outdated import find_outdated, reasons
+from rm_assets.storage.registry import Registry, Release
 from rm_assets.storage.remote import cache_of
 from rm_assets.storage.retention import Plan, plan_retention, prune
 from rm_assets_tests.planted import DAY, Planted, age, training
@@ -138,6 +139,23 @@ def test_models_that_nothing_needs_go_and_the_two_newest_stay(bench: Bench) -> N
     assert [digest for asset, digest in results(bench.store) if asset == "reward_model"] == sorted(digests[2:])
 
 
+def test_the_data_that_a_seed_made_before_is_what_every_seed_is_measured_against(bench: Bench) -> None:
+    def seeds(*numbers: int) -> None:
+        (bench.folder / "recipes" / "s.yaml").write_text(yaml.safe_dump({**TOY, "seeds": list(numbers)}))
+
+    seeds(1, 2)
+    bench.build("s@1", to="prompts")
+    (first,) = bench.store.manifests("prompts")
+    seeds(2)
+    bench.write("prompts.jsonl", [{"prompt": "another"}])
+    recipe = bench.book.load("s@2")
+    found = find_outdated(bench.store, recipe, Fingerprints(bench.home / "fingerprints").of)
+    assert found and reasons(bench.store, recipe, found)[0].startswith("prompts.source.files: [")
+    bench.build("s@2", to="prompts", days_ago=99)
+    assert bench.prune(gone_recipes=True) == []
+    assert earlier(bench.store, recipe, wanted(bench.store, recipe, "prompts")) == first
+
+
 def test_what_is_young_stays(bench: Bench) -> None:
     for n in range(4):
         bench.recipe(**training(0.01 * (n + 1)))
@@ -216,8 +234,8 @@ def test_what_is_being_made_and_what_it_reads_stays(bench: Bench) -> None:
     assert len(later.removals) == 5 and "never finished" in later.removals[0].why
     with open(folder.with_name(f"{model}.lock"), "w") as lock:  # since the plan was made
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert prune(bench.store, later) == 4
-    assert results(bench.store) == [("reward_model", model)]
+        assert prune(bench.store, later) == 0
+    assert len(results(bench.store)) == 5
 
 
 def test_what_a_comparison_reads_while_it_runs_stays(bench: Bench) -> None:
@@ -274,6 +292,22 @@ def test_what_was_written_since_the_plan_was_made_stays(bench: Bench) -> None:
     os.utime(bench.store.folder("prompts", digest) / "manifest.json")
     assert prune(bench.store, plan, said.append) == 0 and said[0].startswith("left, it is in use again")
     assert len(results(bench.store)) == 1
+
+
+def test_what_was_released_or_found_made_since_the_plan_was_made_stays(bench: Bench) -> None:
+    for n in range(5):
+        bench.recipe(**training(0.01 * (n + 1)))
+        bench.build("toy", days_ago=100 - n)
+    plan = bench.plan()
+    bench.recipe(**training(0.01))  # back to the first: all of it is there
+    release = bench.release("toy")
+    bench.recipe(**training(0.02))
+    made = Compute(home=str(bench.home)).make_asset(bench.book.load("toy"), "reward_model", say=print, debug=print)
+    assert made.was_there
+    prune(bench.store, plan)
+    assert Registry(bench.store).folder(release).is_dir() and Registry(bench.store).model(release).parent.is_dir()
+    assert bench.store.manifest("reward_model", made.manifest.digest)
+    assert len([asset for asset, _ in results(bench.store) if asset == "reward_model"]) == 4  # of five
 
 
 @pytest.mark.parametrize("calls", [0, 2])
