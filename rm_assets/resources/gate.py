@@ -12,6 +12,7 @@ from rm_assets.core.evaluation.gate import REPORT_CHECKS, Released, no_worse
 from rm_assets.core.recipe import GateSection, LimitedCheck, Recipe
 from rm_assets.core.records import ProxyReward
 from rm_assets.executors.local import run_local
+from rm_assets.resources.judgement import other_pairs, trained_on_test
 from rm_assets.storage.files import write_json
 from rm_assets.storage.lineage import Wanted, wanted
 from rm_assets.storage.registry import ALIASES, Registry, Release
@@ -70,7 +71,18 @@ def _released(store: Store, recipe: Recipe, want: Wanted) -> Released | None:
     if alias is None:
         return None
     release = registry.find(names[alias])
-    return Released(release.name, alias, _rewards(store, recipe, want, registry, release))
+    return Released(
+        release.name, alias, _rewards(store, recipe, want, registry, release), _warning(store, recipe, want, release)
+    )
+
+
+def _warning(store: Store, recipe: Recipe, want: Wanted, release: Release) -> str:
+    """Where the release was trained on test prompts of now."""
+    manifest = store.manifest("hub_release", release.digest)
+    model = store.manifest("reward_model", manifest.inputs["reward_model"]["digest"]) if manifest else None
+    gold = want.inputs["gold_rewards"]
+    pairs = other_pairs(store, model, gold) if model else None
+    return trained_on_test(store, recipe.name, gold, release.name, pairs) or "" if pairs else ""
 
 
 def _rewards(
