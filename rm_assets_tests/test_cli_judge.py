@@ -23,7 +23,7 @@ from rm_assets.core.records import Pair, conversation
 from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import judgement
 from rm_assets.resources.compute import Compute
-from rm_assets.storage.store import Store
+from rm_assets.storage.store import Store, is_locked
 from rm_assets.storage.tables import write_table
 from rm_assets.tasks import judge
 from rm_assets.tasks.session import LineReporter
@@ -63,7 +63,7 @@ def computed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             said.append(message)
 
     def run(task: str, request: Path, on_event: Any, **options: object) -> TaskEnd:
-        assert task == "judge"
+        assert task == "judge" and is_locked(request.parent / "lock")  # so retention leaves it
         try:
             judge.judge(json.loads(request.read_text("utf-8")), Said())
         except RmAssetsError as error:

@@ -16,7 +16,7 @@ from rm_assets.resources.judgement import other_pairs, trained_on_test
 from rm_assets.storage.files import write_json
 from rm_assets.storage.lineage import Wanted, wanted
 from rm_assets.storage.registry import ALIASES, Registry, Release
-from rm_assets.storage.store import Store
+from rm_assets.storage.store import Store, locked
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.evaluate import REWARDS_FILE
 
@@ -107,7 +107,7 @@ def _rewards(
 
 def _rescore(store: Store, recipe: Recipe, release: Path, gold_rewards: Path, rewards: Path) -> None:
     events: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(dir=store.home, prefix=".rescore-") as folder:
+    with tempfile.TemporaryDirectory(dir=store.home, prefix=".rescore-") as folder, locked(Path(folder) / "lock"):
         request = Path(folder) / "request.json"
         places = {"home": store.home, "release": release, "gold_rewards": gold_rewards, "rewards": rewards}
         write_json(request, {"recipe": recipe.model_dump(mode="json"), **{k: str(v) for k, v in places.items()}})

@@ -18,7 +18,7 @@ from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.lineage import committed, wanted
 from rm_assets.storage.registry import ALIASES, Registry
-from rm_assets.storage.store import Manifest, Store
+from rm_assets.storage.store import Manifest, Store, locked
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.evaluate import REWARDS_FILE
 from rm_assets.tasks.train import TRAINING_FILE
@@ -225,7 +225,7 @@ def _run(store: Store, on: Recipe, candidates: Sequence[Candidate], say: Say) ->
         if event["event"] == "log":
             say(event["message"])
 
-    with tempfile.TemporaryDirectory(dir=store.home, prefix=".judge-") as name:
+    with tempfile.TemporaryDirectory(dir=store.home, prefix=".judge-") as name, locked(Path(name) / "lock"):
         folder = Path(name)
         models = [
             {
