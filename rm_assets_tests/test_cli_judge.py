@@ -23,7 +23,7 @@ from rm_assets.core.records import Pair, conversation
 from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import judgement
 from rm_assets.resources.compute import Compute
-from rm_assets.storage.store import Store
+from rm_assets.storage.store import Store, is_locked
 from rm_assets.storage.tables import write_table
 from rm_assets.tasks import judge
 from rm_assets.tasks.session import LineReporter
@@ -63,7 +63,7 @@ def computed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             said.append(message)
 
     def run(task: str, request: Path, on_event: Any, **options: object) -> TaskEnd:
-        assert task == "judge"
+        assert task == "judge" and is_locked(request.parent / "lock")  # so retention leaves it
         try:
             judge.judge(json.loads(request.read_text("utf-8")), Said())
         except RmAssetsError as error:
@@ -185,12 +185,17 @@ def test_a_model_that_was_trained_on_the_test_prompts_is_named(
     in_this_process(monkeypatch)
     prompts = {**TOY["prompts"], "source": TOY["prompts"]["test"], "test": TOY["prompts"]["source"]}
     swapped = bench.recipe("swapped", prompts=prompts, training={**TOY["training"], "base": {"path": "causal"}})
-    bench.make(swapped, *ASSETS[:5])
-    for command in ("evaluate", "compare"):
-        result = rm_assets(command, "swapped", "other", "--on", "other")
-        assert result.exit_code == 0, result.output
-        assert "swapped was trained or tuned on 30 of the 30 test prompts of other" in result.stderr
-        assert result.stderr.count("was trained or tuned") == 1
+    model = bench.make(swapped, *ASSETS[:5]).folder / "checkpoint"
+    (bench.folder / "recipes" / "swapped on main").symlink_to(model)  # as a pull request names it
+    for name in ("swapped", "swapped on main"):
+        for command in ("evaluate", "compare"):
+            result = rm_assets(command, name, "other", "--on", "other")
+            assert result.exit_code == 0, result.output
+            assert f"{name} was trained or tuned on 30 of the 30 test prompts of other" in result.stderr
+            assert result.stderr.count("was trained or tuned") == 1
+        says = f"Warning: {name} was trained or tuned on 30 of the 30 test prompts of other"
+        assert says in rm_assets("compare", name, "other", "--on", "other", "--markdown").stdout
+    assert len(found("compare", "swapped", "other", "--on", "other")["warnings"]) == 1
     (bench.folder / "recipes" / "swapped.yaml").unlink()
 
 
@@ -270,6 +275,7 @@ def test_the_asset_compares_all_recipes_of_the_newest_report_and_commits_once(
     assert "data:image/png;base64," in str(metadata["plot/comparison"])
     chosen = make(on="twice", models=["other", str(bench.folder / "recipes" / "rm2")])
     assert chosen["rm/folder"] != metadata["rm/folder"] and chosen["rm/on"] == "twice@1"
+    assert chosen["rm/warnings"] == "none"
 
 
 def test_benchmarks_are_read_where_the_user_stands(computed: list[str], bench: Bench) -> None:

@@ -88,6 +88,63 @@ LETS_PASS = {
 REFUSES = {"gate": {"match_rate_is_high": {"limit": 1.0}}}
 
 
+def test_main_is_what_the_change_was_merged_with(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=me", "-c", "user.email=me@localhost")
+        subprocess.run(["git", *who, *words], cwd=tmp_path / "change", check=True, capture_output=True)
+
+    (tmp_path / "change").mkdir()
+    git("init", "-b", "main")
+    for branch, base, text in (("main", "main", "old"), ("mine", "main", "of the change"), ("main", "mine^", "newer")):
+        git("checkout", "-B", branch, *([base] if text != "old" else []))
+        (tmp_path / "change" / ("mine" if branch == "mine" else "recipe")).write_text(text)
+        git("add", ".")
+        git("commit", "-m", text)
+    git("merge", "--no-ff", "mine")
+    job = only(EVALUATE, "evaluate", "The main that the change was merged with")
+    for _ in range(2):  # a runner of one's own keeps the folder
+        passed, said = run_job(job, tmp_path, {}, {})
+        assert passed, said
+        assert (tmp_path / "main" / "recipe").read_text() == "newer" and not (tmp_path / "main" / "mine").exists()
+    (checkout, *others) = [step for step in jobs(EVALUATE)["evaluate"]["steps"] if "checkout" in step.get("uses", "")]
+    assert others == [] and checkout["with"]["fetch-depth"] == 2 and "ref" not in checkout["with"]
+
+
+RM_ASSETS = f"""#!{sys.executable} -SE
+import os, sys
+tree, words = os.environ["RM_ASSETS_RECIPES"].split("/")[-2], sys.argv[1:]
+if words[0] == "recipes":
+    print(*(f"{{name}}: valid" for name in ("added", "broken", "changed", "shipped")), sep="\\n")
+elif words[0] == "run":
+    sys.exit(tree == "main" and words[1] == "broken")
+elif words[0] == "show":
+    recipe = words[words.index("--recipe") + 1]
+    if tree == "main" and recipe == "broken":
+        sys.exit(1)
+    print('{{"path": "/models/' + recipe + tree + '"}}')
+else:
+    print("TABLE", words[1:words.index("--on")])
+"""
+
+
+@has_jq
+def test_a_pull_request_says_where_main_has_no_model_and_how_many_tables_there_are(tmp_path: Path) -> None:
+    put_on_path(tmp_path / "bin", "rm-assets", RM_ASSETS)
+    for place in ("main/recipes/broken", "main/recipes/changed", *(f"change/recipes/{n}" for n in ("added", "broken", "changed"))):  # fmt: skip
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{place}.yaml").touch()
+    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+    values = {"secrets.HF_TOKEN": "", "github.event.pull_request.head.sha": "0123456789abcdef"}
+    passed, said = run_job(only(EVALUATE, "evaluate", "Make and compare"), tmp_path, values, env)
+    assert passed, said
+    added, broken, changed = re.split(r"^### ", (tmp_path / "comment.md").read_text(), flags=re.MULTILINE)[1:]
+    assert added == "added\n\nTABLE ['added']\n\n"
+    assert broken.startswith("broken\n\nTABLE ['broken']\n\n**Main's model was not made: nothing to compare with;**")
+    assert changed.startswith(
+        "changed\n\nTABLE ['changed', 'changed on main']\n\nThese are 3 tables. Each is corrected"
+    )
+
+
 @has_jq
 @pytest.mark.slow
 @pytest.mark.timeout(900)
@@ -103,6 +160,8 @@ def test_a_pull_request_says_of_each_recipe_how_its_model_compares_with_that_of_
     parts = re.split(r"^#+ ", comment, flags=re.MULTILINE)
     assert parts[0] == "<!-- rm-assets: evaluation -->\n" and parts[1] == "Evaluation of 0123456 against main\n\n"
     added, changed, same = parts[2:]
+    assert "These are 2 tables" in same
+    same = same.partition("These are")[0]
     assert same.strip() == "same\n\nThe same model as on main."
     rows = re.findall(r"^\| ([^|]+?) \|.*\|$", changed, re.MULTILINE)
     assert (

@@ -176,12 +176,13 @@ def test_a_better_model_passes_and_is_in_staging_until_somebody_promotes_it(benc
 
 def test_production_is_scored_anew_where_the_test_prompts_are_others(bench: Bench) -> None:
     prompts = {**TOY["prompts"], "test": {"kind": "files", "files": ["fewer.jsonl"]}}
-    bench.write("fewer.jsonl", [{"prompt": f"is {n} even"} for n in range(30)])
+    bench.write("fewer.jsonl", [{"prompt": f"what is {n} and 1" if n < 5 else f"is {n} even"} for n in range(30)])
     gate = dict.fromkeys(
         ("match_rate_is_high", "confidence_is_calibrated", "length_is_not_the_reason"), NOT_THE_SUBJECT
     )
     code, says, _ = refused(bench, prompts=prompts, training=UNTRAINED, gate=gate)
     assert code == "RELEASE_004" and "(production) 1.000" in says and "n = 30)" in says
+    assert "was trained or tuned on 5 of the 30 test prompts of toy: here it looks better than it is" in says
     assert len(list((bench.home / "registry" / "rewards").glob("*.parquet"))) == 1
 
 
@@ -318,6 +319,7 @@ def test_what_was_built_since_is_compared_with_production_by_its_alias(
     served = Registry(store).find("toy@production")
     bench.make(bench.recipe(training=UNTRAINED), "reward_model")
     found = compare_on(store, "toy", ["toy", "toy@production"], say=bench.said.append).found
+    assert found["warnings"] == []
     rates = {model["model"]: model["match_rate"]["value"] for model in found["models"]}
     assert rates["toy@production"] == served.match_rate["value"] > rates["toy"]
     assert found["best"] == "toy@production"

@@ -47,6 +47,7 @@ def model_comparison(
         metadata={
             "rm/conclusion": conclusion(found),
             "rm/on": made.on,
+            "rm/warnings": "\n".join(found["warnings"]) or "none",
             "rm/best": found["best"] or "none is told apart from all others",
             "rm/models": dg.MetadataValue.table(records, schema),
             "data/num_test_pairs": found["num_pairs"],

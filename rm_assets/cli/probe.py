@@ -14,7 +14,7 @@ from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import find_home
 from rm_assets.storage.lineage import wanted
-from rm_assets.storage.store import Store
+from rm_assets.storage.store import Store, locked
 
 
 def measure(recipe: Recipe, device: str) -> Probe:
@@ -38,7 +38,7 @@ def measure(recipe: Recipe, device: str) -> Probe:
             print(f"probe: step {event['done']} of {event['total']}", file=sys.stderr)
 
     # In the store, where a training has room; gone also when the probe is interrupted.
-    with tempfile.TemporaryDirectory(dir=store.home, prefix=".probe-") as folder:
+    with tempfile.TemporaryDirectory(dir=store.home, prefix=".probe-") as folder, locked(Path(folder) / "lock"):
         request = Path(folder) / "request.json"
         values = {
             "recipe": recipe.model_dump(mode="json"), "home": str(store.home), "pairs": str(pairs), "folder": folder,

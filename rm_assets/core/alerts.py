@@ -1,5 +1,6 @@
 """Alerts: what a person must know, as a webhook takes it, and which figures are out of their usual range."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ MOST_CHARACTERS = 2_000
 """Of a text. Whoever wants all of it follows the link."""
 LEAST_EARLIER = 5
 """Earlier values without which nothing is called unusual."""
-MOST_USUAL_Z = 3.5
-"""Above this a value is unusual. Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993)."""
+FALSE_ALARMS = 0.01
+"""Share of the reports of which something is called unusual though nothing has changed, if figures are normally distributed."""
 LEAST_DEVIATION = 0.005
-"""Taken where the median deviation is smaller: after five equal rates, a sixth that differs by half a point is usual."""
+"""Taken where the standard deviation is smaller: after five equal rates, a sixth that differs by half a point is usual."""
 Kind = Literal["run_failed", "check_failed", "released", "rebuild_proposed", "figure_unusual"]
 
 
@@ -46,18 +47,22 @@ def as_slack(alert: Alert, web_ui: str) -> dict[str, Any]:
 def unusual(figures: Mapping[str, float], earlier: Sequence[Mapping[str, float]]) -> dict[str, str]:
     """Those of `figures` (on a scale of about 1) that are out of the range of the earlier ones, each with why.
 
-    The robust z of x is 0.6745 (x - median) / MAD, the median of the absolute deviations from the median.
+    The range is the prediction interval of one more normal value, mean +- t sd sqrt(1 + 1/n) with n - 1 degrees of freedom, each
+    figure at its part of FALSE_ALARMS (Bonferroni). Source: Hahn and Meeker, Statistical Intervals (1991), chapter 4.
     """
+    from scipy.special import stdtrit
+
     found: dict[str, str] = {}
     for name, value in figures.items():
         known = [each[name] for each in earlier if name in each]
         if len(known) < LEAST_EARLIER:
             continue
-        median = statistics.median(known)
-        deviation = max(statistics.median(abs(each - median) for each in known), LEAST_DEVIATION)
-        z = 0.6745 * (value - median) / deviation
-        if abs(z) > MOST_USUAL_Z:
-            found[name] = f"{name} {value:.4g}; the median of {len(known)} before is {median:.4g} (robust z {z:+.1f})"
+        n, mean = len(known), statistics.mean(known)
+        quantile = float(stdtrit(n - 1, 1 - FALSE_ALARMS / len(figures) / 2))
+        reach = quantile * max(statistics.stdev(known), LEAST_DEVIATION) * math.sqrt(1 + 1 / n)
+        if abs(value - mean) > reach:
+            usual = f"{mean - reach:.4g} to {mean + reach:.4g}"
+            found[name] = f"{name} {value:.4g}; the mean of {n} before is {mean:.4g}, usual would be {usual}"
     return found
 
 

@@ -20,7 +20,7 @@ from rm_assets.storage.lineage import wanted
 from rm_assets.storage.store import Manifest, Store
 
 ASSET = "model_comparison"
-VERSION = 3
+VERSION = 4
 """To be raised when a comparison of the same rewards comes out otherwise."""
 FILES = ("comparison.json", "comparison.csv", "comparison.png")
 
@@ -43,10 +43,11 @@ class Comparison:
 def compare_models_on(
     store: Store, on: Recipe, names: Sequence[str], *, max_length: int | None = None, say: Say
 ) -> tuple[dict[str, Any], list[Judged]]:
-    """The comparison (see core.report.comparison_table.compare_all) of the models of these names, and what it was made of."""
+    """The comparison (see core.report.comparison_table.compare_all) of the models of these names with "warnings", and what it was made of."""
     judged = judge(store, on, find_models(store, on, names, max_length=max_length), needs_reports=False, say=say)
     rewards = {each.candidate.name: each.rewards for each in judged}
-    return compare_all(rewards, seeds_together(judged), on.evaluation), judged
+    warnings = [each.warning for each in judged if each.warning]
+    return compare_all(rewards, seeds_together(judged), on.evaluation) | {"warnings": warnings}, judged
 
 
 def compare_on(store: Store, on: str, names: Sequence[str], *, say: Say, run_id: str = "") -> Comparison:

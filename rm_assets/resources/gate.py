@@ -12,10 +12,11 @@ from rm_assets.core.evaluation.gate import REPORT_CHECKS, Released, no_worse
 from rm_assets.core.recipe import GateSection, LimitedCheck, Recipe
 from rm_assets.core.records import ProxyReward
 from rm_assets.executors.local import run_local
+from rm_assets.resources.judgement import other_pairs, trained_on_test
 from rm_assets.storage.files import write_json
 from rm_assets.storage.lineage import Wanted, wanted
 from rm_assets.storage.registry import ALIASES, Registry, Release
-from rm_assets.storage.store import Store
+from rm_assets.storage.store import Store, locked
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.evaluate import REWARDS_FILE
 
@@ -70,7 +71,18 @@ def _released(store: Store, recipe: Recipe, want: Wanted) -> Released | None:
     if alias is None:
         return None
     release = registry.find(names[alias])
-    return Released(release.name, alias, _rewards(store, recipe, want, registry, release))
+    return Released(
+        release.name, alias, _rewards(store, recipe, want, registry, release), _warning(store, recipe, want, release)
+    )
+
+
+def _warning(store: Store, recipe: Recipe, want: Wanted, release: Release) -> str:
+    """Where the release was trained on test prompts of now."""
+    manifest = store.manifest("hub_release", release.digest)
+    model = store.manifest("reward_model", manifest.inputs["reward_model"]["digest"]) if manifest else None
+    gold = want.inputs["gold_rewards"]
+    pairs = other_pairs(store, model, gold) if model else None
+    return trained_on_test(store, recipe.name, gold, release.name, pairs) or "" if pairs else ""
 
 
 def _rewards(
@@ -95,7 +107,7 @@ def _rewards(
 
 def _rescore(store: Store, recipe: Recipe, release: Path, gold_rewards: Path, rewards: Path) -> None:
     events: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(dir=store.home, prefix=".rescore-") as folder:
+    with tempfile.TemporaryDirectory(dir=store.home, prefix=".rescore-") as folder, locked(Path(folder) / "lock"):
         request = Path(folder) / "request.json"
         places = {"home": store.home, "release": release, "gold_rewards": gold_rewards, "rewards": rewards}
         write_json(request, {"recipe": recipe.model_dump(mode="json"), **{k: str(v) for k, v in places.items()}})

@@ -18,7 +18,7 @@ from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.lineage import committed, wanted
 from rm_assets.storage.registry import ALIASES, Registry
-from rm_assets.storage.store import Manifest, Store
+from rm_assets.storage.store import Manifest, Store, locked
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.evaluate import REWARDS_FILE
 from rm_assets.tasks.train import TRAINING_FILE
@@ -56,11 +56,12 @@ class _PromptOfRow:
 
 @dataclass(frozen=True)
 class Judged:
-    """A model with its rewards for the test responses, and its report."""
+    """A model with its rewards for the test responses, and its report; `warning` says why it may look better than it is."""
 
     candidate: Candidate
     rewards: list[ProxyReward]
     report: dict[str, Any]
+    warning: str | None = None
 
 
 def load_first(name: str) -> Recipe:
@@ -100,9 +101,11 @@ def find_models(store: Store, on: Recipe, names: Sequence[str], *, max_length: i
             found += [_of_recipe(store, book.load(key), gold, settings) for key in keys]
         elif "/" not in name and name.rpartition("@")[2] in ALIASES:
             model = Registry(store).model(Registry(store).find(name))
-            found.append(replace(_of_checkpoint(str(model), max_length or on.training.max_length), name=name))
+            found.append(
+                replace(_of_checkpoint(store, gold, str(model), max_length or on.training.max_length), name=name)
+            )
         else:
-            found.append(_of_checkpoint(name, max_length or on.training.max_length))
+            found.append(_of_checkpoint(store, gold, name, max_length or on.training.max_length))
     return list({candidate.name: candidate for candidate in found}.values())
 
 
@@ -118,29 +121,39 @@ def _of_recipe(store: Store, recipe: Recipe, gold: Manifest, settings: dict[str,
         report=folder if is_same else None,
         earlier_report=folder / "report.json" if folder else None,
         is_same_evaluation=report is not None and is_same and report.settings == settings,
-        other_pairs=_other_pairs(store, recipe, gold),
+        other_pairs=other_pairs(store, model, gold),
     )  # fmt: skip
 
 
-def _other_pairs(store: Store, recipe: Recipe, gold: Manifest) -> Path | None:
-    """The pairs of a recipe that trains, unless they are of these gold rewards, whose test prompts are in no training pair."""
-    pairs = committed(store, recipe, "implicit_pairs")
-    if pairs is None or recipe.training.kind == "existing":
+def other_pairs(store: Store, model: Manifest, gold: Manifest) -> Path | None:
+    """The pairs that a model was trained on, unless they are of these gold rewards, whose test prompts are in no training pair."""
+    pairs = store.manifest("implicit_pairs", model.inputs["implicit_pairs"]["digest"])
+    if pairs is None or model.settings["kind"] == "existing":
         return None
     if pairs.inputs["gold_rewards"]["data_version"] == gold.data_version:
         return None
     return store.folder("implicit_pairs", pairs.digest) / "pairs.parquet"
 
 
-def _of_checkpoint(name: str, max_length: int) -> Candidate:
+def _model_in(store: Store, folder: Path) -> Manifest | None:
+    """The model whose checkpoint or release lies in this folder, where that is one of the store."""
+    home = store.home.resolve()
+    asset, name, *_ = (*folder.relative_to(home).parts, "", "") if folder.is_relative_to(home) else ("", "")
+    if asset == "hub_release" and (release := store.manifest(asset, name)):
+        asset, name = "reward_model", release.inputs["reward_model"]["digest"]
+    return store.manifest(asset, name) if asset == "reward_model" else None
+
+
+def _of_checkpoint(store: Store, gold: Manifest, name: str, max_length: int) -> Candidate:
     folder, hub = Path(name).expanduser(), HUB_NAME.match(name)
     if (folder / "config.json").is_file():
         path = folder.resolve()
         training, report = (path / TRAINING_FILE, path / "report.json")
-        is_ours = training.is_file()
+        is_ours, model = training.is_file(), _model_in(store, path)
         return Candidate(
             name, ModelRef(path=str(path)), _max_length(path) or max_length, training=training if is_ours else None,
             earlier_report=report if is_ours and report.is_file() else None,
+            other_pairs=other_pairs(store, model, gold) if model else None,
         )  # fmt: skip
     if hub and not folder.exists():
         return Candidate(name, ModelRef(hub_id=hub["hub_id"], revision=hub["revision"]), max_length)
@@ -164,7 +177,13 @@ def judge(store: Store, on: Recipe, candidates: Sequence[Candidate], *, needs_re
     A model that was trained or tuned on some of the test prompts is named.
     Raises: the error of the process; TaskError TASK_002 if it fails without one.
     """
-    _name_the_trained(store, on, candidates, say)
+    warnings = {
+        c.name: found
+        for c in candidates
+        if c.other_pairs and (found := trained_on_test(store, on.name, gold_of(store, on), c.name, c.other_pairs))
+    }
+    for warning in warnings.values():
+        say(f"warning: {warning}")
     known = {
         c.name: Judged(c, list(read_table(c.report / REWARDS_FILE, ProxyReward)), _read(c.report / "report.json"))
         for c in candidates
@@ -175,22 +194,20 @@ def judge(store: Store, on: Recipe, candidates: Sequence[Candidate], *, needs_re
     missing = [c for c in candidates if c.name not in known]
     if missing:
         known |= {judged.candidate.name: judged for judged in _run(store, on, missing, say)}
-    return [known[c.name] for c in candidates]
+    return [replace(known[c.name], warning=warnings.get(c.name)) for c in candidates]
 
 
-def _name_the_trained(store: Store, on: Recipe, candidates: Sequence[Candidate], say: Say) -> None:
-    others = [(c.name, c.other_pairs) for c in candidates if c.other_pairs]
-    if not others:
-        return
-    gold = store.folder("gold_rewards", gold_of(store, on).digest) / "gold_rewards.parquet"
-    tested = {row.prompt_id for row in read_table(gold, _PromptOfRow) if row.split == "test"}
-    for name, pairs in others:
-        seen = tested & {row.prompt_id for row in read_table(pairs, _PromptOfRow) if row.split != "test"}
-        if seen:
-            say(
-                f"warning: {name} was trained or tuned on {len(seen):,} of the {len(tested):,} test prompts of {on.name}: "
-                "here it looks better than it is; compare recipes whose sections prompts are the same"
-            )
+def trained_on_test(store: Store, on: str, gold: Manifest, name: str, pairs: Path) -> str | None:
+    """A sentence where the model `name` was trained or tuned on some of the test prompts, by its pairs; `on` is their recipe."""
+    rewards = store.folder("gold_rewards", gold.digest) / "gold_rewards.parquet"
+    tested = {row.prompt_id for row in read_table(rewards, _PromptOfRow) if row.split == "test"}
+    seen = tested & {row.prompt_id for row in read_table(pairs, _PromptOfRow) if row.split != "test"}
+    if not seen:
+        return None
+    return (
+        f"{name} was trained or tuned on {len(seen):,} of the {len(tested):,} test prompts of {on}: "
+        "here it looks better than it is; compare recipes whose sections prompts are the same"
+    )
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -208,7 +225,7 @@ def _run(store: Store, on: Recipe, candidates: Sequence[Candidate], say: Say) ->
         if event["event"] == "log":
             say(event["message"])
 
-    with tempfile.TemporaryDirectory(dir=store.home, prefix=".judge-") as name:
+    with tempfile.TemporaryDirectory(dir=store.home, prefix=".judge-") as name, locked(Path(name) / "lock"):
         folder = Path(name)
         models = [
             {

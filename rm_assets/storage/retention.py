@@ -18,11 +18,11 @@ from rm_assets.core.stages import STAGES
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.kept import Result, find_kept, here, made_for, owner, results
-from rm_assets.storage.store import Store, locked
+from rm_assets.storage.store import Store, is_locked, locked
 
 SECONDS_PER_DAY = 86_400.0
 LEFTOVER = re.compile(r"\.(health|judge|probe|rescore)-")
-"""Folders of the store that processes remove when they end well."""
+"""Folders of the store that processes remove when they end well; while they live they hold the file `lock` in them."""
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 """Files that `storage.files.whole_file` renames when they are whole."""
 FOLDERS = (*STAGES, "examinations", "fingerprints", "model_comparison", "registry", "shards")
@@ -134,7 +134,7 @@ def _removal(store: Store, result: Result, keys: set[str]) -> Removal:
 
 def _leftovers(store: Store, before: float, gone: set[Path]) -> Iterator[Removal]:
     """What processes that were killed left, if it was last written before a day ago."""
-    found = [path for path in _entries(store.home) if LEFTOVER.match(path.name)]
+    found = [path for path in _entries(store.home) if LEFTOVER.match(path.name) and not is_locked(path / "lock")]
     for folder in (store.home / name for name in FOLDERS):
         if folder.is_symlink():
             continue

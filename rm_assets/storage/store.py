@@ -192,17 +192,7 @@ class Store:
 
     def is_leased(self, asset: str, of_digest: str) -> bool:
         """Whether a process makes this digest right now."""
-        try:
-            lock = os.open(self.home / asset / f"{of_digest}.lock", os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+        return is_locked(self.home / asset / f"{of_digest}.lock")
 
     def event_files(self, recipe: str, of_digest: str) -> Path:
         """Where TensorBoard's files of a training go: it shows each folder below `HOME/tensorboard` as a run."""
@@ -291,3 +281,18 @@ def locked(path: Path, waiting: Waiting = nullcontext) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds this right now."""
+    try:
+        lock = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False

@@ -179,7 +179,7 @@ def test_a_figure_out_of_its_usual_range_is_sent(bench: Bench, receiver: Receive
     bench.look()
     (alert,) = receiver.taken
     assert alert["key"] == "figure_unusual:toy:match_rate:6"
-    assert alert["text"] == "match_rate 0.5; the median of 6 before is 0.7 (robust z -13.5)"
+    assert alert["text"] == "match_rate 0.5; the mean of 6 before is 0.7, usual would be 0.6271 to 0.7729"
 
 
 def test_a_proposal_of_the_rebuild_sensor_is_sent_and_other_observations_are_not(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -10,6 +11,8 @@ from rm_assets.automation import hub_revisions as module
 from rm_assets.automation.hub_revisions import hub_revisions
 from rm_assets.core import recipe_files
 from rm_assets.resources.compute import Compute
+from rm_assets.storage.files import write_json
+from rm_assets.storage.store import Store
 from rm_assets_tests.loopback_hub import HubOfReplies, as_json, fault, serving
 from rm_assets_tests.tasks.conftest import TOY, Bench
 
@@ -71,6 +74,35 @@ def test_a_branch_that_moves_is_told_once_and_a_pinned_commit_is_not_asked_for(b
     hub.replies = {BRANCH: as_json({"sha": OLD})}  # it moves while its recipe cannot be read
     assert len(look(bench, third.cursor).asset_events) == 1
     assert {request.partition("/api/")[2] for request in hub.requests} == {f"models/{BRANCH}"}
+
+
+@pytest.mark.parametrize("is_model", [True, False])
+def test_the_first_look_compares_with_what_was_made(bench: Bench, hub: HubOfReplies, is_model: bool) -> None:
+    if is_model:
+        training = {"kind": "existing", "model": {"hub_id": "me/base"}, "max_length": 9}
+        asset, recipe = "reward_model", bench.recipe(training=training)
+        facts = {"model": "me/base", "commit": OLD}
+    else:
+        rows = {"kind": "dataset", "dataset": "me/rows", "split": "train"}
+        asset, recipe = "prompts", bench.recipe(prompts={**TOY["prompts"], "source": rows})
+        facts = {"dataset_commits": {"me/rows": OLD}}
+    store = Store(bench.home)
+    folder = store.folder(asset, "f" * 32)
+    write_json(folder / "rows", [])
+    record: dict[str, Any] = {
+        "asset": asset, "digest": "f" * 32, "recipe": recipe.name, "stage_version": 1, "settings": {}, "inputs": {},
+        "counts": {}, "work": {}, "facts": facts,
+    }  # fmt: skip
+    store.commit(record, folder, ["rows"])
+    name = "model me/base" if is_model else "dataset me/rows"
+    hub.replies = {
+        "/base/revision/main": as_json({"sha": NEW if is_model else OLD}),
+        "/rows/revision/main": as_json({"id": "me/rows", "sha": NEW}),
+    }
+    first = look(bench)
+    (event,) = first.asset_events
+    assert str(event.description).endswith(f"{name}@main has moved from {OLD[:12]} to {NEW[:12]}")
+    assert look(bench, first.cursor).asset_events == []
 
 
 def test_a_hub_that_does_not_answer_is_told_and_what_was_known_is_kept(

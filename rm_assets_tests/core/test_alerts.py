@@ -1,5 +1,7 @@
 """Alerts: bodies as receivers take them, and which figures are unusual, by hand."""
 
+from random import Random
+
 import pytest
 
 from rm_assets.core.alerts import Alert, as_json, as_slack, unusual
@@ -32,18 +34,30 @@ def rates(*values: float) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize(
     ("value", "is_unusual"),
-    # Median 0.70, deviations 0.02, 0.01, 0, 0.01, 0.02, MAD 0.01: z = 67.45 (x - 0.7), 3.5 at 0.7 +- 0.0519.
-    [(0.70, False), (0.751, False), (0.753, True), (0.649, False), (0.647, True)],
+    # Mean 0.70, sd sqrt(0.001 / 4) = 0.01581, t of 4 degrees of freedom at 0.995 4.604, sqrt(6 / 5) 1.0954: 0.7 +- 0.0797.
+    [(0.70, False), (0.779, False), (0.781, True), (0.621, False), (0.619, True)],
 )
-def test_a_rate_far_from_the_median_of_the_earlier_ones_is_unusual(value: float, is_unusual: bool) -> None:
+def test_a_rate_far_from_the_earlier_ones_is_unusual(value: float, is_unusual: bool) -> None:
     found = unusual({"match_rate": value}, rates(0.68, 0.69, 0.70, 0.71, 0.72))
     assert (list(found) == ["match_rate"]) == is_unusual
 
 
 def test_the_sentence_says_by_how_much() -> None:
     assert unusual({"match_rate": 0.5}, rates(0.68, 0.69, 0.70, 0.71, 0.72)) == {
-        "match_rate": "match_rate 0.5; the median of 5 before is 0.7 (robust z -13.5)"
+        "match_rate": "match_rate 0.5; the mean of 5 before is 0.7, usual would be 0.6203 to 0.7797"
     }
+
+
+@pytest.mark.parametrize("num_earlier", [5, 10, 30])
+def test_one_report_in_a_hundred_is_called_unusual_where_nothing_has_changed(num_earlier: int) -> None:
+    random = Random(7)
+    num_reports, names = 4000, ("match_rate", "tie_rate", "expected_calibration_error", "spearman")
+
+    def report() -> dict[str, float]:
+        return {name: random.gauss(0.7, 0.02) for name in names}
+
+    found = sum(bool(unusual(report(), [report() for _ in range(num_earlier)])) for _ in range(num_reports))
+    assert 0.006 < found / num_reports < 0.014  # 0.01, whose standard error is 0.0016
 
 
 def test_four_earlier_values_are_too_few_to_tell() -> None:
@@ -52,6 +66,6 @@ def test_four_earlier_values_are_too_few_to_tell() -> None:
 
 
 def test_after_equal_values_a_small_difference_is_usual() -> None:
-    equal = rates(0.7, 0.7, 0.7, 0.7, 0.7)  # z = 134.9 (x - 0.7), 3.5 at 0.7 +- 0.0259
+    equal = rates(0.7, 0.7, 0.7, 0.7, 0.7)  # 4.604 x 0.005 x 1.0954: 0.7 +- 0.0252
     assert unusual({"match_rate": 0.72}, equal) == {}
     assert list(unusual({"match_rate": 0.73}, equal)) == ["match_rate"]

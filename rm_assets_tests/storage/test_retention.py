@@ -29,6 +29,7 @@ from rm_assets.storage.outdated import find_outdated, reasons
 from rm_assets.storage.registry import Registry, Release
 from rm_assets.storage.remote import cache_of
 from rm_assets.storage.retention import Plan, plan_retention, prune
+from rm_assets.storage.store import locked
 from rm_assets_tests.planted import DAY, Planted, age, training
 from rm_assets_tests.tasks.conftest import TOY
 
@@ -374,6 +375,9 @@ def test_what_killed_processes_left_goes_after_a_day(bench: Bench) -> None:
         age(path, 0.9)
     assert bench.prune(gone_recipes=True) == []
     age(bench.home, 1.1)
+    with locked(bench.home / ".judge-1" / "lock"):  # it waits for the device since
+        age(bench.home, 1.1)
+        assert ".judge-1" not in [removal.what for removal in bench.plan(gone_recipes=True).removals]
     assert sorted(bench.prune(gone_recipes=True)) == [
         ".judge-1", ".rescore-2", f"reward_model/{digest}/work", "shards/responses/abc/.def.parquet.12.tmp",
     ]  # fmt: skip

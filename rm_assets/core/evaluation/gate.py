@@ -18,11 +18,15 @@ from rm_assets.core.records import ProxyReward
 
 @dataclass(frozen=True)
 class Released:
-    """The release that a candidate is compared with, under its alias; `rewards` is None where they are in this store no more."""
+    """The release that a candidate is compared with, under its alias; `rewards` is None where they are in this store no more.
+
+    `warning` says why it may look better than it is.
+    """
 
     name: str
     alias: str
     rewards: Sequence[ProxyReward] | None
+    warning: str = ""
 
 
 def high_match_rate(report: Mapping[str, Any], limit: float) -> Finding:
@@ -83,7 +87,7 @@ def no_worse(rewards: Sequence[ProxyReward], released: Released | None, settings
     return Finding(
         difference["value"] >= 0 or not found["significant"],
         f"match rate {math.fsum(after) / len(after):.3f}, that of {name} {math.fsum(before) / len(before):.3f}: "
-        f"difference {_interval(difference)}{p_value}",
+        f"difference {_interval(difference)}{p_value}" + (released.warning and f". Warning: {released.warning}"),
         {"rm/difference_to_release": difference["value"], "rm/difference_to_release_low": difference["low"]},
     )
 

@@ -46,8 +46,9 @@ def render_markdown(report: Mapping[str, Any], *, recipe_name: str, lineage: Map
 
 
 def render_comparison(found: Mapping[str, Any]) -> str:
-    """A comparison (see core.report.comparison_table.compare_all): its table, best first, and what it says."""
-    sentences = [conclusion(found), *disagreement_texts(found), *left_out_text(found)]
+    """A comparison (see core.report.comparison_table.compare_all): its table, best first, what it says, and its "warnings"."""
+    warnings = [f"Warning: {text}" for text in found.get("warnings", [])]
+    sentences = [*warnings, conclusion(found), *disagreement_texts(found), *left_out_text(found)]
     return "\n\n".join([_markdown_table(Table("", HEADER, text_rows(found))), *map(_inline, sentences)]) + "\n"
 
 
