@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rm_assets.core.digests import asset_digest, digest
+from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.storage.lineage import is_of, wanted
@@ -60,9 +61,18 @@ def find_outdated(store: Store, recipe: Recipe, fingerprint: Callable[[str], str
 def aim(recipe: Recipe, fingerprint: Callable[[str], str]) -> str:
     """A name of all that a recipe wants, whatever of it is made: it changes when a setting, a source or a limit does.
 
-    Raises: DataError or RecipeError if a source is missing.
+    A source that is missing is no fault yet: the work goes as far as it can. Raises: DataError of a source that is malformed.
     """
-    stages = [[asset, stage.version, stage.settings(recipe, fingerprint)] for asset, stage in STAGES.items()]
+
+    def found(location: str) -> str:
+        try:
+            return fingerprint(location)
+        except RmAssetsError as error:
+            if error.code not in ("DATA_001", "RECIPE_003"):
+                raise
+            return "missing"
+
+    stages = [[asset, stage.version, stage.settings(recipe, found)] for asset, stage in STAGES.items()]
     return digest([stages, _limits(recipe)])
 
 

@@ -224,9 +224,9 @@ def test_a_process_is_looked_for_on_its_machine_and_judged_by_its_heartbeat_else
     assert said == why or (said and why and why in said)
 
 
-def test_a_heartbeat_goes_on_until_its_end_and_sweeps_old_ones(
-    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_heartbeat_goes_on_until_its_end_and_sweeps_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dagster").mkdir()
+    instance = dg.DagsterInstance.local_temp(str(tmp_path / "dagster"))  # one in memory is locked for a second thread
     monkeypatch.setattr(heartbeat, "SECONDS_BETWEEN_BEATS", 0.01)
     old, run = tmp_path / "heartbeats" / "old.json", begun(instance, "build_reward_model")
     old.parent.mkdir()
