@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rm_assets.core.digests import digest
-from rm_assets.core.protocols import QuietReporter, Reporter, Score
+from rm_assets.core.protocols import LogReporter, Reporter, Score
 from rm_assets.core.recipe import ExecutionSection, ModelRef
 from rm_assets.core.records import Messages
 from rm_assets.storage.shards import ShardLog
@@ -89,7 +89,7 @@ class KeptScorer:
             budget = self._execution.forward_tokens("scoring", on_cpu=self._device.type == "cpu")
             self._scorer = TorchScorer(
                 self._model, max_length=self.max_length, dtype="float32", device=self._device, token_budget=budget,
-                reporter=QuietReporter(),
+                reporter=LogReporter(self._reporter),
             )  # fmt: skip
         scores = list(self._scorer.score(messages for _, messages in items))
         return [KeptScore(key, s.reward, s.num_tokens, s.truncated) for (key, _), s in zip(items, scores, strict=True)]

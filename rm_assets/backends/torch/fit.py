@@ -1,7 +1,7 @@
 """What an engine is handed and what it gives back, and the figures of pairs that both engines report."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,7 @@ class Fitted:
     num_tokens: int
     num_pair_tokens: int
     history: list[dict[str, float]]
+    facts: dict[str, int] = field(default_factory=dict)
 
 
 def add_pairs(
