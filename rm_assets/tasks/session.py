@@ -33,6 +33,7 @@ from rm_assets.storage.metrics_log import METRICS_LOG, MetricsLog
 from rm_assets.storage.store import Manifest, Store
 from rm_assets.tasks.event_files import EventFiles
 from rm_assets.tasks.statistics import write_statistics
+from rm_assets.tasks.used_devices import used_devices
 
 NO_MEMORY = re.compile(
     r"MemoryError|[Cc]an(?:'t|not) allocate memory|out of memory|failed to map segment(?!.*not permitted)"
@@ -229,7 +230,7 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
         "inputs": {
             name: {"digest": m.digest, "data_version": m.version_read_by(task.asset)} for name, m in task.inputs.items()
         },
-        "made": _circumstances(time.monotonic() - started, run_id),
+        "made": {**_circumstances(time.monotonic() - started, run_id), **used_devices(_num_processes(task))},
     }
     if task.store.remote:
         task.reporter.log(f"uploading to {task.store.remote.url}")
@@ -253,8 +254,13 @@ def _require_same_sources(task: Task) -> None:
         raise DataError("DATA_010", f"a source of {task.asset} changed while it was read", fix="run again")
 
 
+def _num_processes(task: Task) -> int:
+    return task.recipe.execution.num_processes if task.asset == "reward_model" else 1
+
+
 def _circumstances(seconds: float, run_id: str) -> dict[str, Any]:
     return {
+        "executor": "local",
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "run_id": run_id,
