@@ -83,10 +83,11 @@ class KeptScorer:
             yield Score(rows[key].reward, rows[key].num_tokens, rows[key].truncated)
 
     def _compute(self, items: list[tuple[str, Messages]]) -> list[KeptScore]:
+        from rm_assets.backends.torch.devices import takes_small_batches
         from rm_assets.backends.torch.scorer import TorchScorer
 
         if self._scorer is None:
-            budget = self._execution.forward_tokens("scoring", on_cpu=self._device.type == "cpu")
+            budget = self._execution.forward_tokens("scoring", on_cpu=takes_small_batches(self._device))
             self._scorer = TorchScorer(
                 self._model, max_length=self.max_length, dtype="float32", device=self._device, token_budget=budget,
                 reporter=LogReporter(self._reporter),

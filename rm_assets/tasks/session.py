@@ -137,10 +137,7 @@ def run_process(work: Callable[[dict[str, Any], LineReporter], None]) -> None:
     try:
         request = json.loads(Path(sys.argv[1]).read_text("utf-8"))
         threads = request["recipe"]["execution"]["num_threads"] or os.cpu_count() or 1
-        # Read by OpenMP, MKL and PyTorch when they load, so it is set before any of them is imported.
-        os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
-        # Threads that wait by spinning take the cores from the threads they wait for as soon as anything else runs here.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        set_environment(threads)
         if "torch" in sys.modules:  # in a task that was forked from a warm process
             sys.modules["torch"].set_num_threads(threads)
         work(request, reporter)
@@ -153,6 +150,15 @@ def run_process(work: Callable[[dict[str, Any], LineReporter], None]) -> None:
             raise
         reporter.emit(event="error", error=known.to_dict())
         sys.exit(1)
+
+
+def set_environment(num_threads: int) -> None:
+    """What OpenMP, MKL and PyTorch read when they load, so it is set before any of them is imported."""
+    os.environ.update(OMP_NUM_THREADS=str(num_threads), TOKENIZERS_PARALLELISM="false")
+    # Threads that wait by spinning take the cores from the threads they wait for as soon as anything else runs here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.platform == "darwin":  # what Apple's GPU cannot compute goes to the CPU instead of failing
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def _full_disk(error: BaseException | None) -> RmAssetsError | None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from rm_assets.backends.pair_store import PairStore
 from rm_assets.backends.rendering import Renderer
+from rm_assets.backends.torch.devices import takes_small_batches
 from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.training_batches import micro_batches, pair_rewards
@@ -42,7 +43,7 @@ class FitJob:
     @property
     def token_budget(self) -> int:
         """Tokens in one forward pass."""
-        return self.execution.forward_tokens("training", on_cpu=self.device.type == "cpu")
+        return self.execution.forward_tokens("training", on_cpu=takes_small_batches(self.device))
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def pair_figures(job: FitJob, forward: RewardForward) -> dict[str, float]:
 
 def _validation_rewards(job: FitJob, forward: RewardForward) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(B, 2) rewards and gold rewards."""
-    budget = job.execution.forward_tokens("scoring", on_cpu=job.device.type == "cpu")
+    budget = job.execution.forward_tokens("scoring", on_cpu=takes_small_batches(job.device))
     for start in range(0, len(job.validation), VALIDATION_WINDOW):
         numbers = np.arange(start, min(start + VALIDATION_WINDOW, len(job.validation)))
         for batch in micro_batches(forward, job.validation, numbers, budget):

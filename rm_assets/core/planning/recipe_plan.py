@@ -21,7 +21,7 @@ from rm_assets.core.planning.plan import (
 from rm_assets.core.planning.prices import DevicePrice
 from rm_assets.core.planning.recipe_counts import UNKNOWN, Count, Known, pairs_by_split, share_of
 from rm_assets.core.planning.stage_plans import BYTES, StagePlan, plan_stages
-from rm_assets.core.recipe import Recipe, SamplingSettings, TrainingSection
+from rm_assets.core.recipe import SMALL_BATCHES, Recipe, SamplingSettings, TrainingSection
 from rm_assets.core.shares import at_shares
 from rm_assets.core.stages import model_at
 
@@ -227,7 +227,7 @@ def _tokens_per_forward(recipe: Recipe) -> int:
     settings, execution = training_of(recipe), recipe.execution
     if settings.engine == "trl":
         return 2 * num_pairs_per_forward(settings.pairs_per_step, execution.pairs_per_forward) * settings.max_length
-    budget = execution.forward_tokens("training", on_cpu=execution.device == "cpu")
+    budget = execution.forward_tokens("training", on_cpu=execution.device in SMALL_BATCHES)
     return min(max(budget, 2 * settings.max_length), settings.pairs_per_step * 2 * settings.max_length)
 
 
