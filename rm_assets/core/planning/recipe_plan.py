@@ -21,7 +21,7 @@ from rm_assets.core.planning.plan import (
 from rm_assets.core.planning.prices import DevicePrice
 from rm_assets.core.planning.recipe_counts import UNKNOWN, Count, Known, pairs_by_split, share_of
 from rm_assets.core.planning.stage_plans import BYTES, StagePlan, plan_stages
-from rm_assets.core.recipe import Recipe, SamplingSettings, TrainingSection
+from rm_assets.core.recipe import SMALL_BATCHES, Recipe, SamplingSettings, TrainingSection
 from rm_assets.core.shares import at_shares
 from rm_assets.core.stages import model_at
 
@@ -194,7 +194,9 @@ def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> Training
         else Count(num_warmup_steps(steps.value, settings.warmup_ratio), steps.basis),
         tokens_per_forward=tokens_per_forward, gradient_checkpointing=checkpointing,
         memory_kept=memory.get(False), memory_recomputed=memory.get(True),
-        seconds=probed_seconds(probe, steps.value) if probe and steps.value is not None else None,
+        seconds=probed_seconds(
+            probe, steps.value, _validation_steps(recipe, known, steps.value), gradient_checkpointing=checkpointing == "always"
+        ) if probe and steps.value is not None else None,
         peak_bytes=probe.peak_bytes if probe else None,
     )  # fmt: skip
 
@@ -221,11 +223,20 @@ def _gradient_checkpointing(recipe: Recipe) -> str:
 
 
 def _tokens_per_forward(recipe: Recipe) -> int:
-    """At most: a pair is never cut, and engine trl pads all sides of its pairs to the longest."""
+    """At most: a pair is never cut, a step has no more pairs, and engine trl pads all sides of its pairs to the longest."""
     settings, execution = training_of(recipe), recipe.execution
     if settings.engine == "trl":
         return 2 * num_pairs_per_forward(settings.pairs_per_step, execution.pairs_per_forward) * settings.max_length
-    return max(execution.forward_tokens("training", on_cpu=execution.device == "cpu"), 2 * settings.max_length)
+    budget = execution.forward_tokens("training", on_cpu=execution.device in SMALL_BATCHES)
+    return min(max(budget, 2 * settings.max_length), settings.pairs_per_step * 2 * settings.max_length)
+
+
+def _validation_steps(recipe: Recipe, known: Known, num_steps: int) -> float:
+    """All looks at the validation pairs, in steps of as many pairs: those while it trains, and the last one."""
+    settings = training_of(recipe)
+    pairs = pairs_by_split(recipe, known)["validation"].value or 0
+    looks = 1 + (math.ceil(num_steps / settings.validation.every_steps) if settings.validation else 0)
+    return looks * pairs / settings.pairs_per_step
 
 
 def _steps(recipe: Recipe, pairs: Count) -> tuple[Count, Count]:

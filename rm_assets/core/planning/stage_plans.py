@@ -22,6 +22,7 @@ from rm_assets.core.planning.recipe_counts import (
     total,
 )
 from rm_assets.core.recipe import (
+    SMALL_BATCHES,
     ClassifierGold,
     GoldSection,
     HumanGold,
@@ -91,7 +92,7 @@ def _sampling(recipe: Recipe, known: Known) -> StagePlan:
     shape = known.shapes.get(section.policy.location)
     flops = memory = None
     if shape:
-        budget = recipe.execution.forward_tokens("sampling", on_cpu=recipe.execution.device == "cpu")
+        budget = recipe.execution.forward_tokens("sampling", on_cpu=recipe.execution.device in SMALL_BATCHES)
         memory = sampling_memory(
             shape, tokens_per_forward=budget, cached_tokens=CACHED_TOKENS_PER_BUDGET * budget,
             weight_bytes=BYTES[section.dtype],
@@ -177,7 +178,7 @@ def _scored(
         memory = scoring_memory(
             shape,
             tokens_per_forward=max(
-                recipe.execution.forward_tokens("scoring", on_cpu=recipe.execution.device == "cpu"), max_length
+                recipe.execution.forward_tokens("scoring", on_cpu=recipe.execution.device in SMALL_BATCHES), max_length
             ),
             weight_bytes=weight_bytes,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import ModelError
-from rm_assets.core.protocols import QuietReporter
+from rm_assets.core.protocols import LogReporter
 from rm_assets.core.recipe import ClassifierGold
 from rm_assets.core.records import GoldReward, Messages, Response, response_messages
 from rm_assets.storage.shards import ShardLog
@@ -41,7 +41,7 @@ def label(task: Task, section: ClassifierGold, settings: Mapping[str, Any], resp
     with task.store.device(reporter.waiting):
         scorer = load_scorer(
             section.model, section.backend, max_length=section.max_length, dtype=section.dtype, execution=execution,
-            reporter=QuietReporter(),
+            reporter=LogReporter(reporter),
         )  # fmt: skip
         # The policy for long responses is applied to the rows, whichever it was when they were computed.
         of_model = {key: value for key, value in settings.items() if key != "over_length"}
@@ -76,7 +76,7 @@ def label(task: Task, section: ClassifierGold, settings: Mapping[str, Any], resp
                 yield GoldReward(**vars(r), gold_reward=row.reward, truncated=row.truncated)
 
     work = Counter({"responses scored": num_scored, "tokens forwarded": scorer.num_tokens_forwarded})
-    return Labels(rewards(), account, work)
+    return Labels(rewards(), account, work, dict(scorer.facts))
 
 
 def _require_whole(

@@ -14,6 +14,7 @@ from rm_assets.core.planning.plan import (
     num_optimizer_steps,
     num_pairs_per_forward,
     num_warmup_steps,
+    probed_seconds,
     sampling_flops,
     sampling_memory,
     scoring_memory,
@@ -142,6 +143,19 @@ def test_memory_of_scoring_and_sampling() -> None:
     assert sampling.total == sampling.weights + sampling.activations + sampling.kv_cache
 
 
+def test_time_is_what_comes_before_the_steps_and_the_forward_passes_of_validation() -> None:
+    probe = Probe(seconds_per_step=90, device="small", seconds_before=30)
+    assert probed_seconds(probe, 10, 6, gradient_checkpointing=False) == 30 + 90 * (10 + 2)
+    assert probed_seconds(probe, 10, 6, gradient_checkpointing=True) == 30 + 90 * (10 + 1.5)
+    # 188 steps; 128 validation pairs are two steps, looked at after every 50, at the end, and once more.
+    known = Known(
+        made={"implicit_pairs": Made({"train_pairs": 6_000, "validation_pairs": 128, "test_pairs": 0})},
+        shapes={"/base": TINY},
+    )
+    validated = recipe(training={"validation": {"every_steps": 50}}, execution={"gradient_checkpointing": "never"})
+    assert plan(validated, known, probe).training.seconds == pytest.approx(30 + 90 * (188 + 2 * 5 / 3))
+
+
 def test_the_most_pairs_of_a_prompt() -> None:
     assert [pairs_per_prompt("all", k) for k in (1, 2, 4)] == [0, 1, 6]
     assert [pairs_per_prompt("adjacent", k) for k in (1, 2, 4)] == [0, 1, 3]
@@ -187,7 +201,7 @@ def test_what_is_not_made_is_bounded_by_the_recipe() -> None:
     assert training.steps_per_epoch == Count(94, "at_most") and training.optimizer_steps == Count(188, "at_most")
     assert training.warmup_steps == Count(9, "at_most")
     assert training.tokens == Count(6_000 * 2 * 2 * 100, "at_most")
-    assert training.tokens_per_forward == 16_384
+    assert training.tokens_per_forward == 64 * 2 * 100  # a whole step, which is less than the budget
     assert str(training.optimizer_steps) == "at most 188"
 
 
