@@ -11,6 +11,7 @@ from rm_assets.core.planning.model_shape import num_adapted_parameters
 from rm_assets.core.planning.plan import (
     Probe,
     TrainingMemory,
+    forward_flops,
     num_optimizer_steps,
     num_pairs_per_forward,
     num_warmup_steps,
@@ -136,19 +137,36 @@ def plan_recipe(
 
 
 def operations_left(recipe: Recipe, known: Known) -> int | None:
-    """Floating-point operations of all that is not made, at most; None where a model's work cannot be told."""
-    trainings: list[TrainingPlan] = []
+    """Floating-point operations of all that is not made, at most; None where a model's work cannot be told.
+
+    Not in it is what a policy takes to read its prompts, whose lengths are not known.
+    """
+    trainings: list[tuple[Recipe, TrainingPlan]] = []
     if isinstance(recipe.training, TrainingSection):
         curve = at_shares(recipe).items()
         trainings = [
-            plan_training(recipe, known, None),
-            *(plan_training(of, _known_at(known, model_at(share)), None) for share, of in curve),
+            (recipe, plan_training(recipe, known, None)),
+            *((of, plan_training(of, _known_at(known, model_at(share)), None)) for share, of in curve),
         ]
-    stages = [stage for stage in plan_stages(recipe, known, [each.pairs for each in trainings]) if not stage.made]
+    # An existing model is evaluated like any other, on no training pairs.
+    pairs = [training.pairs for _, training in trainings] or [Count(0, "made")]
+    stages = [stage for stage in plan_stages(recipe, known, pairs) if not stage.made]
     left = [stage.flops for stage in stages if stage.tokens is not None]  # no tokens: no model
-    left += [training.flops for training in trainings if not training.made]
+    for of, training in trainings:
+        if not training.made:
+            left += [training.flops, _validation_flops(of, known, training)]
     known_left = [flops for flops in left if flops is not None]
     return sum(known_left) if len(known_left) == len(left) else None
+
+
+def _validation_flops(recipe: Recipe, known: Known, training: TrainingPlan) -> int | None:
+    """Of all looks at the validation pairs."""
+    settings, steps = training_of(recipe), training.optimizer_steps.value
+    shape, pairs = known.shapes.get(settings.base.location), pairs_by_split(recipe, known)["validation"].value
+    if shape is None or steps is None or pairs is None:
+        return None
+    num_pairs = math.ceil(_validation_steps(recipe, known, steps) * settings.pairs_per_step)
+    return forward_flops(shape, num_tokens=num_pairs * 2 * settings.max_length, row_length=settings.max_length)
 
 
 def _known_at(known: Known, name: str) -> Known:

@@ -12,6 +12,7 @@ from rm_assets.core.planning.plan import (
     scoring_memory,
 )
 from rm_assets.core.planning.recipe_counts import (
+    UNKNOWN,
     Count,
     Known,
     num_judgements,
@@ -153,12 +154,15 @@ GOLD_PLANS: dict[str, Callable[[Recipe, Known, str, Any], StagePlan]] = {
 
 
 def _evaluation(recipe: Recipe, known: Known, trained_pairs: Sequence[Count]) -> StagePlan:
-    """Test responses and both sides of some training pairs by each model, and the canaries once more; in float32."""
+    """Test responses and both sides of some training pairs by each model; canaries and benchmarks by the recipe's; in float32."""
     settings = recipe.evaluation
     scored = Count(settings.num_canaries, "at_most")
     for pairs in trained_pairs:
         sides = pairs.capped(settings.max_train_pairs).times(2)
         scored = scored.plus(responses_by_split(recipe, known)["test"]).plus(sides)
+    if settings.benchmarks:
+        num = known.num_benchmark_responses
+        scored = scored.plus(UNKNOWN if num is None else Count(num, "made"))
     made = known.made.get("evaluation_report")
     if made and SCORED in made.work:
         scored = Count(made.work[SCORED], "made")
