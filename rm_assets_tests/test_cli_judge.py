@@ -22,6 +22,7 @@ from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.records import Pair, conversation
 from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import judgement
+from rm_assets.resources.comparison import compare_on
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.store import Store, is_locked
 from rm_assets.storage.tables import write_table
@@ -276,6 +277,16 @@ def test_the_asset_compares_all_recipes_of_the_newest_report_and_commits_once(
     chosen = make(on="twice", models=["other", str(bench.folder / "recipes" / "rm2")])
     assert chosen["rm/folder"] != metadata["rm/folder"] and chosen["rm/on"] == "twice@1"
     assert chosen["rm/warnings"] == "none"
+
+
+def test_other_rewards_of_models_of_the_same_names_are_another_comparison(
+    computed: list[str], bench: Bench, tmp_path: Path
+) -> None:
+    folders = []
+    for seed in (5, 6):
+        model = save_classifier(tmp_path / "model", seed=seed)
+        folders.append(compare_on(Store(bench.home), "other", ["other", str(model)], say=print).folder)
+    assert folders[0] != folders[1]
 
 
 def test_benchmarks_are_read_where_the_user_stands(computed: list[str], bench: Bench) -> None:

@@ -9,9 +9,11 @@ from rich.console import Console
 
 from rm_assets.cli.outdated import find, show
 from rm_assets.core.errors import RecipeError
+from rm_assets.resources.known import find_known
 from rm_assets.resources.recipes import recipe_book
+from rm_assets.storage.store import Store
 from rm_assets_tests.fakes import save_causal
-from rm_assets_tests.tasks.conftest import TOY, Bench
+from rm_assets_tests.tasks.conftest import TOY, Bench, files
 
 DATA = ("prompts", "sampled_responses", "gold_rewards", "implicit_pairs")
 
@@ -51,6 +53,16 @@ def test_operations_are_those_of_what_is_not_made(bench: Bench) -> None:
     bench.make(bench.recipe(), *DATA, "reward_model")
     (after,) = find(["toy"])
     assert before["operations_at_most"] > after["operations_at_most"] > 0
+
+
+def test_a_plan_is_of_the_given_store_and_counts_the_answers_of_benchmarks(bench: Bench) -> None:
+    rows = [{"prompt": "p", "chosen": "a", "rejected": "b", "subset": "donotanswer"}] * 3
+    bench.write("bench.jsonl", rows)
+    recipe = bench.recipe(evaluation={"benchmarks": [{"kind": "reward_bench", "source": files("bench.jsonl")}]})
+    bench.make(recipe, "prompts")
+    known = find_known(recipe, None, [])
+    assert "prompts" in known.made and known.num_benchmark_responses == 6
+    assert find_known(recipe, None, [], Store(bench.folder / "another")).made == {}
 
 
 def test_a_fault_of_one_recipe_hides_no_other(bench: Bench) -> None:

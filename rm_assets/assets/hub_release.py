@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from rm_assets.assets.declaration import stage_asset
-from rm_assets.assets.materialization import materialize_result
+from rm_assets.assets.materialization import lineage_cost, materialize_result
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.releases import make_release
 
@@ -15,4 +15,4 @@ from rm_assets.resources.releases import make_release
 def hub_release(context: dg.AssetExecutionContext, compute: Compute) -> dg.MaterializeResult[Any]:
     """The release folder, built only behind the gate, validated as its user would, registered, and pushed where the recipe says so."""
     made = compute.make(context, by=partial(make_release, compute))
-    return materialize_result(made, page="release/README.md")
+    return materialize_result(made, lineage_cost(compute.store(), made.manifest), page="release/README.md")

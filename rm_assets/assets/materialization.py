@@ -2,15 +2,20 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from rm_assets.core.errors import PlanError
+from rm_assets.core.planning.cost import cost_of, total_cost, unpriced
+from rm_assets.core.planning.prices import DevicePrice
 from rm_assets.core.table_statistics.describe import LEVELS, distribution_rows, key_figures, level_rows, section_rows
 from rm_assets.resources.compute import Made
-from rm_assets.storage.store import Manifest
+from rm_assets.storage.lineage import ancestors
+from rm_assets.storage.price_list import price_list
+from rm_assets.storage.store import Manifest, Store
 from rm_assets.storage.tables import HISTOGRAMS, STATISTICS
 
 PAGE_CHARACTERS = 50_000
@@ -36,7 +41,7 @@ def materialize_result(
         **_schema(manifest),
         **(links or {}),
         "rm/was_made_before": dg.MetadataValue.bool(made.was_there),
-        "rm/seconds": manifest.made["seconds"],
+        **_cost(manifest),
         "rm/made_at": manifest.made["at"],
         "rm/digest": manifest.digest,
         "rm/folder": dg.MetadataValue.path(made.folder),
@@ -44,6 +49,38 @@ def materialize_result(
     if manifest.columns:
         metadata["dagster/row_count"] = next(iter(manifest.counts.values()))
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(manifest.data_version))
+
+
+def _cost(manifest: Manifest) -> dict[str, Any]:
+    """Seconds, where they were spent, and what they cost by the price list."""
+    prices, fault = prices_or_fault()
+    cost = cost_of(manifest.made, prices)
+    price = (
+        {"rm/usd": round(cost.usd, 6)} if cost.usd is not None else {"rm/price": fault or unpriced([cost.priced_as])}
+    )
+    return {
+        "rm/seconds": manifest.made["seconds"],
+        "rm/executor": cost.executor,
+        "rm/device": f"{cost.num_devices} x {cost.device}",
+        **price,
+    }
+
+
+def lineage_cost(store: Store, manifest: Manifest) -> dict[str, Any]:
+    """Seconds and price of an asset and of all that it comes from, each counted once."""
+    prices, fault = prices_or_fault()
+    inputs = {name: entry["digest"] for name, entry in manifest.inputs.items()}
+    total = total_cost([cost_of(m.made, prices) for m in [*ancestors(store, inputs).values(), manifest]])
+    missing = {"rm/lineage_price": fault or unpriced(total.unpriced)} if total.unpriced else {}
+    return {"rm/lineage_seconds": round(total.seconds, 2), "rm/lineage_usd": round(total.usd, 6), **missing}
+
+
+def prices_or_fault() -> tuple[Sequence[DevicePrice], str]:
+    """The price list, or none and why: a made asset is not lost for a fault in it."""
+    try:
+        return price_list(), ""
+    except PlanError as error:
+        return (), str(error)
 
 
 def _page(file: Path) -> Any:

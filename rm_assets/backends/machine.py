@@ -28,10 +28,14 @@ def _free_and_caches() -> int | None:
 
 
 def _cgroup_room() -> int | None:
-    """What the container's limit leaves."""
+    """What the container's limit leaves; caches of files are counted as used there, and dropped when there is need."""
     folder = Path("/sys/fs/cgroup")
     try:
-        limit, used = ((folder / name).read_text("ascii").strip() for name in ("memory.max", "memory.current"))
+        limit, used, stat = (
+            (folder / name).read_text("ascii").strip() for name in ("memory.max", "memory.current", "memory.stat")
+        )
     except OSError:
         return None
-    return None if limit == "max" else int(limit) - int(used)
+    known = dict(line.split() for line in stat.splitlines())
+    caches = sum(int(known.get(name, 0)) for name in ("active_file", "inactive_file"))
+    return None if limit == "max" else int(limit) - int(used) + caches

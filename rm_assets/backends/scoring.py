@@ -38,6 +38,11 @@ class ConversationScorer(ABC):
         self.max_length, self.token_budget = max_length, token_budget
 
     @property
+    def facts(self) -> dict[str, int]:
+        """What else a manifest says of its work so far."""
+        return {}
+
+    @property
     @abstractmethod
     def identity(self) -> Mapping[str, str]:
         """What decides a reward besides conversation and weights."""

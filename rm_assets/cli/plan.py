@@ -1,7 +1,6 @@
 """`rm-assets plan`: steps from plain numbers, or the plan of a recipe."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,11 +14,12 @@ from rm_assets.cli.plan_tables import print_plan
 from rm_assets.core.errors import PlanError
 from rm_assets.core.planning.guidance import SERVICE_GUIDANCE, PlanWarning, pair_warnings, service_warnings
 from rm_assets.core.planning.plan import Probe, num_optimizer_steps
-from rm_assets.core.planning.prices import LIST_PRICES, DevicePrice, parse_prices
+from rm_assets.core.planning.prices import DevicePrice
 from rm_assets.core.planning.recipe_plan import RecipePlan, plan_recipe
 from rm_assets.core.recipe import Recipe
 from rm_assets.resources.known import find_known, with_device
 from rm_assets.resources.recipes import recipe_book
+from rm_assets.storage.price_list import price_list
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def print_probed_plan(name: str, device: str, *, model_config: Path | None, as_j
     """As `print_recipe_plan`, after ten real optimizer steps on this machine. Raises also what a training raises."""
     from rm_assets.cli.probe import measure
 
-    _require_price(device, _prices())
+    _require_price(device, price_list())
     probe = measure(recipe_book().load(name), device)
     print_recipe_plan(name, model_config=model_config, probe=probe, as_json=as_json)
 
@@ -155,24 +155,10 @@ def _require_price(device: str, prices: tuple[DevicePrice, ...]) -> None:
 
 def make_plan(recipe: Recipe, *, model_config: Path | None = None, probe: Probe | None = None) -> RecipePlan:
     """Reads store, sources and configurations, writing and locking nothing. A `probe` brings time and cost."""
-    prices = _prices()
+    prices = price_list()
     if probe is not None:
         _require_price(probe.device, prices)
     notes: list[str] = []
     recipe = with_device(recipe, notes)
     known = find_known(recipe, model_config, notes)
     return plan_recipe(recipe, known, prices=prices, probe=probe, notes=list(dict.fromkeys(notes)))
-
-
-def _prices() -> tuple[DevicePrice, ...]:
-    named = os.environ.get("RM_ASSETS_PRICES")
-    if not named:
-        return LIST_PRICES
-    try:
-        text = Path(named).expanduser().read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise PlanError(
-            "PLAN_002", f"the price file {named} cannot be read", why=str(error),
-            fix="correct or unset RM_ASSETS_PRICES",
-        ) from None  # fmt: skip
-    return parse_prices(text, named)

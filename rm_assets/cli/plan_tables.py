@@ -69,7 +69,7 @@ def _training(training: TrainingPlan) -> Table:
     table.add_row("tokens", str(training.tokens))
     table.add_row("tokens of a forward pass", f"at most {training.tokens_per_forward:,}")
     table.add_row("operations at most", _flops(training.flops))
-    table.add_row("time of the training alone", _time(training, training.seconds))
+    table.add_row("time of the training, saving apart", _time(training, training.seconds))
     if training.peak_bytes is not None:
         table.add_row("memory of the probe, at its peak", _bytes(training.peak_bytes))
     return table

@@ -52,7 +52,8 @@ def measure(recipe: Recipe, device: str) -> Probe:
             "PLAN_001", f"the probe of '{recipe.name}' ended with status {end.status}", why=end.tail,
             fix="if it was killed, it wanted more memory than there is: lower execution.training_token_budget",
         )  # fmt: skip
-    return Probe(found["probe"]["seconds_per_step"], device, found["probe"]["peak_bytes"])
+    measured = found["probe"]
+    return Probe(measured["seconds_per_step"], device, measured["peak_bytes"], measured["seconds_before"])
 
 
 def _pairs(store: Store, recipe: Recipe) -> Path:

@@ -10,11 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from rm_assets.core.errors import StoreError
+from rm_assets.core.planning.cost import cost_of, total_cost
+from rm_assets.core.planning.prices import DevicePrice
 from rm_assets.core.records import GoldReward, Pair, Prompt
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.home import find_home
 from rm_assets.storage.lineage import wanted
+from rm_assets.storage.price_list import price_list
 from rm_assets.storage.store import Manifest, Store
 from rm_assets.storage.tables import read_table
 
@@ -30,6 +33,7 @@ class Trace:
     rewards: list[GoldReward]
     prompt: Prompt
     assets: dict[str, Manifest]
+    prices: tuple[DevicePrice, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -41,7 +45,7 @@ class Trace:
             "assets": {
                 name: {
                     "digest": m.digest, "data_version": m.data_version, "stage_version": m.stage_version,
-                    "settings": m.settings, "made": m.made, "dataset_commits": m.facts.get("dataset_commits", {}),
+                    "settings": m.settings, "made": m.made, "cost": cost_of(m.made, self.prices).as_json(), "dataset_commits": m.facts.get("dataset_commits", {}),
                 }
                 for name, m in self.assets.items()
             },
@@ -72,8 +76,10 @@ class Trace:
         )  # fmt: skip
         for name, manifest in self.assets.items():
             console.print(f"[bold]{name}[/bold] {manifest.digest[:12]}", highlight=False)
-            for line in _of_asset(name, manifest):
+            for line in (*_of_asset(name, manifest), str(cost_of(manifest.made, self.prices))):
                 console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        total = total_cost([cost_of(manifest.made, self.prices) for manifest in self.assets.values()])
+        console.print(f"all of these took {total}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _of_asset(name: str, manifest: Manifest) -> Iterator[str]:
@@ -192,7 +198,9 @@ def trace(assets: dict[str, Manifest], *, pair: str | None, response: str | None
     origin = next((p for p in table("prompts", "prompts.parquet", Prompt) if p.prompt_id == prompt_id), None)
     if origin is None:
         raise _unknown("prompt" if prompt else "response", str(prompt or response))
-    return Trace(found, trained, rewards, origin, {name: assets[name] for name in STAGES if name in assets})
+    return Trace(
+        found, trained, rewards, origin, {name: assets[name] for name in STAGES if name in assets}, price_list()
+    )
 
 
 def _unknown(what: str, identity: str) -> StoreError:

@@ -61,6 +61,7 @@ ERROR_CODES: dict[str, str] = {
     "MODEL_007": "The model's rope scaling makes a reward depend on its batch.",
     "MODEL_008": "The training loss left its range.",
     "MODEL_009": "There are not enough devices for the training's processes.",
+    "MODEL_010": "The model does not fit into the device's free memory.",
     "HUB_001": "The Hugging Face Hub cannot be reached.",
     "HUB_002": "The Hub's token is missing or refused.",
     "HUB_003": "The Hub gives this account no access to a repository.",

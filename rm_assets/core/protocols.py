@@ -46,6 +46,17 @@ class QuietReporter:
         """Drops the figures."""
 
 
+class LogReporter(QuietReporter):
+    """Passes on what is said, and counts nothing."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def log(self, message: str) -> None:
+        """Passes the line on."""
+        self._reporter.log(message)
+
+
 @dataclass(frozen=True)
 class SampleRequest:
     """One prompt (messages up to and including the user's) and the seed of each response wanted."""
@@ -116,7 +127,7 @@ class TrainingResult:
 
     `num_tokens` were computed; `num_pair_tokens` would have been without shared prompts and responses, and without padding.
     `batch_comparison` holds the `largest_difference` of a reward computed alone and in a batch, the `spread` (standard
-    deviation) of the rewards, and the number of `conversations`.
+    deviation) of the rewards, and the number of `conversations`. `facts` are what else its manifest says.
     """
 
     num_pairs: dict[str, int]
@@ -128,6 +139,7 @@ class TrainingResult:
     validation_accuracy: float | None
     batch_comparison: dict[str, float]
     history: list[dict[str, float]] = field(default_factory=list)
+    facts: dict[str, int] = field(default_factory=dict)
 
 
 ADAPTER = "adapter"

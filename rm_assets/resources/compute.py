@@ -139,10 +139,9 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         want = wanted(store, recipe, asset)
         folder = store.folder(asset, want.digest)
         if want.manifest:
-            with suppress(OSError):  # a store that is only read, or the cache of one without this result
-                os.utime(
-                    folder / "manifest.json"
-                )  # retention, which may have looked before, leaves what is in use again
+            # So that retention, which may have looked before, leaves it; not in a store that is only read.
+            with suppress(OSError):
+                os.utime(folder / "manifest.json")
             say(f"{asset}: nothing to do, made before as {want.digest[:12]}")
             return Made(want.manifest, folder, was_there=True, on_the_way=on_the_way)
         request = {

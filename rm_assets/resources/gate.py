@@ -77,11 +77,14 @@ def _released(store: Store, recipe: Recipe, want: Wanted) -> Released | None:
 
 
 def _warning(store: Store, recipe: Recipe, want: Wanted, release: Release) -> str:
-    """Where the release was trained on test prompts of now."""
-    manifest = store.manifest("hub_release", release.digest)
-    model = store.manifest("reward_model", manifest.inputs["reward_model"]["digest"]) if manifest else None
+    """Where the release was trained on test prompts of now; nothing where its files are damaged or gone."""
     gold = want.inputs["gold_rewards"]
-    pairs = other_pairs(store, model, gold) if model else None
+    try:
+        manifest = store.manifest("hub_release", release.digest)
+        model = store.manifest("reward_model", manifest.inputs["reward_model"]["digest"]) if manifest else None
+        pairs = other_pairs(store, model, gold) if model else None
+    except StoreError:
+        return ""
     return trained_on_test(store, recipe.name, gold, release.name, pairs) or "" if pairs else ""
 
 

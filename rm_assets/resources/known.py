@@ -25,6 +25,7 @@ from rm_assets.storage.lineage import wanted
 from rm_assets.storage.model_configs import find_config, read_config
 from rm_assets.storage.sources import read_rows
 from rm_assets.storage.store import Store
+from rm_assets.tasks.benchmarks import read_benchmark
 
 
 def with_device(recipe: Recipe, notes: list[str]) -> Recipe:
@@ -37,9 +38,9 @@ def with_device(recipe: Recipe, notes: list[str]) -> Recipe:
     return recipe.model_copy(update={"execution": recipe.execution.model_copy(update={"device": "cpu"})})
 
 
-def find_known(recipe: Recipe, model_config: Path | None, notes: list[str]) -> Known:
+def find_known(recipe: Recipe, model_config: Path | None, notes: list[str], store: Store | None = None) -> Known:
     """All that the plan can use; `notes` gets what could not be found out, and why."""
-    made = _made(Store(find_home()), recipe, notes)
+    made = _made(store or Store(find_home()), recipe, notes)
     rows = _rows_of_files(recipe, notes) if "prompts" not in made else {}
     shapes = _shapes(recipe, model_config, notes)
     recorded = None
@@ -51,8 +52,9 @@ def find_known(recipe: Recipe, model_config: Path | None, notes: list[str]) -> K
                 f"`rm-assets run {recipe.name} --select '*implicit_pairs'` needs no model unless gold is one"
             )
     return Known(
-        made=made, num_source_rows=rows.get("source"), num_test_rows=rows.get("test"), recorded=recorded, shapes=shapes
-    )
+        made=made, num_source_rows=rows.get("source"), num_test_rows=rows.get("test"), recorded=recorded, shapes=shapes,
+        num_benchmark_responses=None if "evaluation_report" in made else _benchmark_responses(recipe, notes),
+    )  # fmt: skip
 
 
 def _made(store: Store, recipe: Recipe, notes: list[str]) -> dict[str, Made]:
@@ -91,6 +93,21 @@ def _rows_of_files(recipe: Recipe, notes: list[str]) -> dict[str, int]:
                 f"prompts: the rows of {source.dataset} are counted when it is read; set max_prompts for a bound"
             )
     return rows
+
+
+def _benchmark_responses(recipe: Recipe, notes: list[str]) -> int | None:
+    """Answers of all benchmarks of the evaluation; None where one is not in files."""
+    number = 0
+    for benchmark in recipe.evaluation.benchmarks:
+        if not isinstance(benchmark.source, FileSource):
+            notes.append("evaluation: the answers of a benchmark on the Hub are counted when it is read")
+            return None
+        try:
+            number += sum(len(row.conversations) for row in read_benchmark(benchmark))
+        except (DataError, RecipeError) as error:
+            notes.append(f"evaluation: {error.what}")
+            return None
+    return number
 
 
 def _recorded_of_files(

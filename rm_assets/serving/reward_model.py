@@ -55,7 +55,7 @@ class RewardModel:
         else the model's context. `token_budget` are the tokens of one forward pass; rewards do not depend on it.
         Raises: ModelError MODEL_001 to MODEL_005, MODEL_007; RecipeError RECIPE_003 for a device that is not there.
         """
-        from rm_assets.backends.torch.devices import pick_device
+        from rm_assets.backends.torch.devices import pick_device, takes_small_batches
         from rm_assets.backends.torch.scorer import TorchScorer
 
         ref = model_ref(path_or_id, revision)
@@ -65,7 +65,7 @@ class RewardModel:
             max_length=max_length or _trained_length(ref) or _context(ref),
             dtype=dtype,
             device=at,
-            token_budget=token_budget or ExecutionSection().forward_tokens("scoring", on_cpu=at.type == "cpu"),
+            token_budget=token_budget or ExecutionSection().forward_tokens("scoring", on_cpu=takes_small_batches(at)),
             reporter=QuietReporter(),
         )
         return cls(ref.location, scorer)

@@ -1,7 +1,7 @@
 """What a recipe wants of each asset (a digest) and what of it is committed."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -49,6 +49,22 @@ def wanted(store: Store, recipe: Recipe, asset: str, fingerprint: Callable[[str]
         asset, stage.version, settings, {name: m.version_read_by(asset) for name, m in inputs.items()}
     )
     return Wanted(asset, of_digest, settings, inputs, store.manifest(asset, of_digest))
+
+
+def ancestors(store: Store, inputs: Mapping[str, str]) -> dict[str, Manifest]:
+    """The manifests of all assets that something with these inputs (name and digest) comes from, each once, first ones first."""
+    found: dict[str, Manifest] = {}
+
+    def visit(name: str, of_digest: str) -> None:
+        manifest = store.manifest(asset_of(name), of_digest)
+        if manifest and name not in found:
+            for read, entry in manifest.inputs.items():
+                visit(read, entry["digest"])
+            found[name] = manifest
+
+    for name, of_digest in inputs.items():
+        visit(name, of_digest)
+    return found
 
 
 def committed(store: Store, recipe: Recipe, asset: str) -> Manifest | None:

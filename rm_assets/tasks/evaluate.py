@@ -60,6 +60,7 @@ def evaluate(task: Task) -> Product:
         scored_pairs = _score_pairs(scorer, drawn)
         canaries = [_canary(scorer, messages) for messages in _canary_conversations(gold, settings.num_canaries)]
         benchmarks = [run_benchmark(section, of_it, scorer) for section, of_it in bench_rows]
+        facts = scorer.facts
         del scorer  # its memory is for the models of the learning curve
         shared = [_at_share(task, share, in_order, gold) for share in at_shares(task.recipe)]
     test = tested.responses
@@ -90,7 +91,7 @@ def evaluate(task: Task) -> Product:
     }
     num_of_benchmarks = sum(found["num_responses"] for found in benchmarks)
     num_of_models = sum(len(model.test) + 2 * len(model.train_pairs) for model in [*shared, whole])
-    return _write(task, report, plots, num_scored=num_of_models + num_of_benchmarks)
+    return _write(task, report, plots, num_scored=num_of_models + num_of_benchmarks, facts=facts)
 
 
 def _score_pairs(scorer: ResponseScorer, pairs: Sequence[Pair]) -> list[ScoredPair]:
@@ -160,7 +161,9 @@ def _canary(scorer: "ConversationScorer", messages: Messages) -> dict[str, Any]:
     return {"messages": messages, "text": scorer.text(messages), "reward": next(iter(scorer.score([messages]))).reward}
 
 
-def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_scored: int) -> Product:
+def _write(
+    task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_scored: int, facts: dict[str, int]
+) -> Product:
     folder, name = task.folder, task.recipe.name
     lineage = {asset: manifest.data_version for asset, manifest in task.inputs.items()}
     for plot, png in plots.items():
@@ -197,6 +200,7 @@ def _write(task: Task, report: dict[str, Any], plots: dict[str, bytes], *, num_s
                 k: f"{v['value']:.3f} (n = {v['n']})" for k, v in report["by_difference"].items()
             },
             **_curve_facts(report),
+            **facts,
             "diagnosis": [f"{sign['sign']}: {sign['evidence']} {sign['remedy']}" for sign in report["diagnosis"]],
         },
         examples=[

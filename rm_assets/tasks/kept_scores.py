@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rm_assets.core.digests import digest
-from rm_assets.core.protocols import QuietReporter, Reporter, Score
+from rm_assets.core.protocols import LogReporter, Reporter, Score
 from rm_assets.core.recipe import ExecutionSection, ModelRef
 from rm_assets.core.records import Messages
 from rm_assets.storage.shards import ShardLog
@@ -83,13 +83,14 @@ class KeptScorer:
             yield Score(rows[key].reward, rows[key].num_tokens, rows[key].truncated)
 
     def _compute(self, items: list[tuple[str, Messages]]) -> list[KeptScore]:
+        from rm_assets.backends.torch.devices import takes_small_batches
         from rm_assets.backends.torch.scorer import TorchScorer
 
         if self._scorer is None:
-            budget = self._execution.forward_tokens("scoring", on_cpu=self._device.type == "cpu")
+            budget = self._execution.forward_tokens("scoring", on_cpu=takes_small_batches(self._device))
             self._scorer = TorchScorer(
                 self._model, max_length=self.max_length, dtype="float32", device=self._device, token_budget=budget,
-                reporter=QuietReporter(),
+                reporter=LogReporter(self._reporter),
             )  # fmt: skip
         scores = list(self._scorer.score(messages for _, messages in items))
         return [KeptScore(key, s.reward, s.num_tokens, s.truncated) for (key, _), s in zip(items, scores, strict=True)]

@@ -41,10 +41,10 @@ class _StepClock(LineReporter):
 
 
 def probe(request: dict[str, Any], reporter: LineReporter) -> None:
-    """Trains for ten steps and emits the seconds of one, the first three left out. The caller removes the folder."""
-    from rm_assets.backends.torch.step_profile import peak_memory
-    from rm_assets.backends.torch.trainer import TorchTrainer
+    """Trains for ten steps and emits the seconds of one, the first three left out, and those before the first.
 
+    The caller removes the folder.
+    """
     recipe, clock = Recipe.model_validate(request["recipe"]), _StepClock()
     settings = training_of(recipe).model_copy(
         update={
@@ -59,13 +59,19 @@ def probe(request: dict[str, Any], reporter: LineReporter) -> None:
     pairs = (pair for pair in read_table(Path(request["pairs"]), Pair) if pair.split == "train")
     store, folder = Store(Path(request["home"])), Path(request["folder"])
     with store.device(reporter.waiting), suppress(_Measured):
+        started = time.monotonic()
+        from rm_assets.backends.torch.trainer import TorchTrainer
+
         TorchTrainer().train(
             islice(pairs, most), [], settings=settings, execution=execution, seed=recipe.seed,
             checkpoint=folder / "checkpoint", work=folder / "work", reporter=clock,
         )  # fmt: skip
     steps = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
     seconds = statistics.median(steps[NUM_WARM_STEPS - 1 :])
-    reporter.emit(event="probe", seconds_per_step=seconds, peak_bytes=peak_memory())
+    from rm_assets.backends.torch.step_profile import peak_memory
+
+    before = max(0.0, clock.times[0] - started - seconds)
+    reporter.emit(event="probe", seconds_per_step=seconds, seconds_before=before, peak_bytes=peak_memory())
 
 
 if __name__ == "__main__":

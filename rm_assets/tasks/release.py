@@ -13,9 +13,9 @@ from rm_assets.core.errors import ReleaseError
 from rm_assets.core.protocols import ADAPTER, QuietReporter
 from rm_assets.core.recipe import Dtype, ModelRef, Recipe
 from rm_assets.core.report.model_card import model_card
-from rm_assets.core.stages import asset_of
 from rm_assets.storage.files import write_json, write_text
 from rm_assets.storage.hub_models import push
+from rm_assets.storage.lineage import ancestors
 from rm_assets.storage.registry import release_name
 from rm_assets.storage.release_files import check_files
 from rm_assets.tasks.session import Product, Task, run_task
@@ -92,18 +92,18 @@ def _fill(task: Task, folder: Path, report: dict[str, Any]) -> None:
         _name_base(folder, recipe.training.base)
     for name in ("report.json", "report.html"):
         link_or_copy(task.input("evaluation_report", name), folder / name)
-    ancestors = _ancestors(task)
+    sources = ancestors(task.store, {name: manifest.digest for name, manifest in task.inputs.items()})
     write_json(
         folder / "lineage.json",
         {
             asset: {"digest": m.digest, "data_version": m.data_version, "settings": m.settings}
-            for asset, m in ancestors.items()
+            for asset, m in sources.items()
         },
     )
     card = model_card(
         recipe,
         report,
-        {asset: manifest.data_version for asset, manifest in ancestors.items()},
+        {asset: manifest.data_version for asset, manifest in sources.items()},
         reads_text_pairs=not any(canary["text"] for canary in report["canaries"]),
         template_options=template_options(folder),
         revision=recipe.release.revision or release_name(recipe.name, task.digest),
@@ -121,22 +121,6 @@ def _name_base(folder: Path, base: ModelRef) -> None:
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text("utf-8"))
     write_json(file, config | {"base_model_name_or_path": base.location, "revision": base.revision})
-
-
-def _ancestors(task: Task) -> dict[str, Any]:
-    """The manifests of all assets that this release comes from, first ones first."""
-    found: dict[str, Any] = {}
-
-    def visit(name: str, of_digest: str) -> None:
-        manifest = task.store.manifest(asset_of(name), of_digest)
-        if manifest and name not in found:
-            for read, entry in manifest.inputs.items():
-                visit(read, entry["digest"])
-            found[name] = manifest
-
-    for name, manifest in task.inputs.items():
-        visit(name, manifest.digest)
-    return found
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
+from typing import Any
 
 from rm_assets.backends.ray.pool import WorkerPool
 from rm_assets.core.digests import digest, response_id, sample_seed
@@ -38,7 +39,7 @@ class SampledRow:
 
 def sample_from_policy(
     task: Task, section: PolicySampling, prompts: list[Prompt]
-) -> tuple[Iterator[Response], Counter[str]]:
+) -> tuple[Iterator[Response], Counter[str], dict[str, int]]:
     """Samples what no earlier run has sampled with this very sampler; the rest comes from committed shards."""
     progress = RunProgress(task.reporter)
     model = section.policy.location if section.policy.hub_id else "policy"
@@ -47,7 +48,7 @@ def sample_from_policy(
         sampler = workers or load_sampler(section, task.recipe.execution, progress)
         responses, work = _complete(task, section, prompts, sampler, progress, model=model)
     work["tokens forwarded"] = sampler.num_tokens_forwarded
-    return responses, work
+    return responses, work, sampler.facts
 
 
 def sample_from_server(
@@ -168,12 +169,12 @@ def sample(task: Task) -> Product:
     """Makes or reads the responses and writes them in order of prompt and sample index."""
     prompts = list(read_table(task.input("prompts", "prompts.parquet"), Prompt))
     section, seen = task.recipe.sampling, _Seen()
-    counts, work, server = Counter[str](), Counter[str](), dict[str, str]()
+    counts, work, facts = Counter[str](), Counter[str](), dict[str, Any]()
     responses: Iterable[Response]
     if isinstance(section, PolicySampling):
-        responses, work = sample_from_policy(task, section, prompts)
+        responses, work, facts = sample_from_policy(task, section, prompts)
     elif isinstance(section, ServerSampling):
-        responses, work, server = sample_from_server(task, section, prompts)
+        responses, work, facts = sample_from_server(task, section, prompts)
     else:
         responses = recorded_responses(task, section, prompts, counts)
     table = task.folder / "responses.parquet"
@@ -182,7 +183,7 @@ def sample(task: Task) -> Product:
         files=[table.name],
         counts={"responses": num_responses, "prompts": seen.num_prompts, **counts},
         work=dict(work or {"responses sampled": 0}),
-        facts={**seen.facts(num_responses), **server},
+        facts={**seen.facts(num_responses), **facts},
         examples=[
             {"split": r.split, "prompt": excerpt(r.prompt), "model": r.model, "response": excerpt(r.response)}
             for r in islice(Table(table, Response), NUM_EXAMPLES)

@@ -31,11 +31,11 @@ def load_scorer(
         return JaxScorer(
             model, max_length=max_length, dtype=dtype, mesh=mesh, token_budget=budget, reporter=reporter
         )  # fmt: skip
-    from rm_assets.backends.torch.devices import pick_device
+    from rm_assets.backends.torch.devices import pick_device, takes_small_batches
     from rm_assets.backends.torch.scorer import TorchScorer
 
     device = pick_device(execution.device)
-    budget = execution.forward_tokens("scoring", on_cpu=device.type == "cpu")
+    budget = execution.forward_tokens("scoring", on_cpu=takes_small_batches(device))
     return TorchScorer(
         model, max_length=max_length, dtype=dtype, device=device, token_budget=budget, reporter=reporter
     )  # fmt: skip

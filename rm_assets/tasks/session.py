@@ -36,6 +36,7 @@ from rm_assets.storage.store import Manifest, Store
 from rm_assets.tasks.event_files import EventFiles
 from rm_assets.tasks.saved_work import SavedWork, saving
 from rm_assets.tasks.statistics import write_statistics
+from rm_assets.tasks.used_devices import used_devices
 
 NO_MEMORY = re.compile(
     r"MemoryError|[Cc]an(?:'t|not) allocate memory|out of memory|failed to map segment(?!.*not permitted)"
@@ -140,10 +141,7 @@ def run_process(work: Callable[[dict[str, Any], LineReporter], None]) -> None:
     try:
         request = read_request(sys.argv[1])
         threads = request["recipe"]["execution"]["num_threads"] or os.cpu_count() or 1
-        # Read by OpenMP, MKL and PyTorch when they load, so it is set before any of them is imported.
-        os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
-        # Threads that wait by spinning take the cores from the threads they wait for as soon as anything else runs here.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        set_environment(threads)
         if "torch" in sys.modules:  # in a task that was forked from a warm process
             sys.modules["torch"].set_num_threads(threads)
         work(request, reporter)
@@ -156,6 +154,15 @@ def run_process(work: Callable[[dict[str, Any], LineReporter], None]) -> None:
             raise
         reporter.emit(event="error", error=known.to_dict())
         sys.exit(1)
+
+
+def set_environment(num_threads: int) -> None:
+    """What OpenMP, MKL and PyTorch read when they load, so it is set before any of them is imported."""
+    os.environ.update(OMP_NUM_THREADS=str(num_threads), TOKENIZERS_PARALLELISM="false")
+    # Threads that wait by spinning take the cores from the threads they wait for as soon as anything else runs here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.platform == "darwin":  # what Apple's GPU cannot compute goes to the CPU instead of failing
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def _full_disk(error: BaseException | None) -> RmAssetsError | None:
@@ -240,7 +247,7 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
         "inputs": {
             name: {"digest": m.digest, "data_version": m.version_read_by(task.asset)} for name, m in task.inputs.items()
         },
-        "made": _circumstances(time.monotonic() - started, run_id),
+        "made": {**_circumstances(time.monotonic() - started, run_id), **used_devices(_num_processes(task))},
     }
     if task.store.remote:
         task.reporter.log(f"uploading to {task.store.remote.url}")
@@ -264,8 +271,13 @@ def _require_same_sources(task: Task) -> None:
         raise DataError("DATA_010", f"a source of {task.asset} changed while it was read", fix="run again")
 
 
+def _num_processes(task: Task) -> int:
+    return task.recipe.execution.num_processes if task.asset == "reward_model" else 1
+
+
 def _circumstances(seconds: float, run_id: str) -> dict[str, Any]:
     return {
+        "executor": "local",
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "run_id": run_id,

@@ -86,6 +86,7 @@ def train(task: Task) -> Product:
             "final_loss": result.final_loss,
             "validation_accuracy": result.validation_accuracy,
             "batch_comparison": result.batch_comparison,
+            **result.facts,
             **keep_profile(task.folder),
             "training_seconds": round(seconds, 1),
             "tokens_shared": round(1 - result.num_tokens / result.num_pair_tokens, 4),

@@ -169,17 +169,26 @@ def test_a_release_is_sent_with_its_match_rate_when_it_is_new(bench: Bench, rece
 
 
 def test_a_figure_out_of_its_usual_range_is_sent(bench: Bench, receiver: Receiver) -> None:
+    names = ("match_rate", "tie_rate", "expected_calibration_error", "spearman")
+
+    def figures(digest: str, value: float) -> dict[str, Any]:
+        return {"rm/digest": digest, "rm/anything": value, **{f"rm/{name}": value for name in names}}
+
     bench.look()
     for number, rate in enumerate((*RATES, 0.70)):
-        bench.report(**{"rm/digest": str(number), "rm/match_rate": rate, "rm/tie_rate": 0.01})
+        bench.report(**figures(str(number), rate))
     bench.report("other", **{"rm/digest": "x", "rm/match_rate": 0.1})
     for _ in range(2):  # the second finds it as it was made before
-        bench.make(**{"rm/digest": "6", "rm/match_rate": 0.50, "rm/tie_rate": 0.01})
+        bench.make(**figures("6", 0.50))
     bench.make("other", **{"rm/digest": "y", "rm/match_rate": 0.5})  # a recipe of its own
     bench.look()
-    (alert,) = receiver.taken
-    assert alert["key"] == "figure_unusual:toy:match_rate:6"
-    assert alert["text"] == "match_rate 0.5; the mean of 6 before is 0.7, usual would be 0.6271 to 0.7729"
+    assert [alert["key"] for alert in receiver.taken] == [f"figure_unusual:toy:{name}:6" for name in names]
+    assert receiver.taken[0]["text"] == "match_rate 0.5; the mean of 6 before is 0.7, usual would be 0.6144 to 0.7856"
+
+
+def test_the_newest_keys_are_remembered() -> None:
+    keys = [str(number) for number in range(module.NUM_REMEMBERED + 5)]
+    assert json.loads(module._cursor(7, keys)) == {"after": 7, "sent": keys[5:]}
 
 
 def test_a_proposal_of_the_rebuild_sensor_is_sent_and_other_observations_are_not(

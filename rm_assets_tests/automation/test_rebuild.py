@@ -349,6 +349,15 @@ def test_what_does_not_pass_by_itself_is_not_tried_again(
     assert len(daemon.look()) == 1  # a limit that was changed may let it pass
 
 
+def test_the_try_that_ended_last_decides(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe(daemon)
+    (request,) = daemon.look()
+    for code in ("SERVER_001", "DATA_005"):
+        run_that_ends(daemon, request, failing(code))
+    monkeypatch.setattr(module.time, "time", lambda: 2e10)
+    assert daemon.look() == [] and "DATA_005" in daemon.says
+
+
 def cancelled(daemon: Daemon, tags: dict[str, str]) -> None:
     """A run with these tags that a person cancels."""
     job = dg.JobDefinition(name="work", graph_def=dg.GraphDefinition(name="work"))

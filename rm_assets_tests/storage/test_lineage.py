@@ -8,7 +8,9 @@ import pytest
 from rm_assets.core.errors import DataError, StoreError
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES
+from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.lineage import earlier, wanted
+from rm_assets.storage.outdated import find_outdated
 from rm_assets.storage.store import Store
 
 
@@ -76,6 +78,17 @@ def test_equal_content_upstream_changes_nothing_downstream(tmp_path: Path, store
     commit(store, other, "prompts", "other")
     digests = [wanted(store, r, "sampled_responses").digest for r in (first, second, other)]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_state_of_what_is_out_of_date_names_what_it_is_made_from(tmp_path: Path, store: Store) -> None:
+    states = []
+    for number, content in ((10, "same"), (11, "same"), (12, "other")):
+        of = recipe(tmp_path, prompts={"source": {"kind": "generator", "num_prompts": number}})
+        commit(store, of, "prompts", content)
+        found = find_outdated(store, of, Fingerprints(tmp_path / "fingerprints").of)
+        assert found and found.assets[0] == "sampled_responses"
+        states.append(found.state)
+    assert states[0] == states[1] != states[2]
 
 
 def test_the_content_of_a_source_counts_and_its_place_does_not(tmp_path: Path, store: Store) -> None:

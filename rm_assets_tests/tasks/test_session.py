@@ -1,12 +1,17 @@
 """The frame of a task: what its errors become on the way to its parent."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from rm_assets.backends.torch.devices import takes_small_batches
+from rm_assets.tasks.session import set_environment
 
 TASK = """
 from rm_assets.tasks.session import run_process
@@ -59,3 +64,19 @@ def test_a_task_without_memory_names_the_settings_that_take_less(tmp_path: Path,
 def test_any_other_error_stays_a_traceback(tmp_path: Path) -> None:
     events, said = ended(tmp_path, 'RuntimeError("a tensor of memory format 3")')
     assert events == [] and "ValueError: while training" in said
+
+
+def test_on_a_mac_what_its_gpu_lacks_goes_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for platform, wanted in (("linux", None), ("darwin", "1")):
+        monkeypatch.setattr(os, "environ", {})
+        monkeypatch.setattr(sys, "platform", platform)
+        set_environment(3)
+        assert os.environ["OMP_NUM_THREADS"] == "3" and os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK") == wanted
+    monkeypatch.setattr(os, "environ", {"PYTORCH_ENABLE_MPS_FALLBACK": "0"})
+    set_environment(3)
+    assert os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] == "0"
+
+
+def test_an_apple_gpu_has_the_small_batches_of_a_cpu() -> None:
+    small = {name: takes_small_batches(torch.device(name)) for name in ("cpu", "mps", "cuda")}
+    assert small == {"cpu": True, "mps": True, "cuda": False}

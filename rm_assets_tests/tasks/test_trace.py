@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from rm_assets.assets.materialization import lineage_cost, materialize_result
 from rm_assets.cli.results import Found
 from rm_assets.cli.trace import assets_of, trace
 from rm_assets.core.errors import StoreError
-from rm_assets.resources.compute import Made
+from rm_assets.resources.compute import Compute, Made
 from rm_assets_tests.tasks.conftest import Bench
 
 Chain = tuple[Bench, dict[str, Made]]
@@ -45,6 +46,31 @@ def test_a_trained_pair_leads_back_to_its_rows_and_versions(chain: Chain, releas
         )
     for text in ("trained on", "chosen response", "rejected response", found.prompt.prompt, "gold reward 1"):
         assert text in out.getvalue()
+
+
+def test_seconds_and_price_are_those_of_the_manifests_and_their_sum(
+    chain: Chain, released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, made = chain
+    (tmp_path / "prices.yaml").write_text("- {device: local, usd_per_hour: 3600}\n")  # a dollar a second
+    monkeypatch.setenv("RM_ASSETS_PRICES", str(tmp_path / "prices.yaml"))
+    row = next(iter(bench.rows(made["gold_rewards"])))
+    found = trace(assets_of(None, released), pair=None, response=row.response_id, prompt=None)
+    seconds = {name: made[name].manifest.made["seconds"] for name in found.assets}
+    costs = {name: entry["cost"] for name, entry in found.as_json()["assets"].items()}
+    assert {name: cost["usd"] for name, cost in costs.items()} == pytest.approx(seconds)
+    assert {(cost["executor"], cost["device"], cost["num_devices"]) for cost in costs.values()} == {("local", "cpu", 1)}
+    out = io.StringIO()
+    found.print(Console(file=out, width=200))
+    assert f"all of these took {sum(seconds.values()):,.1f} s, {sum(seconds.values()):,.4f} USD" in out.getvalue()
+    whole = lineage_cost(Compute(home=str(bench.home)).store(), made["hub_release"].manifest)
+    assert whole["rm/lineage_seconds"] == pytest.approx(sum(m.manifest.made["seconds"] for m in made.values()))
+    assert whole["rm/lineage_usd"] == pytest.approx(whole["rm/lineage_seconds"])
+    own = materialize_result(made["reward_model"]).metadata
+    assert own is not None and own["rm/device"] == "1 x cpu" and own["rm/usd"] == pytest.approx(seconds["reward_model"])
+    monkeypatch.setenv("RM_ASSETS_PRICES", str(tmp_path / "nowhere.yaml"))
+    own = materialize_result(made["reward_model"]).metadata
+    assert own is not None and "rm/usd" not in own and "PLAN_002" in str(own["rm/price"])
 
 
 def test_the_commits_of_datasets_are_said(chain: Chain, released: Path) -> None:

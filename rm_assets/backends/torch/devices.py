@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from rm_assets.core.errors import RecipeError
+from rm_assets.core.recipe import SMALL_BATCHES
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ def pick_device(name: str) -> torch.device:
             fix="set execution.device to auto or cpu, or install a PyTorch built for the device",
         )
     return torch.device(name)
+
+
+def takes_small_batches(device: torch.device) -> bool:
+    """Whether a forward pass has few tokens unless the recipe says how many: a CPU is fastest near its caches, and an
+    Apple GPU shares its memory with all else on the machine."""
+    return device.type in SMALL_BATCHES
 
 
 def device_name(device: torch.device, num_processes: int = 1) -> str:

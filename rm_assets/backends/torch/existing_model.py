@@ -9,7 +9,7 @@ from rm_assets.backends.loading_errors import quiet_transformers
 from rm_assets.backends.tokenization import check_context, load_renderer
 from rm_assets.backends.torch.batch_comparison import NUM_PAIRS, compare_rows
 from rm_assets.backends.torch.checkpoints import load_classifier
-from rm_assets.backends.torch.devices import pick_device
+from rm_assets.backends.torch.devices import pick_device, takes_small_batches
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
 from rm_assets.backends.torch.trainer import write_model
 from rm_assets.core.recipe import ExecutionSection, ExistingModel
@@ -40,5 +40,5 @@ def take_model(
         return commit, None
     placed: Any = model
     forward = RewardForward(placed.to(device, torch.float32), int(renderer.tokenizer.pad_token_id))
-    budget = execution.forward_tokens("scoring", on_cpu=device.type == "cpu")
+    budget = execution.forward_tokens("scoring", on_cpu=takes_small_batches(device))
     return commit, compare_rows(forward, renderer.tokenizer, rows, budget)

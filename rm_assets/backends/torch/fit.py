@@ -1,7 +1,7 @@
 """What an engine is handed and what it gives back, and the figures of pairs that both engines report."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from rm_assets.backends.pair_store import PairStore
 from rm_assets.backends.rendering import Renderer
+from rm_assets.backends.torch.devices import takes_small_batches
 from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.training_batches import micro_batches, pair_rewards
@@ -42,7 +43,7 @@ class FitJob:
     @property
     def token_budget(self) -> int:
         """Tokens in one forward pass."""
-        return self.execution.forward_tokens("training", on_cpu=self.device.type == "cpu")
+        return self.execution.forward_tokens("training", on_cpu=takes_small_batches(self.device))
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Fitted:
     num_tokens: int
     num_pair_tokens: int
     history: list[dict[str, float]]
+    facts: dict[str, int] = field(default_factory=dict)
 
 
 def add_pairs(
@@ -80,7 +82,7 @@ def pair_figures(job: FitJob, forward: RewardForward) -> dict[str, float]:
 
 def _validation_rewards(job: FitJob, forward: RewardForward) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(B, 2) rewards and gold rewards."""
-    budget = job.execution.forward_tokens("scoring", on_cpu=job.device.type == "cpu")
+    budget = job.execution.forward_tokens("scoring", on_cpu=takes_small_batches(job.device))
     for start in range(0, len(job.validation), VALIDATION_WINDOW):
         numbers = np.arange(start, min(start + VALIDATION_WINDOW, len(job.validation)))
         for batch in micro_batches(forward, job.validation, numbers, budget):

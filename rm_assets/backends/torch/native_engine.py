@@ -30,6 +30,7 @@ from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.optimization import build_optimizer
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.step_profile import FIRST_STEP, StepProfile, memory_figures
+from rm_assets.backends.torch.token_budget import TokenBudget
 from rm_assets.backends.torch.trained_weights import (
     OPTIMIZER,
     WEIGHTS,
@@ -105,7 +106,7 @@ class TrainingLoop:
         self._guard = LossGuard(settings.max_loss_spike)
         self._epoch, self._order = -1, np.zeros(0, np.int64)
         self._pairs_of_prompt = np.bincount(job.store.prompt) if settings.weighting == "prompt" else None
-        self.progress = Progress()
+        self.progress, self._budget = Progress(), TokenBudget(job.token_budget, job.reporter)
         self._profile = None
         if job.execution.profile and self._world.rank == 0:
             self._profile = StepProfile(job.work / PROFILE, job.device)
@@ -155,9 +156,22 @@ class TrainingLoop:
 
     def backward(self, numbers: Numbers) -> tuple[float, float, Sums]:
         """Gradients of a step's loss; the loss, the gradient's norm before clipping, and sums over its pairs."""
+        if self._world.size > 1:  # the others could not know that this one begins again
+            return self._backward(numbers, self._budget.tokens)
+        progress = self.progress
+        before = progress.num_tokens, progress.num_pair_tokens
+
+        def attempt(token_budget: int) -> tuple[float, float, Sums]:
+            progress.num_tokens, progress.num_pair_tokens = before
+            self._optimizer.zero_grad()
+            return self._backward(numbers, token_budget)
+
+        return self._budget.spend(attempt)
+
+    def _backward(self, numbers: Numbers, token_budget: int) -> tuple[float, float, Sums]:
         job, sums = self._job, Sums()
         total = float(self._weights(numbers).sum())
-        batches = micro_batches(self._forward, job.store, numbers, job.token_budget)
+        batches = micro_batches(self._forward, job.store, numbers, token_budget)
         for batch, counts in self._own(batches):
             self._mark("input")
             rewards = pair_rewards(self._forward, batch, job.device)
@@ -295,7 +309,7 @@ class TrainingLoop:
             self._adapter.save(job.work / ADAPTER)
         model = self._adapter.merged() if self._adapter else self._model
         return Fitted(
-            model, progress.step, progress.num_tokens, progress.num_pair_tokens, progress.history
+            model, progress.step, progress.num_tokens, progress.num_pair_tokens, progress.history, self._budget.facts
         )  # fmt: skip
 
     def _trained(self) -> Weights:

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from rm_assets.backends.rendering import FIXED_DATE
-from rm_assets.backends.torch.devices import pick_device
+from rm_assets.backends.torch.devices import pick_device, takes_small_batches
 from rm_assets.backends.torch.lora import ADAPTER_CONFIG, merge_adapter
 from rm_assets.backends.torch.scorer import TorchScorer
 from rm_assets.core.protocols import Reporter
@@ -26,7 +26,7 @@ def load_released(folder: Path, execution: ExecutionSection, reporter: Reporter)
             max_length=json.loads((folder / "rm_assets.json").read_text("utf-8"))["max_length"],
             dtype=stored_dtype(folder),
             device=device,
-            token_budget=execution.forward_tokens("scoring", on_cpu=device.type == "cpu"),
+            token_budget=execution.forward_tokens("scoring", on_cpu=takes_small_batches(device)),
             reporter=reporter,
         )
 

@@ -8,7 +8,7 @@ Shapes: P prompts, R rows (samples), T tokens, V vocabulary.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from rm_assets.backends.rendering import excerpt
-from rm_assets.backends.tokenization import context_length, load_renderer
-from rm_assets.backends.torch.checkpoints import identity, load_policy
+from rm_assets.backends.tokenization import context_length, load_config, load_renderer
+from rm_assets.backends.torch.checkpoints import DTYPES, identity, load_policy
 from rm_assets.backends.torch.kv_cache import growing_cache
+from rm_assets.backends.torch.memory import require_room_for_weights
+from rm_assets.backends.torch.token_budget import TokenBudget
 from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import Reporter, Sample, SampleRequest
 from rm_assets.core.recipe import Dtype, ModelRef
@@ -69,9 +71,11 @@ class TorchSampler:
     ) -> None:
         self._renderer = load_renderer(policy)
         self._tokenizer = self._renderer.tokenizer
+        require_room_for_weights(load_config(policy), policy.location, DTYPES[dtype], device, reporter, is_policy=True)
         self._model = load_policy(policy, dtype, device)
         self._temperature, self._top_p, self._max_new_tokens = temperature, top_p, max_new_tokens
-        self._dtype, self._device, self._token_budget, self._reporter = dtype, device, token_budget, reporter
+        self._dtype, self._device, self._reporter = dtype, device, reporter
+        self._budget = TokenBudget(token_budget, reporter)
         self._context = context_length(self._model.config, self._tokenizer)
         self._eos_ids = _end_ids(self._model, self._tokenizer.eos_token_id)
         takes_logits_to_keep = "logits_to_keep" in inspect.signature(self._model.forward).parameters
@@ -95,13 +99,23 @@ class TorchSampler:
         prompts = self._renderer.encode_prompts([request.messages for request in requests])
         self._require_room(requests, prompts)
         num_rows = sum(len(request.seeds) for request in requests)
-        results: dict[tuple[int, int], Sample] = {}
-        for group in self._groups(requests, prompts):
-            for row, tokens in zip(group.rows, self._sample_group(group), strict=True):
-                results[row.request, row.index] = self._finish(requests[row.request].prompt_id, row.index, tokens)
-            self._reporter.progress(len(results), num_rows, "responses")
         places = [(position, index) for position, request in enumerate(requests) for index in range(len(request.seeds))]
+        results: dict[tuple[int, int], Sample] = {}
+
+        def draw_all(token_budget: int) -> None:
+            left = {position for position, index in places if (position, index) not in results}
+            for group in self._groups(requests, prompts, left, token_budget):
+                for row, tokens in zip(group.rows, self._sample_group(group), strict=True):
+                    results[row.request, row.index] = self._finish(requests[row.request].prompt_id, row.index, tokens)
+                self._reporter.progress(len(results), num_rows, "responses")
+
+        self._budget.spend(draw_all)
         return [results[place] for place in places]
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """The token budget, where it was halved."""
+        return self._budget.facts
 
     def _require_room(self, requests: Sequence[SampleRequest], prompts: list[list[int]]) -> None:
         for request, prompt in zip(requests, prompts, strict=True):
@@ -113,15 +127,17 @@ class TorchSampler:
                     fix="leave such prompts out, or take a policy with a longer context",
                 )
 
-    def _groups(self, requests: Sequence[SampleRequest], prompts: list[list[int]]) -> Iterator[Group]:
-        """Prompts of similar length together, as many as the token budget allows."""
+    def _groups(
+        self, requests: Sequence[SampleRequest], prompts: list[list[int]], wanted: Iterable[int], token_budget: int
+    ) -> Iterator[Group]:
+        """The `wanted` prompts, those of similar length together, as many as the token budget allows."""
         prompt_ids: list[list[int]] = []
         rows: list[Row] = []
         prompt_of_row: list[int] = []
-        for position in sorted(range(len(prompts)), key=lambda position: len(prompts[position])):
+        for position in sorted(sorted(wanted), key=lambda position: len(prompts[position])):
             length = len(prompts[position])
-            most_rows = max(1, CACHE_POSITIONS_PER_BUDGET * self._token_budget // (length + self._max_new_tokens))
-            most_prompts = max(1, self._token_budget // length)
+            most_rows = max(1, CACHE_POSITIONS_PER_BUDGET * token_budget // (length + self._max_new_tokens))
+            most_prompts = max(1, token_budget // length)
             seeds = requests[position].seeds
             for start in range(0, len(seeds), most_rows):
                 part = seeds[start : start + most_rows]

@@ -1,6 +1,5 @@
 """Rewards of conversations from a sequence classifier with one output, through the forward pass that training uses."""
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -8,9 +7,11 @@ import torch
 from rm_assets.backends.prompt_groups import parts_of_prompts
 from rm_assets.backends.rendering import Encoded
 from rm_assets.backends.scoring import ConversationScorer
-from rm_assets.backends.tokenization import check_context, load_renderer
-from rm_assets.backends.torch.checkpoints import identity, load_classifier
+from rm_assets.backends.tokenization import check_context, load_config, load_renderer
+from rm_assets.backends.torch.checkpoints import DTYPES, identity, load_classifier
+from rm_assets.backends.torch.memory import require_room_for_weights
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
+from rm_assets.backends.torch.token_budget import TokenBudget
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import Dtype, ModelRef
 
@@ -33,12 +34,18 @@ class TorchScorer(ConversationScorer):
     ) -> None:
         renderer = load_renderer(model)
         super().__init__(renderer, max_length=max_length, token_budget=token_budget, reporter=reporter)
+        require_room_for_weights(load_config(model), model.location, DTYPES[dtype], device, reporter)
         self._model = load_classifier(model, dtype, device, renderer.tokenizer)
         check_context(model, self._model.config, renderer, max_length)
         check_rope(self._model.config, max_length)
         self._forward = RewardForward(self._model, int(renderer.tokenizer.pad_token_id))
         self.shares_prefix = self._forward.shares_prefix
-        self._dtype, self._device = dtype, device
+        self._dtype, self._device, self._budget = dtype, device, TokenBudget(token_budget, reporter)
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """The token budget, where it was halved."""
+        return self._budget.facts
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -54,16 +61,22 @@ class TorchScorer(ConversationScorer):
         """The reward of each row of a window, in its order."""
         # Without sharing, rows are better put together by length than by prompt.
         keys = prompts if self.shares_prefix else [str(index) for index in range(len(rows))]
-        parts = parts_of_prompts(keys, rows, self._forward.num_tokens, self.token_budget)
-        rewards = [math.nan] * len(rows)
-        num_done = num_before
+        rewards: dict[int, float] = {}
+
+        def compute(token_budget: int) -> None:
+            left = [index for index in range(len(rows)) if index not in rewards]
+            parts = [
+                [left[place] for place in part]
+                for part in parts_of_prompts(
+                    [keys[i] for i in left], [rows[i] for i in left], self._forward.num_tokens, token_budget
+                )
+            ]
+            for batch in self._forward.micro_batches([[rows[i] for i in part] for part in parts], token_budget):
+                computed = self._forward.rewards([[rows[i] for i in parts[place]] for place in batch]).tolist()
+                rewards.update(zip((index for place in batch for index in parts[place]), computed, strict=True))
+                self._reporter.progress(num_before + len(rewards), num_before + len(rows), "conversations")
+
         # Called here and not around `score`: a generator must not keep the mode while its caller computes.
         with torch.inference_mode():
-            for batch in self._forward.micro_batches([[rows[i] for i in part] for part in parts], self.token_budget):
-                computed = self._forward.rewards([[rows[i] for i in parts[place]] for place in batch]).tolist()
-                members = [index for place in batch for index in parts[place]]
-                for index, reward in zip(members, computed, strict=True):
-                    rewards[index] = reward
-                num_done += len(members)
-                self._reporter.progress(num_done, num_before + len(rows), "conversations")
-        return rewards
+            self._budget.spend(compute)
+        return [rewards[index] for index in range(len(rows))]

@@ -46,17 +46,21 @@ class TorchTrainer:
 
         The adapter of a LoRA training is left beside it. `work` lies on the file system of `checkpoint`. It can be removed once `trained_pair_ids`, which are read from
         there when they are taken, are used.
-        Raises: ModelError MODEL_001 to MODEL_009, DataError DATA_005 if no pair is left.
+        Raises: ModelError MODEL_001 to MODEL_010, DataError DATA_005 if no pair is left.
         """
         from rm_assets.backends import loading_errors, tokenization, training_state
         from rm_assets.backends.torch.batch_comparison import compare_batches
         from rm_assets.backends.torch.devices import device_name
         from rm_assets.backends.torch.fit import FitJob, pair_figures
+        from rm_assets.backends.torch.memory import require_room_to_train
         from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
         from rm_assets.backends.training_preparation import prepare
 
         device = _device(settings, execution)
-        check_rope(tokenization.load_config(settings.base), settings.max_length)
+        config = tokenization.load_config(settings.base)
+        check_rope(config, settings.max_length)
+        num_processes = 1 if settings.engine == "trl" else execution.num_processes
+        require_room_to_train(config, settings, num_processes=num_processes, device=device, reporter=reporter)
         ready = prepare(
             pairs, validation_pairs, settings=settings, seed=seed, work=work, reporter=reporter, packages=STATE_PACKAGES
         )
@@ -81,6 +85,7 @@ class TorchTrainer:
             validation_accuracy=accuracy,
             batch_comparison=comparison,
             history=fitted.history,
+            facts=fitted.facts,
         )
 
 

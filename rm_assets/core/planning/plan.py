@@ -175,13 +175,22 @@ def sampling_memory(
 
 @dataclass(frozen=True)
 class Probe:
-    """What a few real optimizer steps took, and on which device (a name of the price table, or any other)."""
+    """What a few real optimizer steps took, and on which device (a name of the price table, or any other).
+
+    `seconds_before` is what came before the first step: libraries, tokens of a few pairs, the model.
+    """
 
     seconds_per_step: float
     device: str
     peak_bytes: int | None = None
+    seconds_before: float = 0.0
 
 
-def probed_seconds(probe: Probe, num_steps: int) -> float:
-    """Seconds of a whole training from those of one step; loading, saving and validation come on top."""
-    return probe.seconds_per_step * num_steps
+def probed_seconds(probe: Probe, num_steps: int, num_forward_steps: float, *, gradient_checkpointing: bool) -> float:
+    """Seconds of a whole training from those of one step; saving comes on top.
+
+    `num_forward_steps` are the steps that validation comes to, in pairs; they have the forward pass alone, a third of a
+    step (a fourth, where it is computed twice).
+    """
+    passes = 4 if gradient_checkpointing else 3
+    return probe.seconds_before + probe.seconds_per_step * (num_steps + num_forward_steps / passes)

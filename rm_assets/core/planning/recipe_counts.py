@@ -67,7 +67,8 @@ class Known:
     """What is known besides the recipe: committed stages, rows of its files, shapes of its models.
 
     `recorded`: for each prompt of the rows of recorded responses, the number of its responses; first of the prompts that
-    are not in the test prompts' file, then of those that are.
+    are not in the test prompts' file, then of those that are. `num_benchmark_responses` are those of all benchmarks of the
+    evaluation, None where they are in no file.
     """
 
     made: Mapping[str, Made] = field(default_factory=dict)
@@ -75,6 +76,7 @@ class Known:
     num_test_rows: int | None = None
     recorded: tuple[Sequence[int], Sequence[int]] | None = None
     shapes: Mapping[str, ModelShape] = field(default_factory=dict)
+    num_benchmark_responses: int | None = None
 
 
 def split_prompts(recipe: Recipe, known: Known) -> dict[str, Count]:

@@ -11,6 +11,7 @@ from rm_assets.core.planning.model_shape import num_adapted_parameters
 from rm_assets.core.planning.plan import (
     Probe,
     TrainingMemory,
+    forward_flops,
     num_optimizer_steps,
     num_pairs_per_forward,
     num_warmup_steps,
@@ -21,7 +22,7 @@ from rm_assets.core.planning.plan import (
 from rm_assets.core.planning.prices import DevicePrice
 from rm_assets.core.planning.recipe_counts import UNKNOWN, Count, Known, pairs_by_split, share_of
 from rm_assets.core.planning.stage_plans import BYTES, StagePlan, plan_stages
-from rm_assets.core.recipe import Recipe, SamplingSettings, TrainingSection
+from rm_assets.core.recipe import SMALL_BATCHES, Recipe, SamplingSettings, TrainingSection
 from rm_assets.core.shares import at_shares
 from rm_assets.core.stages import model_at
 
@@ -136,19 +137,36 @@ def plan_recipe(
 
 
 def operations_left(recipe: Recipe, known: Known) -> int | None:
-    """Floating-point operations of all that is not made, at most; None where a model's work cannot be told."""
-    trainings: list[TrainingPlan] = []
+    """Floating-point operations of all that is not made, at most; None where a model's work cannot be told.
+
+    Not in it is what a policy takes to read its prompts, whose lengths are not known.
+    """
+    trainings: list[tuple[Recipe, TrainingPlan]] = []
     if isinstance(recipe.training, TrainingSection):
         curve = at_shares(recipe).items()
         trainings = [
-            plan_training(recipe, known, None),
-            *(plan_training(of, _known_at(known, model_at(share)), None) for share, of in curve),
+            (recipe, plan_training(recipe, known, None)),
+            *((of, plan_training(of, _known_at(known, model_at(share)), None)) for share, of in curve),
         ]
-    stages = [stage for stage in plan_stages(recipe, known, [each.pairs for each in trainings]) if not stage.made]
+    # An existing model is evaluated like any other, on no training pairs.
+    pairs = [training.pairs for _, training in trainings] or [Count(0, "made")]
+    stages = [stage for stage in plan_stages(recipe, known, pairs) if not stage.made]
     left = [stage.flops for stage in stages if stage.tokens is not None]  # no tokens: no model
-    left += [training.flops for training in trainings if not training.made]
+    for of, training in trainings:
+        if not training.made:
+            left += [training.flops, _validation_flops(of, known, training)]
     known_left = [flops for flops in left if flops is not None]
     return sum(known_left) if len(known_left) == len(left) else None
+
+
+def _validation_flops(recipe: Recipe, known: Known, training: TrainingPlan) -> int | None:
+    """Of all looks at the validation pairs."""
+    settings, steps = training_of(recipe), training.optimizer_steps.value
+    shape, pairs = known.shapes.get(settings.base.location), pairs_by_split(recipe, known)["validation"].value
+    if shape is None or steps is None or pairs is None:
+        return None
+    num_pairs = math.ceil(_validation_steps(recipe, known, steps) * settings.pairs_per_step)
+    return forward_flops(shape, num_tokens=num_pairs * 2 * settings.max_length, row_length=settings.max_length)
 
 
 def _known_at(known: Known, name: str) -> Known:
@@ -194,7 +212,9 @@ def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> Training
         else Count(num_warmup_steps(steps.value, settings.warmup_ratio), steps.basis),
         tokens_per_forward=tokens_per_forward, gradient_checkpointing=checkpointing,
         memory_kept=memory.get(False), memory_recomputed=memory.get(True),
-        seconds=probed_seconds(probe, steps.value) if probe and steps.value is not None else None,
+        seconds=probed_seconds(
+            probe, steps.value, _validation_steps(recipe, known, steps.value), gradient_checkpointing=checkpointing == "always"
+        ) if probe and steps.value is not None else None,
         peak_bytes=probe.peak_bytes if probe else None,
     )  # fmt: skip
 
@@ -221,11 +241,20 @@ def _gradient_checkpointing(recipe: Recipe) -> str:
 
 
 def _tokens_per_forward(recipe: Recipe) -> int:
-    """At most: a pair is never cut, and engine trl pads all sides of its pairs to the longest."""
+    """At most: a pair is never cut, a step has no more pairs, and engine trl pads all sides of its pairs to the longest."""
     settings, execution = training_of(recipe), recipe.execution
     if settings.engine == "trl":
         return 2 * num_pairs_per_forward(settings.pairs_per_step, execution.pairs_per_forward) * settings.max_length
-    return max(execution.forward_tokens("training", on_cpu=execution.device == "cpu"), 2 * settings.max_length)
+    budget = execution.forward_tokens("training", on_cpu=execution.device in SMALL_BATCHES)
+    return min(max(budget, 2 * settings.max_length), settings.pairs_per_step * 2 * settings.max_length)
+
+
+def _validation_steps(recipe: Recipe, known: Known, num_steps: int) -> float:
+    """All looks at the validation pairs, in steps of as many pairs: those while it trains, and the last one."""
+    settings = training_of(recipe)
+    pairs = pairs_by_split(recipe, known)["validation"].value or 0
+    looks = 1 + (math.ceil(num_steps / settings.validation.every_steps) if settings.validation else 0)
+    return looks * pairs / settings.pairs_per_step
 
 
 def _steps(recipe: Recipe, pairs: Count) -> tuple[Count, Count]:

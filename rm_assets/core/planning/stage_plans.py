@@ -12,6 +12,7 @@ from rm_assets.core.planning.plan import (
     scoring_memory,
 )
 from rm_assets.core.planning.recipe_counts import (
+    UNKNOWN,
     Count,
     Known,
     num_judgements,
@@ -22,6 +23,7 @@ from rm_assets.core.planning.recipe_counts import (
     total,
 )
 from rm_assets.core.recipe import (
+    SMALL_BATCHES,
     ClassifierGold,
     GoldSection,
     HumanGold,
@@ -91,7 +93,7 @@ def _sampling(recipe: Recipe, known: Known) -> StagePlan:
     shape = known.shapes.get(section.policy.location)
     flops = memory = None
     if shape:
-        budget = recipe.execution.forward_tokens("sampling", on_cpu=recipe.execution.device == "cpu")
+        budget = recipe.execution.forward_tokens("sampling", on_cpu=recipe.execution.device in SMALL_BATCHES)
         memory = sampling_memory(
             shape, tokens_per_forward=budget, cached_tokens=CACHED_TOKENS_PER_BUDGET * budget,
             weight_bytes=BYTES[section.dtype],
@@ -152,12 +154,15 @@ GOLD_PLANS: dict[str, Callable[[Recipe, Known, str, Any], StagePlan]] = {
 
 
 def _evaluation(recipe: Recipe, known: Known, trained_pairs: Sequence[Count]) -> StagePlan:
-    """Test responses and both sides of some training pairs by each model, and the canaries once more; in float32."""
+    """Test responses and both sides of some training pairs by each model; canaries and benchmarks by the recipe's; in float32."""
     settings = recipe.evaluation
     scored = Count(settings.num_canaries, "at_most")
     for pairs in trained_pairs:
         sides = pairs.capped(settings.max_train_pairs).times(2)
         scored = scored.plus(responses_by_split(recipe, known)["test"]).plus(sides)
+    if settings.benchmarks:
+        num = known.num_benchmark_responses
+        scored = scored.plus(UNKNOWN if num is None else Count(num, "made"))
     made = known.made.get("evaluation_report")
     if made and SCORED in made.work:
         scored = Count(made.work[SCORED], "made")
@@ -177,7 +182,7 @@ def _scored(
         memory = scoring_memory(
             shape,
             tokens_per_forward=max(
-                recipe.execution.forward_tokens("scoring", on_cpu=recipe.execution.device == "cpu"), max_length
+                recipe.execution.forward_tokens("scoring", on_cpu=recipe.execution.device in SMALL_BATCHES), max_length
             ),
             weight_bytes=weight_bytes,
         )

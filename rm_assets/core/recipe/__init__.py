@@ -146,6 +146,10 @@ __all__ = [
 ]
 
 
+SMALL_BATCHES = ("cpu", "mps")
+"""Devices on which a forward pass has few tokens unless the recipe says how many."""
+
+
 class ExecutionSection(Section):
     """How work is carried out. Changes no result and enters no digest."""
 
@@ -169,10 +173,12 @@ class ExecutionSection(Section):
     token_budget: int | None = Field(
         None,
         gt=0,
-        description="Tokens in one forward pass while sampling and scoring; when not given 16,384, but 2,048 for scoring on a CPU.",
+        description="Tokens in one forward pass while sampling and scoring; when not given 16,384, but 2,048 for scoring on a CPU or an Apple GPU.",
     )
     training_token_budget: int | None = Field(
-        None, gt=0, description="Tokens in one forward pass while training; when not given 16,384, but 2,048 on a CPU."
+        None,
+        gt=0,
+        description="Tokens in one forward pass while training; when not given 16,384, but 2,048 on a CPU or an Apple GPU.",
     )
     pairs_per_forward: int = Field(16, gt=0, description="Pairs in one forward pass while training with engine trl.")
     gradient_checkpointing: Literal["auto", "always", "never"] = Field(
@@ -215,7 +221,7 @@ class ExecutionSection(Section):
         return dict(self.executors).get(task, self.executor)  # type: ignore[call-overload, no-any-return]
 
     def forward_tokens(self, work: Literal["sampling", "scoring", "training"], *, on_cpu: bool) -> int:
-        """Tokens in one forward pass.
+        """Tokens in one forward pass; `on_cpu` on every device of `SMALL_BATCHES`.
 
         A CPU is fastest while activations stay near its caches; sampling computes one token a row, and many rows are best.
         """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rm_assets.backends.ray.pool import WorkerPool
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import ModelError
-from rm_assets.core.protocols import QuietReporter
+from rm_assets.core.protocols import LogReporter
 from rm_assets.core.recipe import ClassifierGold
 from rm_assets.core.records import GoldReward, Messages, Response, response_messages
 from rm_assets.storage.shards import ShardLog
@@ -45,7 +45,7 @@ def label(task: Task, section: ClassifierGold, settings: Mapping[str, Any], resp
     with workers or task.store.device(reporter.waiting):
         scorer = workers or load_scorer(
             section.model, section.backend, max_length=section.max_length, dtype=section.dtype, execution=execution,
-            reporter=QuietReporter(),
+            reporter=LogReporter(reporter),
         )  # fmt: skip
         # The policy for long responses is applied to the rows, whichever it was when they were computed.
         of_model = {key: value for key, value in settings.items() if key != "over_length"}
@@ -86,7 +86,7 @@ def label(task: Task, section: ClassifierGold, settings: Mapping[str, Any], resp
                 yield GoldReward(**vars(r), gold_reward=row.reward, truncated=row.truncated)
 
     work = Counter({"responses scored": num_scored, "tokens forwarded": scorer.num_tokens_forwarded})
-    return Labels(rewards(), account, work)
+    return Labels(rewards(), account, work, dict(scorer.facts))
 
 
 def _score(over_length: str, scorer: "ConversationScorer", items: list[tuple[str, Messages]]) -> list[ScoredRow]:

@@ -14,6 +14,7 @@ from rm_assets.core.planning.plan import (
     num_optimizer_steps,
     num_pairs_per_forward,
     num_warmup_steps,
+    probed_seconds,
     sampling_flops,
     sampling_memory,
     scoring_memory,
@@ -22,7 +23,7 @@ from rm_assets.core.planning.plan import (
 )
 from rm_assets.core.planning.prices import parse_prices
 from rm_assets.core.planning.recipe_counts import Count, Known, Made, pairs_per_prompt
-from rm_assets.core.planning.recipe_plan import RecipePlan, plan_recipe
+from rm_assets.core.planning.recipe_plan import RecipePlan, operations_left, plan_recipe
 from rm_assets.core.recipe import Recipe
 
 PRICES = parse_prices(
@@ -142,6 +143,19 @@ def test_memory_of_scoring_and_sampling() -> None:
     assert sampling.total == sampling.weights + sampling.activations + sampling.kv_cache
 
 
+def test_time_is_what_comes_before_the_steps_and_the_forward_passes_of_validation() -> None:
+    probe = Probe(seconds_per_step=90, device="small", seconds_before=30)
+    assert probed_seconds(probe, 10, 6, gradient_checkpointing=False) == 30 + 90 * (10 + 2)
+    assert probed_seconds(probe, 10, 6, gradient_checkpointing=True) == 30 + 90 * (10 + 1.5)
+    # 188 steps; 128 validation pairs are two steps, looked at after every 50, at the end, and once more.
+    known = Known(
+        made={"implicit_pairs": Made({"train_pairs": 6_000, "validation_pairs": 128, "test_pairs": 0})},
+        shapes={"/base": TINY},
+    )
+    validated = recipe(training={"validation": {"every_steps": 50}}, execution={"gradient_checkpointing": "never"})
+    assert plan(validated, known, probe).training.seconds == pytest.approx(30 + 90 * (188 + 2 * 5 / 3))
+
+
 def test_the_most_pairs_of_a_prompt() -> None:
     assert [pairs_per_prompt("all", k) for k in (1, 2, 4)] == [0, 1, 6]
     assert [pairs_per_prompt("adjacent", k) for k in (1, 2, 4)] == [0, 1, 3]
@@ -187,7 +201,7 @@ def test_what_is_not_made_is_bounded_by_the_recipe() -> None:
     assert training.steps_per_epoch == Count(94, "at_most") and training.optimizer_steps == Count(188, "at_most")
     assert training.warmup_steps == Count(9, "at_most")
     assert training.tokens == Count(6_000 * 2 * 2 * 100, "at_most")
-    assert training.tokens_per_forward == 16_384
+    assert training.tokens_per_forward == 64 * 2 * 100  # a whole step, which is less than the budget
     assert str(training.optimizer_steps) == "at most 188"
 
 
@@ -222,6 +236,38 @@ def test_the_trainings_of_a_learning_curve_are_counted_and_paid_for() -> None:
     assert stage.items.value == 3 * 200 + 3 * 1_000 + 8  # test responses and both sides of 500 pairs by each, canaries
     assert found.as_json()["learning_curve"]["reward_model at share 0.5"]["num_pairs"]["value"] == 3_000
     assert plan(recipe()).as_json()["learning_curve"] == {}
+
+
+def test_operations_left_are_those_of_every_model_that_works() -> None:
+    counts = {
+        "train_prompts": 1_000, "validation_prompts": 0, "test_prompts": 100, "responses": 4_200, "gold_rewards": 4_200,
+        "train_pairs": 6_000, "validation_pairs": 128, "test_pairs": 100,
+    }  # fmt: skip
+    data = {asset: Made(counts) for asset in ("prompts", "sampled_responses", "gold_rewards", "implicit_pairs")}
+    known = Known(shapes={"/base": TINY}, made=data)
+
+    def forward(num_rows: int) -> int:
+        return forward_flops(TINY, num_tokens=num_rows * 100, row_length=100)
+
+    # 24,000 sides are trained on; 256 of validation are looked at once; 1,000 of training, 200 test responses, 8 canaries.
+    whole = operations_left(recipe(), known)
+    training = training_flops(TINY, num_tokens=24_000 * 100, row_length=100, gradient_checkpointing=True)
+    assert whole == training + forward(256) + forward(1_208)
+    validated = recipe(training={"validation": {"every_steps": 50}})  # of 188 steps
+    assert operations_left(validated, known) == whole + forward(4 * 256)
+    curve = recipe(evaluation={"learning_curve": {"shares": [0.25, 0.5]}})
+    trained = sum(each.flops or 0 for each in plan(curve, known).curve.values())
+    assert trained and operations_left(curve, known) == whole + trained + 2 * forward(256) + 2 * forward(1_200)
+    rows = {"kind": "files", "files": ["/bench.jsonl"]}
+    bench = recipe(evaluation={"benchmarks": [{"kind": "reward_bench", "source": rows}]})
+    assert operations_left(bench, known) is None  # nobody knows how many rows
+    assert operations_left(bench, replace(known, num_benchmark_responses=30)) == training + forward(256) + forward(
+        1_238
+    )
+    taken = recipe().model_dump(mode="json") | {
+        "training": {"kind": "existing", "model": {"path": "/base"}, "max_length": 100}
+    }
+    assert operations_left(Recipe.model_validate(taken), known) == forward(208)
 
 
 def test_what_is_made_replaces_the_bound() -> None:

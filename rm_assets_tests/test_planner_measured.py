@@ -1,0 +1,27 @@
+"""The planner against real task processes, at sizes where the model's memory is most of it."""
+
+import sys
+
+import pytest
+
+from benchmarks.planner import RETURNED, SHAPES, measured
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux counts it"),
+]
+MEMORY, TIME = 0.15, 1.5
+"""The largest share by which memory may be off, and the largest factor between times."""
+
+
+@pytest.mark.parametrize("shape", [name for name in SHAPES if name != "tiny"])
+def test_the_planned_memory_is_what_a_task_takes(shape: str) -> None:
+    ratios = {
+        line["setting"]: line["ratio"] for line in measured([shape], ["kept", "recomputed", "lora", "score"], RETURNED)
+    }
+    assert all(abs(ratio - 1) <= MEMORY for ratio in ratios.values()), ratios
+
+
+def test_the_planned_time_is_what_a_training_takes() -> None:
+    (line,) = measured(["qwen3"], ["time"], RETURNED)
+    assert 1 / TIME <= line["ratio"] <= TIME, line
