@@ -351,12 +351,16 @@ def test_a_note_is_said_once(recipes: Path) -> None:
     assert any("openai/gsm8k" in note for note in notes) and len(notes) == len(set(notes))
 
 
-@pytest.mark.parametrize(("has_gpu", "tokens"), [(True, 16_384), (False, 2_048)])
+@pytest.mark.parametrize(
+    ("has_gpu", "system", "tokens"), [(True, "linux", 16_384), (False, "linux", 2_048), (True, "darwin", 2_048)]
+)
 def test_device_auto_is_planned_as_what_is_here(
-    recipes: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, tokens: int
+    recipes: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, system: str, tokens: int
 ) -> None:
     monkeypatch.setattr(known, "has_gpu", lambda: has_gpu)
-    (recipes / "mine.yaml").write_text(MINE.split("execution:", maxsplit=1)[0])
+    monkeypatch.setattr(known, "SYSTEM", system)
+    large_steps = MINE.replace("pairs_per_step: 8", "pairs_per_step: 256")  # of more tokens than any budget
+    (recipes / "mine.yaml").write_text(large_steps.split("execution:", maxsplit=1)[0])
     found = planned("mine")
     assert found["training"]["num_tokens_per_forward"] == tokens
     assert any("execution.device is auto" in note for note in found["notes"]) != has_gpu
@@ -387,9 +391,9 @@ def test_tables_say_what_auto_may_come_to_and_what_is_trained(recipes: Path) -> 
 @pytest.mark.parametrize(
     ("seconds_per_step", "shown"), [(0.5, "at most 6.0 s"), (15, "at most 3.0 min"), (3_600, "at most 12.0 h")]
 )
-def test_times_are_in_seconds_minutes_or_hours_of_the_training_alone(
+def test_times_are_in_seconds_minutes_or_hours_of_the_training(
     recipes: Path, seconds_per_step: float, shown: str
 ) -> None:
     text = plan("mine", "--seconds-per-step", str(seconds_per_step), "--device", "H100").stdout
     assert shown in text
-    assert "time of the training alone" in text and "training cost" in text and "nothing was run" in text
+    assert "time of the training, saving apart" in text and "training cost" in text and "nothing was run" in text

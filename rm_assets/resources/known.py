@@ -1,6 +1,7 @@
 """What is known of a recipe without running it: what the store holds, rows of files, shapes of models, the device here."""
 
 import functools
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -27,15 +28,19 @@ from rm_assets.storage.sources import read_rows
 from rm_assets.storage.store import Store
 from rm_assets.tasks.benchmarks import read_benchmark
 
+SYSTEM = sys.platform
+
 
 def with_device(recipe: Recipe, notes: list[str]) -> Recipe:
-    """The recipe with `device: auto` made out: on a CPU, a forward pass has fewer tokens."""
-    if recipe.execution.device != "auto" or has_gpu():
+    """The recipe with `device: auto` made out: on a CPU and on Apple's GPUs, a forward pass has fewer tokens."""
+    if recipe.execution.device != "auto" or (has_gpu() and SYSTEM != "darwin"):
         return recipe
-    notes.append(
-        "execution.device is auto and no GPU is here, so the plan is for a CPU: set it to cuda to plan for a GPU"
-    )
-    return recipe.model_copy(update={"execution": recipe.execution.model_copy(update={"device": "cpu"})})
+    device = "mps" if has_gpu() else "cpu"
+    if device == "cpu":
+        notes.append(
+            "execution.device is auto and no GPU is here, so the plan is for a CPU: set it to cuda to plan for a GPU"
+        )
+    return recipe.model_copy(update={"execution": recipe.execution.model_copy(update={"device": device})})
 
 
 def find_known(recipe: Recipe, model_config: Path | None, notes: list[str], store: Store | None = None) -> Known:

@@ -24,7 +24,8 @@ from typing import Any, Protocol
 
 from rm_assets.core.errors import DataError, RmAssetsError, TaskError
 from rm_assets.core.events import event_line
-from rm_assets.core.recipe import Recipe
+from rm_assets.core.planning.recipe_plan import num_processes
+from rm_assets.core.recipe import Recipe, TrainingSection
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.storage.files import full_or_denied
 from rm_assets.storage.fingerprints import Fingerprints
@@ -272,7 +273,8 @@ def _require_same_sources(task: Task) -> None:
 
 
 def _num_processes(task: Task) -> int:
-    return task.recipe.execution.num_processes if task.asset == "reward_model" else 1
+    is_training = task.asset == "reward_model" and isinstance(task.recipe.training, TrainingSection)
+    return num_processes(task.recipe) if is_training else 1
 
 
 def _circumstances(seconds: float, run_id: str) -> dict[str, Any]:
