@@ -93,12 +93,11 @@ class Trains:
             schedule="constant", num_epochs=2,
         )  # fmt: skip
         reporter = _SecondStep()
-        with tempfile.TemporaryDirectory() as work:
-            with suppress(StopIteration):
-                self._trainer.train(
-                    records(self._workload, NUM_PAIRS), [], settings=settings, execution=EXECUTION, seed=0,
-                    checkpoint=Path(work) / "model", work=Path(work) / "work", reporter=reporter,
-                )  # fmt: skip
+        with tempfile.TemporaryDirectory() as work, suppress(StopIteration):
+            self._trainer.train(
+                records(self._workload, NUM_PAIRS), [], settings=settings, execution=EXECUTION, seed=0,
+                checkpoint=Path(work) / "model", work=Path(work) / "work", reporter=reporter,
+            )  # fmt: skip
         return Round(reporter.cost, reporter.losses, num_compilations()["add_gradients"], self._compiling.seconds)
 
 
