@@ -152,14 +152,45 @@ keeps the cores busy by itself, so batching pays where texts are short or prompt
     )
 
 
+def jax_section(lines: list[dict[str, Any]]) -> str:
+    """The table of `python -m benchmarks.jax_backend`."""
+    first = lines[0]
+    rows = [
+        f"| {line['name']} | **{line['ratio_cpu']:.2f}** | {line['ratio_wall']:.2f} | {line['n']} | {line['unit']} | "
+        f"{line['jax_cpu_seconds']:.2f} / {line['torch_cpu_seconds']:.2f} s | {line['jax_wall_seconds']:.2f} / {line['torch_wall_seconds']:.2f} s | "
+        f"{line['num_compilations']} | {line['compile_seconds']:.1f} s | {line['largest_difference']:.1e} |"
+        for line in lines
+    ]
+    return "\n".join(
+        [
+            f"""## JAX against torch on a CPU
+`backend: jax` against `backend: torch`, each a process of its own, in turns: `python -m benchmarks.jax_backend`. The figure is how
+many times as much JAX takes: the median over rounds (n), without compiling. A step is the second one of a fresh trainer, gathering of its
+batches included. Compilations are those of the forward and backward pass (training) or of the forward pass (scoring), one for
+each shape of rows that occurred; their seconds are wall time of all that JAX compiled in the process. JAX computes rows
+padded to a power of two from 256 tokens on, and attention over the whole row; it is meant for TPUs, where **it has never run**, and it
+has never run on a GPU either. Other work ran on the same cores, so wall times are of that day. Losses and scores are equal within
+the last column. Model {_model("small")}, float32, {first["threads"]} threads for torch, XLA's own for JAX; {first["machine"]}, shared;
+jax {first["jax"]}, torch {first["versions"]["torch"]}; {first["date"]}.
+
+| name | JAX over torch, CPU time | wall time | n | unit | CPU time, JAX / torch | wall time, JAX / torch | compilations | compiling | largest difference |
+|---|---:|---:|---:|---|---:|---:|---:|---:|---:|""",
+            *rows,
+            "",
+        ]
+    )
+
+
 def current() -> str:
     """The page for the results that are there."""
     others = sorted(results.FOLDER.glob("results-*.jsonl"))
     page = render([(file.name, results.read(file)) for file in (results.CPU_FILE, *others)])
     records = results.read(results.FOLDER / "records-results.jsonl")
     served = results.read(results.FOLDER / "serving-results.jsonl")
+    with_jax = results.read(results.FOLDER / "jax-results.jsonl")
     page += "\n" + records_section(records) if records else ""
-    return page + ("\n" + serving_section(served) if served else "")
+    page += "\n" + serving_section(served) if served else ""
+    return page + ("\n" + jax_section(with_jax) if with_jax else "")
 
 
 def write() -> None:

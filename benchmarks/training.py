@@ -71,7 +71,7 @@ class Product(_Subject):
             schedule="constant", warmup_ratio=0.0, max_grad_norm=MAX_GRAD_NORM, dtype=self.dtype, num_epochs=2,
         )  # fmt: skip
         TorchTrainer().train(
-            _records(self.workload, num_pairs), [], settings=settings, execution=ExecutionSection(device=self.device),
+            records(self.workload, num_pairs), [], settings=settings, execution=ExecutionSection(device=self.device),
             seed=0, checkpoint=work / "model", work=work / "work", reporter=QuietReporter(),
         )  # fmt: skip
 
@@ -116,7 +116,7 @@ def trl_tuned(workload: Workload, checkpoint: Path, device: str, dtype: str) -> 
     return Trl(workload, checkpoint, device, dtype, 2, False)
 
 
-def _records(workload: Workload, num_pairs: int) -> list[Pair]:
+def records(workload: Workload, num_pairs: int) -> list[Pair]:
     """The pairs as the table `implicit_pairs` has them."""
     texts = {number: conversations(item) for number, item in enumerate(workload.items)}
     return [

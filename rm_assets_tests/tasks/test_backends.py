@@ -8,11 +8,20 @@ import pytest
 from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import QuietReporter
 from rm_assets.core.recipe import ExecutionSection, ModelRef
+from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.records import GoldReward, ProxyReward
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.scorers import load_scorer
-from rm_assets_tests.fakes import save_causal, save_classifier, save_encoder
+from rm_assets_tests.fakes import save_classifier, save_encoder
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench, in_this_process
+
+SMALL = """
+extends: embedded
+prompts: { source: { num_prompts: 40 }, split: { train: 0.6, validation: 0.1, test: 0.3 } }
+training: { backend: jax, num_epochs: 1 }
+evaluation: { backend: jax }
+execution: { device: cpu, num_threads: 1, token_budget: 512, training_token_budget: 256 } # few shapes to compile
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +57,14 @@ def test_a_model_that_jax_does_not_compute_is_refused_by_name(bench: Bench) -> N
         load_scorer(model, "jax", execution=ExecutionSection(device="cpu"), **options)
 
 
-def test_a_model_trained_by_jax_goes_through_to_a_release(bench: Bench) -> None:
-    save_causal(bench.folder / "recipes" / "base")
-    recipe = bench.recipe(training={**TOY["training"], "backend": "jax"})
+def test_embedded_in_small_is_trained_and_judged_by_jax_and_released(bench: Bench) -> None:
+    bench.write("small.yaml", SMALL)
+    recipe = RecipeBook(bench.folder / "recipes", {}).load("small")
     made = {asset: bench.make(recipe, asset) for asset in ASSETS}
     summary = json.loads((made["reward_model"].folder / "checkpoint" / "rm_assets.json").read_text("utf-8"))
     assert set(summary["versions"]) == {"jax", "optax", "transformers", "tokenizers"}
-    assert made["reward_model"].manifest.counts["optimizer_steps"] == 4
+    assert made["reward_model"].manifest.counts["optimizer_steps"] == 3
+    assert summary["history"][0]["loss"] > summary["history"][-1]["loss"]
+    report = made["evaluation_report"].manifest
+    assert report.settings["backend"] == "jax" and 0 < report.facts["match_rate"] <= 1
     assert (made["hub_release"].folder / "release" / "README.md").is_file()

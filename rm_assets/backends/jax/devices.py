@@ -14,7 +14,7 @@ from rm_assets.core.errors import RecipeError
 from rm_assets.core.recipe import ExecutionSection, JaxMesh
 
 AXES = DATA, FSDP = ("data", "fsdp")
-P: Any = PartitionSpec
+P: Any = PartitionSpec  # JAX has no types for these two
 constrain: Any = jax.lax.with_sharding_constraint
 LAYERS = "layers"
 """Where a tree of weights, gradients or moments holds those of the layers, stacked."""

@@ -40,7 +40,7 @@ class JaxTrainer:
         """Trains, resuming from `work` if it holds a state of this very training, and writes `checkpoint`.
 
         Raises: ModelError MODEL_001 to MODEL_006 and MODEL_008, DataError DATA_005 if no pair is left, RecipeError
-        RECIPE_003 for several processes.
+        RECIPE_003 for several processes and for devices that are not there.
         """
         from rm_assets.backends import tokenization, training_state
         from rm_assets.backends.jax.architecture import read_architecture

@@ -40,6 +40,16 @@ def test_a_group_over_the_budget_has_a_row_of_its_length() -> None:
     assert (batch.rows, batch.num_rows, batch.length) == ([[0, 1]], 1, 2048)
 
 
+def test_every_device_has_the_same_number_of_rows() -> None:
+    """Rows of 256 tokens, of which a device takes two at a time; there are four devices."""
+    groups = [rows(list(range(200))) for _ in range(11)]
+    found = [(len(batch.rows), batch.num_rows) for batch in batches(groups, 512, 4)]
+    assert found == [(8, 8), (3, 4)]
+    (batch,) = batches(groups[:5], 512, 4)
+    packed = pack(groups, batch, pad_id=0)
+    assert batch.num_rows == 8 and (packed.tokens.segments[5:] == -1).all()
+
+
 def test_shapes_are_powers_of_two() -> None:
     assert [row_length(n) for n in (1, 256, 257, 1024)] == [256, 256, 512, 1024]
     assert [most_rows(256, budget) for budget in (1, 256, 511, 512, 2000, 2048)] == [1, 1, 1, 2, 4, 8]

@@ -124,6 +124,18 @@ def test_weights_spread_over_files_are_read_through_their_index(tmp_path: Path) 
     assert one == other
 
 
+def test_weights_in_bfloat16_are_read_as_they_are(tmp_path: Path) -> None:
+    """As released models have them."""
+    ref = ModelRef(path=str(save_classifier(tmp_path)))
+    weights = {name: w.bfloat16() for name, w in load_file(tmp_path / "model.safetensors").items()}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = load_config(ref)
+    found = load_parameters(ref, config, read_architecture(ref, config), dtype=jnp.float32, mesh=ON_CPU)
+    name = "self_attn.q_proj.weight"
+    expected = torch.stack([weights[f"model.layers.{number}.{name}"] for number in range(2)]).float().numpy()
+    assert (np.asarray(found["layers"][name]) == expected).all()
+
+
 def test_biases_are_computed(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path, "llama", attention_bias=True, mlp_bias=True)
     weights = load_file(folder / "model.safetensors")
