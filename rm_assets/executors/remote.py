@@ -100,6 +100,7 @@ def variables_of(names: Iterable[str]) -> dict[str, str]:
 def _engine(kind: str) -> Start:
     """The engine of a kind, imported only now."""
     from rm_assets.executors.ssh import start_over_ssh
+    from rm_assets.executors.vm import start_on_vm
 
-    engines: dict[str, Start] = {"ssh": start_over_ssh}
+    engines: dict[str, Start] = {"ssh": start_over_ssh, "vm": start_on_vm}
     return engines[kind]

@@ -5,6 +5,7 @@ To add one: a fixture here (or imported here) that gives a Place, and its name i
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Any
 import pytest
 
 from rm_assets.executors import local
+from rm_assets_tests.executors import cloud_stand_in
 from rm_assets_tests.executors.ssh_server import MISSING, SSHD, running_sshd, write_python
 
 REPOSITORY = Path(__file__).parents[2]
 PLACES = [
     pytest.param("local_place", id="local"),
     pytest.param("ssh_place", id="ssh"),
+    pytest.param("gcloud_place", id="vm-gcloud", marks=pytest.mark.slow),
+    pytest.param("skypilot_place", id="vm-skypilot", marks=pytest.mark.slow),
 ]
 
 
@@ -85,3 +89,34 @@ def ssh_place(ssh_folder: Path) -> Place:
         "environment": ["RM_ASSETS_SECRET"],
     }  # fmt: skip
     return Place(section, traces=(ssh_folder,))
+
+
+GCLOUD = {
+    "dialect": "gcloud", "zone": "us-central1-a", "machine_type": "g2-standard-8", "image_family": "f", "image_project": "p",
+}  # fmt: skip
+SKYPILOT = {"dialect": "skypilot", "accelerators": "L4:1"}
+
+
+@pytest.fixture
+def cloud(there: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a cloud, with its commands in `bin`."""
+    folder = tmp_path_factory.mktemp("cloud")
+    cloud_stand_in.install(folder, there)
+    return folder
+
+
+@pytest.fixture
+def gcloud_place(cloud: Path) -> Place:
+    """Machines that a stand-in for gcloud makes."""
+    return _machine_place(cloud, GCLOUD)
+
+
+@pytest.fixture
+def skypilot_place(cloud: Path) -> Place:
+    """Machines that a stand-in for SkyPilot makes."""
+    return _machine_place(cloud, SKYPILOT)
+
+
+def _machine_place(cloud: Path, machine: dict[str, Any]) -> Place:
+    section = {"kind": "vm", "machine": machine, "python": sys.executable, "environment": ["RM_ASSETS_SECRET"]}
+    return Place(section, {"PATH": f"{cloud / 'bin'}{os.pathsep}{os.environ['PATH']}"}, traces=(cloud,))

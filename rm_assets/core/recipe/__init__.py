@@ -11,7 +11,16 @@ from pydantic import Field, field_validator, model_validator
 from rm_assets.core.recipe.automation import AutomationSection
 from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, DriftCheck, LimitedCheck, ShareCheck
 from rm_assets.core.recipe.evaluation import EvaluationSection, LearningCurve, RewardBench
-from rm_assets.core.recipe.execution import Executor, LocalExecutor, RemoteExecutor, SshExecutor, TaskName
+from rm_assets.core.recipe.execution import (
+    Executor,
+    GcloudMachine,
+    LocalExecutor,
+    RemoteExecutor,
+    SkyPilotMachine,
+    SshExecutor,
+    TaskName,
+    VmExecutor,
+)
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
     Combine,
@@ -83,6 +92,7 @@ __all__ = [
     "ExistingModel",
     "FileSource",
     "GateSection",
+    "GcloudMachine",
     "GeneratorSource",
     "GoldScorer",
     "GoldSection",
@@ -120,6 +130,7 @@ __all__ = [
     "ServedModel",
     "ServerSampling",
     "ShareCheck",
+    "SkyPilotMachine",
     "SoftBradleyTerry",
     "SplitFractions",
     "SshExecutor",
@@ -129,6 +140,7 @@ __all__ = [
     "TrainingSection",
     "ValidationSettings",
     "VerifierGold",
+    "VmExecutor",
     "WandbSettings",
     "scorers_of",
 ]
@@ -138,7 +150,8 @@ class ExecutionSection(Section):
     """How work is carried out. Changes no result and enters no digest."""
 
     executor: Executor = Field(
-        LocalExecutor(), description="Where tasks run: `local` or `ssh`; what runs elsewhere needs a store at a URL."
+        LocalExecutor(),
+        description="Where tasks run: `local`, `ssh` or `vm`; what runs elsewhere needs a store at a URL.",
     )
     executors: dict[TaskName, Executor] = Field(
         default={},
