@@ -95,13 +95,13 @@ def call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         raise ExecutorError(
             "EXECUTOR_002", f"the command {command[0]} is not there", fix="install it and log in"
         ) from None
-    with process:
-        try:
-            out, err = process.communicate()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
+    try:
+        out, err = process.communicate()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
