@@ -18,7 +18,7 @@ def machines(*, remove: bool, in_use: bool, console: Console) -> None:
     for machine in found:
         state = "left over: this process has ended" if machine.is_left_over else "in use, as far as is known here"
         table.add_row(escape(machine.name), escape(machine.created), escape(machine.driver), state)
-    console.print(table) if found else console.print("No machine of the recipes here is there.")
+    console.print(table if found else "No machine of the recipes here is there.")
     failed = None
     for machine in found if remove else ():
         if machine.is_left_over or in_use:

@@ -39,7 +39,7 @@ class Gcloud:
         options = [
             f"--machine-type={machine.machine_type}", *PROVISIONING[machine.provisioning],
             f"--max-run-duration={max(30, round(executor.max_hours * 3600))}s", "--instance-termination-action=DELETE",
-            "--maintenance-policy=TERMINATE", f"--image-family={machine.image_family}",
+            "--maintenance-policy=TERMINATE", "--no-restart-on-failure", f"--image-family={machine.image_family}",
             f"--image-project={machine.image_project}", f"--boot-disk-size={machine.disk_gb}GB",
             f"--labels={LABEL}=task", "--scopes=cloud-platform",
             *([f"--accelerator={machine.accelerator}"] if machine.accelerator else []),
@@ -48,7 +48,9 @@ class Gcloud:
         require_machine(self._call("instances", "create", name, *self._place(), *options), machine.machine_type)
         self._wait(name)
         if executor.files:
-            require(self._call("scp", *self._place(), *executor.files, f"{name}:"), "copying the files")
+            require(
+                self._call("scp", *self._place(), *self._tunnel(), *executor.files, f"{name}:"), "copying the files"
+            )
         if executor.setup:
             require(call(self._ssh(name, executor.setup)), "the setup")
 
@@ -63,7 +65,7 @@ class Gcloud:
 
     def deletion(self, name: str) -> list[str]:
         """As in Provider."""
-        return ["gcloud", "compute", "instances", "delete", name, "--quiet", *self._place()]
+        return ["gcloud", "compute", "instances", "delete", name, "--quiet", "--delete-disks=all", *self._place()]
 
     def machines(self) -> list[Found]:
         """As in Provider: those of the whole project."""
@@ -91,7 +93,11 @@ class Gcloud:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _ssh(self, name: str, remote: str) -> list[str]:
-        return ["gcloud", "compute", "ssh", name, "--quiet", *self._place(), f"--command={remote}", "--", *OPTIONS]
+        place = [*self._place(), *self._tunnel()]
+        return ["gcloud", "compute", "ssh", name, "--quiet", *place, f"--command={remote}", "--", *OPTIONS]
+
+    def _tunnel(self) -> Sequence[str]:
+        return ["--tunnel-through-iap"] if self._machine.tunnel_through_iap else []
 
     def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return call(["gcloud", "compute", *arguments, "--quiet"])

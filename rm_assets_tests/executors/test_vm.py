@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from rm_assets.cli.machines import machines
@@ -48,7 +49,7 @@ def driver(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dri
     return Driver(place, tmp_path)
 
 
-def there(cloud: Path) -> list[str]:
+def machine_names(cloud: Path) -> list[str]:
     """Names of the machines that are there."""
     return sorted(machine.name for machine in (cloud / "machines").iterdir())
 
@@ -65,7 +66,7 @@ def section(driver: Driver, **changes: Any) -> dict[str, Any]:
 def test_a_machine_that_cannot_be_had_is_said(driver: Driver, cloud: Path, fault: str, words: str) -> None:
     (cloud / "fault").write_text(fault)
     error = driver.refusal()
-    assert error.code == "EXECUTOR_004" and words in error.what and there(cloud) == []
+    assert error.code == "EXECUTOR_004" and words in error.what and machine_names(cloud) == []
 
 
 @pytest.mark.parametrize("ending", ["well", "an error", "a failed setup", "cancelled while it is made"])
@@ -87,7 +88,7 @@ def test_no_machine_is_left_however_it_ends(driver: Driver, cloud: Path, ending:
         assert main is not None
 
         def interrupt() -> None:
-            wait_for(lambda: there(cloud), 20)
+            wait_for(lambda: machine_names(cloud), 20)
             signal.pthread_kill(main, signal.SIGINT)
 
         interrupting = threading.Thread(target=interrupt)
@@ -95,7 +96,7 @@ def test_no_machine_is_left_however_it_ends(driver: Driver, cloud: Path, ending:
         with pytest.raises(KeyboardInterrupt):
             driver.make()
         interrupting.join()
-    assert there(cloud) == [] and len(calls(cloud)) >= 2
+    assert machine_names(cloud) == [] and len(calls(cloud)) >= 2
 
 
 def test_a_machine_that_cannot_be_deleted_is_named_with_the_command_to_type(
@@ -103,12 +104,12 @@ def test_a_machine_that_cannot_be_deleted_is_named_with_the_command_to_type(
 ) -> None:
     (cloud / "fault").write_text("delete")
     driver.make(asset="prompts")  # it is tried again
-    assert there(cloud) == []
+    assert machine_names(cloud) == []
     monkeypatch.setattr(shared, "NUM_TRIES", 1)
     (cloud / "fault").write_text("delete")
     with pytest.raises(shared.ExecutorError) as caught:
         driver.make(asset="sampled_responses")
-    (name,) = there(cloud)
+    (name,) = machine_names(cloud)
     assert caught.value.code == "EXECUTOR_005" and name in caught.value.what
     command = "gcloud compute instances delete" if driver.place.section["machine"] is GCLOUD else "sky down --yes"
     assert f"type: {command} {name}" in caught.value.fix
@@ -130,7 +131,7 @@ def test_a_machine_that_is_taken_away_is_followed_by_one_that_goes_on_from_its_s
             lambda: list((driver.folder / "bucket" / "work").rglob("kind-identity-a.json")),
             2 * SECONDS_BETWEEN_LOOKS + 10,
         )
-        (name,) = there(cloud)
+        (name,) = machine_names(cloud)
         take_away(cloud, name)
 
     taking = threading.Thread(target=take_it_away)
@@ -139,14 +140,14 @@ def test_a_machine_that_is_taken_away_is_followed_by_one_that_goes_on_from_its_s
     taking.join()
     assert driver.noted("found") == "rows" and not made.was_there
     assert "prompts: goes on from 1 committed shards or states of another machine" in driver.said
-    assert there(cloud) == []
+    assert machine_names(cloud) == []
     assert [file for file in (driver.folder / "bucket" / "work").rglob("*") if file.is_file()] == []
 
 
 def test_machines_that_are_taken_away_again_and_again_are_given_up(driver: Driver, cloud: Path) -> None:
     code = "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(60)\n"  # as if the machine had gone
     error = driver.refusal(code, executor=section(driver, max_machines=2))
-    assert error.code == "EXECUTOR_003" and "the connection broke" in error.what and there(cloud) == []
+    assert error.code == "EXECUTOR_003" and "the connection broke" in error.what and machine_names(cloud) == []
     assert len([line for line in driver.said if "making the machine" in line]) == 2
 
 
@@ -167,14 +168,14 @@ def test_a_training_that_is_taken_away_gives_the_model_of_an_undisturbed_one(dri
 
     def take_it_away() -> None:
         wait_for(lambda: list((driver.folder / "bucket" / "work").rglob("checkpoint-*.json")), 120)
-        (name,) = there(cloud)
+        (name,) = machine_names(cloud)
         take_away(cloud, name)
 
     taking = threading.Thread(target=take_it_away)
     taking.start()
     made = trained(driver, driver.url, driver.place.section)
     taking.join()
-    assert [line for line in driver.said if "goes on from" in line] and there(cloud) == []
+    assert [line for line in driver.said if "goes on from" in line] and machine_names(cloud) == []
     undisturbed = trained(driver, (driver.folder / "other").as_uri(), {"kind": "local"})
     assert made.manifest.data_version == undisturbed.manifest.data_version
 
@@ -188,7 +189,7 @@ def killed(driver: Driver, cloud: Path) -> list[int]:
     with subprocess.Popen(command, stdout=-3, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}) as process:
         pids = driver.pids()
         process.kill()
-    assert len(there(cloud)) == 1
+    assert len(machine_names(cloud)) == 1
     return pids
 
 
@@ -200,17 +201,17 @@ def test_what_a_killed_driver_leaves_is_found_and_deleted(
     (cloud / "machines" / "rm-train-0123456789abcdef-elsewhere-1-1").mkdir()
     console = Console(record=True, width=200)
     machines(remove=False, in_use=False, console=console)
-    assert len(there(cloud)) == 3 and console.export_text(clear=False).count("left over") == 1
+    assert len(machine_names(cloud)) == 3 and console.export_text(clear=False).count("left over") == 1
     machines(remove=True, in_use=False, console=console)
-    assert len(there(cloud)) == 2 and not [name for name in there(cloud) if "ingest" in name]
+    assert len(machine_names(cloud)) == 2 and not [name for name in machine_names(cloud) if "ingest" in name]
     machines(remove=True, in_use=True, console=console)
-    assert there(cloud) == []
+    assert machine_names(cloud) == []
     wait_until_gone(killed)
 
 
 @SLOW
 def test_what_a_killed_driver_leaves_ends_by_itself(cloud: Path, killed: list[int]) -> None:
-    wait_for(lambda: not there(cloud), 30, "the end of the machine")
+    wait_for(lambda: not machine_names(cloud), 30, "the end of the machine")
     wait_until_gone(killed)
 
 
@@ -229,11 +230,14 @@ def test_a_tpu_is_asked_for_in_gclouds_words(cloud: Path, monkeypatch: pytest.Mo
     assert create == [
         "gcloud", "compute", "instances", "create", "m", "--zone=us-central1-a", "--project=p", "--machine-type=ct6e-standard-4t",
         "--provisioning-model=FLEX_START", "--request-valid-for-duration=2h", "--reservation-affinity=none",
-        "--max-run-duration=7200s", "--instance-termination-action=DELETE", "--maintenance-policy=TERMINATE",
+        "--max-run-duration=7200s", "--instance-termination-action=DELETE", "--maintenance-policy=TERMINATE", "--no-restart-on-failure",
         "--image-family=f", "--image-project=p", "--boot-disk-size=200GB", "--labels=rm-assets=task", "--scopes=cloud-platform",
         "--quiet",
     ]  # fmt: skip
-    assert wait[:5] == ["gcloud", "compute", "ssh", "m", "--quiet"] and "--command=true" in wait
+    assert wait[:5] == ["gcloud", "compute", "ssh", "m", "--quiet"] and {
+        "--tunnel-through-iap",
+        "--command=true",
+    } <= set(wait)
     remote = next(word for word in provider.command("m", "exec python3 -m x") if word.startswith("--command="))
     assert remote == (
         "--command=exec docker run --rm --init --interactive --privileged --network=host --ipc=host image:1 "
@@ -263,3 +267,26 @@ def test_a_gpu_is_asked_for_in_skypilots_words(cloud: Path, monkeypatch: pytest.
 def test_without_the_command_it_is_said(driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert driver.refusal().code == "EXECUTOR_002"
+
+
+@SLOW
+@pytest.mark.parametrize("example", ["smoke-on-tpu", "smoke-on-gpu"])
+def test_the_smoke_run_of_the_examples_trains_ten_steps_on_a_machine(
+    example: str, cloud: Path, there: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = yaml.safe_load((REPOSITORY / "docs" / "examples" / "machines" / f"{example}.yaml").read_text("utf-8"))
+    recipe["execution"]["executors"]["train"] |= {
+        "files": [],
+        "setup": "true",
+        "python": sys.executable,
+        "environment": [],
+    }
+    (tmp_path / f"{example}.yaml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.setenv("PATH", f"{cloud / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("RM_ASSETS_RECIPES", str(tmp_path))
+    monkeypatch.setenv("RM_ASSETS_CACHE", str(tmp_path / "cache_here"))
+    compute, said = Compute(home=(tmp_path / "bucket").as_uri(), smoke=True), list[str]()
+    for asset in ("prompts", "sampled_responses", "gold_rewards", "implicit_pairs", "reward_model"):
+        made = compute.make_asset(compute.recipe(example), asset, say=said.append, debug=said.append)
+    assert made.manifest.counts["optimizer_steps"] == 10 and (made.folder / "checkpoint" / "config.json").is_file()
+    assert len([line for line in said if "making the machine" in line]) == 1 and machine_names(cloud) == []

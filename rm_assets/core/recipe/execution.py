@@ -54,6 +54,9 @@ class GcloudMachine(Section):
         description="Container image that the task runs in, by the machine's Docker; on the machine itself without.",
     )
     disk_gb: int = Field(200, gt=0, description="Size of the disk in GB.")
+    tunnel_through_iap: bool = Field(
+        False, description="Reach the machine through Google's proxy (IAP), where the network lets no SSH in."
+    )
     service_account: str | None = Field(
         None,
         description="Account whose rights the machine has, such as to the store's bucket; the project's default without it.",
