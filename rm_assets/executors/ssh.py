@@ -96,9 +96,8 @@ class PipedTask:
 
     def _output(self) -> Iterator[str]:
         assert self._process.stdout is not None
-        return iter(
-            self._process.stdout.readline, ""
-        )  # unlike a generator over it, this closes nothing where it is left
+        # Unlike a generator over the file, this closes nothing where a reader leaves it.
+        return iter(self._process.stdout.readline, "")
 
     def end(self) -> None:
         """As in RemoteTask."""

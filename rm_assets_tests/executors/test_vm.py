@@ -22,7 +22,6 @@ from rm_assets.executors import gcloud
 from rm_assets.executors import machines as shared
 from rm_assets.executors.vm import provider_of
 from rm_assets.resources.compute import Compute, Made
-from rm_assets.tasks.saved_work import SECONDS_BETWEEN_LOOKS
 from rm_assets_tests.executors.cloud_stand_in import take_away
 from rm_assets_tests.executors.conftest import GCLOUD, REPOSITORY, SKYPILOT, Place
 from rm_assets_tests.executors.test_contract import DRIVER, WORK_FOR_LONG, Driver, wait_until_gone
@@ -129,7 +128,7 @@ def test_a_machine_that_is_taken_away_is_followed_by_one_that_goes_on_from_its_s
         driver.noted("committed")
         wait_for(
             lambda: list((driver.folder / "bucket" / "work").rglob("kind-identity-a.json")),
-            2 * SECONDS_BETWEEN_LOOKS + 10,
+            20,
         )
         (name,) = machine_names(cloud)
         take_away(cloud, name)
@@ -152,9 +151,9 @@ def test_machines_that_are_taken_away_again_and_again_are_given_up(driver: Drive
 
 
 def trained(driver: Driver, url: str, executor: dict[str, Any]) -> Made:
-    """A model of some hundred steps, trained by `executor`."""
+    """A model of 80 steps, trained by `executor`."""
     recipe = driver.bench.recipe(
-        training={**TOY["training"], "num_epochs": 150},
+        training={**TOY["training"], "num_epochs": 40},
         execution={**TOY["execution"], "save_every_steps": 5, "executors": {"train": executor}},
     )
     for asset in ("prompts", "sampled_responses", "gold_rewards", "implicit_pairs", "reward_model"):
@@ -163,6 +162,7 @@ def trained(driver: Driver, url: str, executor: dict[str, Any]) -> Made:
 
 
 @SLOW
+@pytest.mark.parametrize("place", ["gcloud_place"], indirect=True)
 def test_a_training_that_is_taken_away_gives_the_model_of_an_undisturbed_one(driver: Driver, cloud: Path) -> None:
     save_causal(driver.folder / "recipes" / "base")
 
@@ -272,7 +272,7 @@ def test_without_the_command_it_is_said(driver: Driver, monkeypatch: pytest.Monk
 @SLOW
 @pytest.mark.parametrize("example", ["smoke-on-tpu", "smoke-on-gpu"])
 def test_the_smoke_run_of_the_examples_trains_ten_steps_on_a_machine(
-    example: str, cloud: Path, there: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: str, cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = yaml.safe_load((REPOSITORY / "docs" / "examples" / "machines" / f"{example}.yaml").read_text("utf-8"))
     recipe["execution"]["executors"]["train"] |= {
@@ -288,5 +288,6 @@ def test_the_smoke_run_of_the_examples_trains_ten_steps_on_a_machine(
     compute, said = Compute(home=(tmp_path / "bucket").as_uri(), smoke=True), list[str]()
     for asset in ("prompts", "sampled_responses", "gold_rewards", "implicit_pairs", "reward_model"):
         made = compute.make_asset(compute.recipe(example), asset, say=said.append, debug=said.append)
-    assert made.manifest.counts["optimizer_steps"] == 10 and (made.folder / "checkpoint" / "config.json").is_file()
+    assert made.manifest.counts["optimizer_steps"] == 10
+    assert [name for name in made.manifest.files if name.endswith("/model.safetensors")]
     assert len([line for line in said if "making the machine" in line]) == 1 and machine_names(cloud) == []
