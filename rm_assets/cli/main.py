@@ -128,6 +128,21 @@ def prune(
 
 
 @app.command()
+def machines(
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete those whose process on this machine has ended.")
+    ] = False,
+    in_use: Annotated[
+        bool, typer.Option("--in-use", help="With --delete: also those that may be in use, here or by others.")
+    ] = False,
+) -> None:
+    """Machines that recipes had made for tasks and that are still there; deletes what is left over with --delete."""
+    from rm_assets.cli import machines as sweeping
+
+    sweeping.machines(remove=delete, in_use=in_use, console=Console(highlight=False))
+
+
+@app.command()
 def rank(
     what: Annotated[
         str,

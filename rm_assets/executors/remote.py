@@ -102,6 +102,12 @@ def _engine(kind: str) -> Start:
     from rm_assets.executors.kubernetes import start_on_kubernetes
     from rm_assets.executors.ray import start_on_ray
     from rm_assets.executors.ssh import start_over_ssh
+    from rm_assets.executors.vm import start_on_vm
 
-    engines: dict[str, Start] = {"kubernetes": start_on_kubernetes, "ray": start_on_ray, "ssh": start_over_ssh}
+    engines: dict[str, Start] = {
+        "kubernetes": start_on_kubernetes,
+        "ray": start_on_ray,
+        "ssh": start_over_ssh,
+        "vm": start_on_vm,
+    }
     return engines[kind]

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rm_assets.core.errors import ExecutorError
-from rm_assets.core.events import parse_line
+from rm_assets.core.events import event_line, parse_line
 from rm_assets.core.recipe import SshExecutor
 from rm_assets.executors.remote import Order, variables_of
 
@@ -25,7 +25,8 @@ OPTIONS = (
     "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
 )  # fmt: skip
 """No terminal, no question that nobody answers, no connection that stays; a dead one is known after a minute."""
-BROKEN_CONNECTION = 255
+ENDS = event_line(event="ends", status=0).partition(",")[0]
+"""How the last line begins. A task that was killed may have left half a line before it."""
 REFUSALS = {
     r"Could not resolve hostname": ("no machine of that name is known", "correct the host, or name it in ~/.ssh/config"),
     r"Connection refused|timed out|No route|unreachable": ("it does not answer", "see that it runs, with sshd, on the port of ~/.ssh/config"),
@@ -48,6 +49,7 @@ class PipedTask:
 
     def __init__(self, process: subprocess.Popen[str], place: str) -> None:
         self._process, self._place = process, place
+        self._status: int | None = None
         self._is_ended = False
 
     def begin(self, variables: dict[str, str]) -> None:
@@ -57,7 +59,7 @@ class PipedTask:
             self._process.stdin.write(json.dumps(variables) + "\n")
             self._process.stdin.flush()
         words = list[str]()
-        for line in self.lines():
+        for line in self._output():
             event = parse_line(line)
             if event["event"] == "begins":
                 return
@@ -69,20 +71,33 @@ class PipedTask:
 
     def lines(self) -> Iterator[str]:
         """As in RemoteTask."""
-        assert self._process.stdout is not None
-        return iter(self._process.stdout.readline, "")  # unlike a generator, it closes nothing where it is left
+        for line in self._output():
+            words, ends, status = line.partition(ENDS)
+            if words:
+                yield words
+            if ends:
+                self._status = int(parse_line(ends + status)["status"])
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether its output has ended though the task has not, and nobody here has ended it."""
+        return self._status is None and not self._is_ended
 
     def status(self) -> int:
         """As in RemoteTask. Raises: ExecutorError EXECUTOR_003 if the connection broke."""
-        status = self._process.wait()
-        if status == BROKEN_CONNECTION and not self._is_ended:
+        if self.is_cut_off:
             raise ExecutorError(
                 "EXECUTOR_003",
                 f"{self._place}: the connection broke",
                 why="what it said last are the lines above; the task ends there as soon as its machine knows",
                 fix="run again: it resumes from its committed shards or training state",
             )
-        return 128 - status if status > 128 else status
+        return -signal.SIGKILL if self._status is None else self._status
+
+    def _output(self) -> Iterator[str]:
+        assert self._process.stdout is not None
+        # Unlike a generator over the file, this closes nothing where a reader leaves it.
+        return iter(self._process.stdout.readline, "")
 
     def end(self) -> None:
         """As in RemoteTask."""

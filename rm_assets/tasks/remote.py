@@ -1,8 +1,8 @@
 """`python -m rm_assets.tasks.remote TASK REQUEST`: runs a task for an executor on another machine, at the far end of a pipe.
 
 The first line of standard input is a JSON object, the variables that the task is given. Then nothing comes: the end of the input
-says that the executor is gone, and the task ends with all that it has started. The exit status is the task's,
-128 and the number of the signal where one ended it.
+says that the executor is gone, and the task ends with all that it has started. The last line is the event "ends" with the task's exit status,
+minus the signal's number: where it is missing, the machine or the connection has gone.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def _end_with_executor(task: subprocess.Popen[bytes]) -> None:
     _end_group(task)
 
 
-def _run(name: str, request: str) -> int:
+def _run(name: str, request: str) -> None:
     variables = os.environ | json.loads(_first_line() or b"{}")
     print(event_line(event="begins"), flush=True)
     task = subprocess.Popen(
@@ -46,8 +46,8 @@ def _run(name: str, request: str) -> int:
     threading.Thread(target=_end_with_executor, args=[task], daemon=True).start()
     status = task.wait()
     _end_group(task)  # processes that it leaves behind would hold the output open
-    return status if status >= 0 else 128 - status
+    print(event_line(event="ends", status=status), flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(_run(*sys.argv[1:]))
+    _run(*sys.argv[1:])

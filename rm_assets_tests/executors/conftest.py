@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rm_assets.executors import kubernetes, local
+from rm_assets_tests.executors import cloud_stand_in
 from rm_assets_tests.executors.fake_kubernetes import FakeKubernetes, serving_kubernetes
 from rm_assets_tests.executors.ssh_server import MISSING, SSHD, running_sshd, write_python
 from rm_assets_tests.ray_cluster import RayCluster, ray_cluster
@@ -27,6 +28,8 @@ PLACES = [
     pytest.param("ssh_place", id="ssh"),
     pytest.param("ray_place", id="ray", marks=pytest.mark.slow),
     pytest.param("kubernetes_place", id="kubernetes", marks=pytest.mark.slow),  # test_kubernetes.py has fast ones
+    pytest.param("gcloud_place", id="vm-gcloud", marks=pytest.mark.slow),
+    pytest.param("skypilot_place", id="vm-skypilot", marks=pytest.mark.slow),
 ]
 
 
@@ -128,3 +131,34 @@ def kubernetes_place(kubernetes_cluster: FakeKubernetes, tmp_path: Path) -> Plac
     """A stand-in of a Kubernetes cluster on loopback."""
     section = {"kind": "kubernetes", "image": "rm-assets:tests", "secret": "rm-assets"}
     return Place(section, {"KUBECONFIG": str(tmp_path / "kubeconfig")}, joins=True)
+
+
+GCLOUD = {
+    "dialect": "gcloud", "zone": "us-central1-a", "machine_type": "g2-standard-8", "image_family": "f", "image_project": "p",
+}  # fmt: skip
+SKYPILOT = {"dialect": "skypilot", "accelerators": "L4:1"}
+
+
+@pytest.fixture
+def cloud(there: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a cloud, with its commands in `bin`."""
+    folder = tmp_path_factory.mktemp("cloud")
+    cloud_stand_in.install(folder, there)
+    return folder
+
+
+@pytest.fixture
+def gcloud_place(cloud: Path) -> Place:
+    """Machines that a stand-in for gcloud makes."""
+    return _machine_place(cloud, GCLOUD)
+
+
+@pytest.fixture
+def skypilot_place(cloud: Path) -> Place:
+    """Machines that a stand-in for SkyPilot makes."""
+    return _machine_place(cloud, SKYPILOT)
+
+
+def _machine_place(cloud: Path, machine: dict[str, Any]) -> Place:
+    section = {"kind": "vm", "machine": machine, "python": sys.executable, "environment": ["RM_ASSETS_SECRET"]}
+    return Place(section, {"PATH": f"{cloud / 'bin'}{os.pathsep}{os.environ['PATH']}"}, traces=(cloud,))

@@ -13,12 +13,15 @@ from rm_assets.core.recipe.checks import CheckSettings, ChecksSection, DriftChec
 from rm_assets.core.recipe.evaluation import EvaluationSection, LearningCurve, RewardBench
 from rm_assets.core.recipe.execution import (
     Executor,
+    GcloudMachine,
     KubernetesExecutor,
     LocalExecutor,
     RayExecutor,
     RemoteExecutor,
+    SkyPilotMachine,
     SshExecutor,
     TaskName,
+    VmExecutor,
 )
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
@@ -92,6 +95,7 @@ __all__ = [
     "ExistingModel",
     "FileSource",
     "GateSection",
+    "GcloudMachine",
     "GeneratorSource",
     "GoldScorer",
     "GoldSection",
@@ -132,6 +136,7 @@ __all__ = [
     "ServedModel",
     "ServerSampling",
     "ShareCheck",
+    "SkyPilotMachine",
     "SoftBradleyTerry",
     "SplitFractions",
     "SshExecutor",
@@ -141,6 +146,7 @@ __all__ = [
     "TrainingSection",
     "ValidationSettings",
     "VerifierGold",
+    "VmExecutor",
     "WandbSettings",
     "scorers_of",
 ]
@@ -155,7 +161,7 @@ class ExecutionSection(Section):
 
     executor: Executor = Field(
         LocalExecutor(),
-        description="Where tasks run: `local`, `ssh`, `ray` or `kubernetes`; what runs elsewhere needs a store at a URL.",
+        description="Where tasks run: `local`, `ssh`, `ray`, `kubernetes` or `vm`; what runs elsewhere needs a store at a URL.",
     )
     executors: dict[TaskName, Executor] = Field(
         default={},
