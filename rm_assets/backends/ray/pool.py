@@ -82,6 +82,8 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
         if not ray.is_initialized():
             ray.init(address="auto")
         self._ray, self._reporter = ray, reporter
+        lost = ray.exceptions
+        self._deaths = (lost.RayActorError, lost.NodeDiedError, lost.ObjectLostError, lost.OutOfMemoryError)
         self._make = ray.remote(Worker).options(
             num_cpus=executor.cpus, num_gpus=executor.gpus, resources=executor.resources or None,
             memory=int(executor.memory_gb * BYTES_PER_GB) if executor.memory_gb else None,
@@ -130,7 +132,8 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
             answer, more = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
-        except self._ray.exceptions.RayError as error:
+        except self._deaths as error:
+            self._ray.kill(worker)  # where only its answer is lost
             self._died(piece, error)
             return iter(())
         self._free.append(worker)
