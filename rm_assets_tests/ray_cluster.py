@@ -46,7 +46,7 @@ class RayCluster:
 
         def answers() -> bool:
             with contextlib.suppress(OSError, RuntimeError):
-                return JobSubmissionClient(self.address).list_jobs() == []
+                return bool(JobSubmissionClient(self.address).submit_job(entrypoint="true"))
             return False
 
         wait_for(answers, 120, "a Ray cluster")

@@ -48,10 +48,10 @@ def cluster(folder: Path, environment: dict[str, str]) -> Iterator[RayCluster]:
 
 
 def jobs(cluster: RayCluster) -> dict[str, str]:
-    """The status of each job by its task."""
+    """The status of each job of ours by its task, and of a run as "run"."""
     from ray.job_submission import JobSubmissionClient
 
-    found = [job for job in JobSubmissionClient(cluster.address).list_jobs() if job.submission_id]
+    found = [job for job in JobSubmissionClient(cluster.address).list_jobs() if "-" in (job.submission_id or "")]
     return {job.submission_id.split("-")[1]: str(job.status.value) for job in found}
 
 
