@@ -84,7 +84,7 @@ def test_a_whole_run_is_a_job(cluster: RayCluster, environment: dict[str, str], 
         cwd=ROOT, env=environment, check=True,
     )  # fmt: skip
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
-        (run,) = instance.get_runs()
+        (run,) = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": "tiny"}))
         wait_for(lambda: instance.get_run_by_id(run.run_id).is_finished, 400, "the run")  # type: ignore[union-attr]
         ended = instance.get_run_by_id(run.run_id)
         assert ended is not None and ended.status == dg.DagsterRunStatus.SUCCESS
