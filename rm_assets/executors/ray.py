@@ -161,7 +161,8 @@ def _connect(address: str) -> "JobSubmissionClient":
 
 def _running_job(client: "JobSubmissionClient", order: Order) -> str | None:
     """The job that does this work already."""
-    found = next((job for job in _jobs(client, order) if not job.status.is_terminal()), None)
+    jobs = (job for job in _jobs(client, order) if job.entrypoint == _entrypoint(order))  # of this very store
+    found = next((job for job in jobs if not job.status.is_terminal()), None)
     if found is None:
         return None
     order.say(f"joins the Ray job {found.submission_id}, which does this already")
@@ -175,18 +176,20 @@ def _jobs(client: "JobSubmissionClient", order: Order) -> "list[JobDetails]":
 
 def _submit(client: "JobSubmissionClient", executor: RayExecutor, order: Order) -> str:
     num_before = len(_jobs(client, order))
-    command = shlex.join(["python", "-m", f"rm_assets.tasks.{order.task}", order.request])
     name = f"{order.name}.{num_before + 1}" if num_before else order.name
     try:
-        client.submit_job(
-            entrypoint=ENTRYPOINT.format(command=command), submission_id=name, **_held(executor, order.task)
-        )
+        client.submit_job(entrypoint=_entrypoint(order), submission_id=name, **_held(executor, order.task))
     except RuntimeError:
         if (joined := _running_job(client, order)) is None:  # which another run has begun in the meantime
             raise
         return joined
     order.say(f"is the Ray job {name}")
     return name
+
+
+def _entrypoint(order: Order) -> str:
+    command = shlex.join(["python", "-m", f"rm_assets.tasks.{order.task}", order.request])
+    return ENTRYPOINT.format(command=command)
 
 
 def _held(executor: RayExecutor, task: str) -> dict[str, Any]:
