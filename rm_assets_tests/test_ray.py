@@ -88,4 +88,4 @@ def test_a_whole_run_is_a_job(cluster: RayCluster, environment: dict[str, str], 
         wait_for(lambda: instance.get_run_by_id(run.run_id).is_finished, 400, "the run")  # type: ignore[union-attr]
         ended = instance.get_run_by_id(run.run_id)
         assert ended is not None and ended.status == dg.DagsterRunStatus.SUCCESS
-    assert [status for job, status in jobs(cluster).items() if job == "run"] == ["SUCCEEDED"]
+    wait_for(lambda: jobs(cluster)["run"] == "SUCCEEDED", 60, "the end of the job")
