@@ -27,7 +27,7 @@ class RayCluster:
             **os.environ,
             **environment,
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_DISABLE_IMPORT_WARNING": "1",
+            "RAY_worker_niceness": "0",  # else workers get little of a busy machine
         }
         for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
             self._environment.pop(name, None)
@@ -46,7 +46,7 @@ class RayCluster:
 
         def answers() -> bool:
             with contextlib.suppress(OSError, RuntimeError):
-                return JobSubmissionClient(self.address).list_jobs() == []
+                return bool(JobSubmissionClient(self.address).submit_job(entrypoint="true"))
             return False
 
         wait_for(answers, 120, "a Ray cluster")

@@ -136,6 +136,9 @@ class RmAssetsError(Exception):
         """The error as plain data, so that it can cross a process border."""
         return {"code": self.code, "what": self.what, "why": self.why, "fix": self.fix}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RmAssetsError.from_dict, (self.to_dict(),)
+
     @staticmethod
     def from_dict(data: dict[str, Any]) -> "RmAssetsError":
         """The inverse of `to_dict`, of the class that owns the code."""

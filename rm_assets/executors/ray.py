@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 SECONDS_TO_ANSWER = 15.0
+SECONDS_BETWEEN_STREAMS = 1.0
 SECONDS_TO_END = 20.0
 """Ray ends a job within about 4 seconds: SIGTERM, and SIGKILL 3 seconds later."""
 SPREAD = ("sample", "score")
@@ -35,8 +36,8 @@ BYTES_PER_GB = 10**9
 class RayJob:
     """A job on the cluster, begun by this process or by one that has died since."""
 
-    def __init__(self, client: "JobSubmissionClient", name: str) -> None:
-        self._client, self._name = client, name
+    def __init__(self, client: "JobSubmissionClient", address: str, name: str) -> None:
+        self._client, self._address, self._name = client, address, name
 
     def begin(self, say: Callable[[str], None]) -> None:
         """Waits until Ray has room for the job. It says so if that takes a while, since nothing else does."""
@@ -48,15 +49,24 @@ class RayJob:
             time.sleep(0.2)
 
     def lines(self) -> Iterator[str]:
-        """As in RemoteTask. A stream that breaks off is taken up again where it was."""
-        num_given = 0
+        """As in RemoteTask. A stream that breaks off is taken up again where it was, and once more after the job's end."""
+        from aiohttp import ClientError
+
+        num_given, was_over = 0, False
         while True:
-            for number, line in enumerate(self._log()):
-                if number >= num_given:
-                    num_given += 1
-                    yield line
-            if self._info().status.is_terminal():
+            is_whole = True
+            try:
+                for number, line in enumerate(self._log()):
+                    if number >= num_given:
+                        num_given += 1
+                        yield line
+            except (ClientError, OSError, RuntimeError):
+                is_whole = False
+            is_over = self._is_over()
+            if is_over and (is_whole or was_over):
                 return
+            was_over = is_over
+            time.sleep(SECONDS_BETWEEN_STREAMS)
 
     def _log(self) -> Iterator[str]:
         """The log's lines from the first one; it comes in pieces that may end within a line."""
@@ -69,15 +79,14 @@ class RayJob:
             while (text := runner.run(piece())) is not None:
                 *lines, rest = (rest + text).split("\n")
                 yield from lines
-        if rest:
+        if rest and self._is_over():
             yield rest
 
     def status(self) -> int:
         """As in RemoteTask. Raises: ExecutorError EXECUTOR_003 if Ray could not begin the job."""
-        info = self._info()
-        while not info.status.is_terminal():
+        while not self._is_over():
             time.sleep(0.1)
-            info = self._info()
+        info = self._info()
         if info.driver_exit_code is not None:
             code = int(info.driver_exit_code)
             return 128 - code if code > 128 else code  # what the shell makes of a signal
@@ -92,33 +101,47 @@ class RayJob:
 
     def end(self) -> None:
         """As in RemoteTask. A job that Ray has not begun ends when it begins."""
-        with contextlib.suppress(OSError, RuntimeError):  # a cluster that is gone runs no job
+        with contextlib.suppress(ExecutorError):  # a cluster that is gone runs no job
             until = time.monotonic() + SECONDS_TO_END
-            if not self._info().status.is_terminal():
-                self._client.stop_job(self._name)
-            while not self._info().status.is_terminal() and time.monotonic() < until:
+            if not self._is_over():
+                with _asked(self._address):
+                    self._client.stop_job(self._name)
+            while not self._is_over() and time.monotonic() < until:
                 time.sleep(0.1)
 
     def _info(self) -> "JobDetails":
-        return self._client.get_job_info(self._name)
+        with _asked(self._address):
+            return self._client.get_job_info(self._name)
+
+    def _is_over(self) -> bool:
+        return bool(self._info().status.is_terminal())
 
 
 @contextmanager
 def start_on_ray(executor: RayExecutor, order: Order) -> Iterator[RayJob]:
     """As remote.Start. Raises: ExecutorError EXECUTOR_002 without ray, EXECUTOR_003 if the cluster does not answer or refuses."""
     client = _connect(executor.address)
-    try:
+    with _asked(executor.address):
         name = _running_job(client, order) or _submit(client, executor, order)
-        job = RayJob(client, name)
-        try:
-            job.begin(order.say)
-            yield job
-        finally:
-            job.end()
-    except (OSError, RuntimeError) as error:  # what Ray's client raises when it is not answered, or refused
+    job = RayJob(client, executor.address, name)
+    try:
+        job.begin(order.say)
+        yield job
+    finally:
+        job.end()
+
+
+@contextmanager
+def _asked(address: str) -> Iterator[None]:
+    """While Ray's client asks: what it raises when it is not answered, or refused, as an error of ours."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (OSError, RuntimeError, RayError) as error:
         raise ExecutorError(
-            "EXECUTOR_003", f"the Ray cluster at {executor.address} failed", why=f"{type(error).__name__}: {error}",
-            fix="see `ray status` there; then run again",
+            "EXECUTOR_003", f"the Ray cluster at {address} does not answer, or refuses", why=f"{type(error).__name__}: {error}",
+            fix=f"try `ray job list --address {address}`; then run again",
         ) from error  # fmt: skip
 
 
@@ -130,21 +153,16 @@ def _connect(address: str) -> "JobSubmissionClient":
         raise ExecutorError(
             "EXECUTOR_002", "the package ray is not installed", fix="pip install 'rm-assets[ray]'"
         ) from None
-    try:
-        # Ray's client itself waits without limit.
-        with contextlib.suppress(urllib.error.HTTPError):
+    with _asked(address):
+        with contextlib.suppress(urllib.error.HTTPError):  # Ray's client itself waits without limit
             urllib.request.urlopen(f"{address}/api/version", timeout=SECONDS_TO_ANSWER).close()
         return JobSubmissionClient(address)
-    except (OSError, RuntimeError) as error:
-        raise ExecutorError(
-            "EXECUTOR_003", f"no Ray cluster answers at {address}", why=f"{type(error).__name__}: {error}",
-            fix=f"try `ray job list --address {address}`",
-        ) from error  # fmt: skip
 
 
 def _running_job(client: "JobSubmissionClient", order: Order) -> str | None:
     """The job that does this work already."""
-    found = next((job for job in _jobs(client, order) if not job.status.is_terminal()), None)
+    jobs = (job for job in _jobs(client, order) if job.entrypoint == _entrypoint(order))  # of this very store
+    found = next((job for job in jobs if not job.status.is_terminal()), None)
     if found is None:
         return None
     order.say(f"joins the Ray job {found.submission_id}, which does this already")
@@ -158,14 +176,20 @@ def _jobs(client: "JobSubmissionClient", order: Order) -> "list[JobDetails]":
 
 def _submit(client: "JobSubmissionClient", executor: RayExecutor, order: Order) -> str:
     num_before = len(_jobs(client, order))
-    command = shlex.join(["python", "-m", f"rm_assets.tasks.{order.task}", order.request])
-    name: str = client.submit_job(
-        entrypoint=ENTRYPOINT.format(command=command),
-        submission_id=f"{order.name}.{num_before + 1}" if num_before else order.name,
-        **_held(executor, order.task),
-    )
+    name = f"{order.name}.{num_before + 1}" if num_before else order.name
+    try:
+        client.submit_job(entrypoint=_entrypoint(order), submission_id=name, **_held(executor, order.task))
+    except RuntimeError:
+        if (joined := _running_job(client, order)) is None:  # which another run has begun in the meantime
+            raise
+        return joined
     order.say(f"is the Ray job {name}")
     return name
+
+
+def _entrypoint(order: Order) -> str:
+    command = shlex.join(["python", "-m", f"rm_assets.tasks.{order.task}", order.request])
+    return ENTRYPOINT.format(command=command)
 
 
 def _held(executor: RayExecutor, task: str) -> dict[str, Any]:

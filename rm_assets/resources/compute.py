@@ -171,7 +171,8 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         else:
             work = [f"{n:,} {what}" for what, n in manifest.work.items()]
             say("; ".join([f"{asset}: made in {manifest.made['seconds']} s", *work]))
-        return Made(manifest, folder, was_there=listener.found, on_the_way=on_the_way)
+        # Asked for anew: what was made elsewhere is fetched.
+        return Made(manifest, store.folder(asset, want.digest), was_there=listener.found, on_the_way=on_the_way)
 
     def _make_at_shares(self, store: Store, recipe: Recipe, asset: str, *, say: Say, **options: Any) -> Iterator[Made]:
         """The models of a learning curve, which no asset of the graph makes, once all else that `asset` reads is there."""

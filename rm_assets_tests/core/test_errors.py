@@ -1,5 +1,6 @@
 """The error catalogue: every code documented, every error able to cross a process border."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -27,9 +28,9 @@ def test_message_says_what_why_and_how_to_mend_it() -> None:
 def test_error_crosses_a_process_border_and_keeps_its_class(code: str) -> None:
     family = next(c for c in RmAssetsError.__subclasses__() if code.startswith(c.family))
     error = family(code, "what", why="why", fix="fix")
-    back = RmAssetsError.from_dict(error.to_dict())
-    assert type(back) is family
-    assert back.to_dict() == {"code": code, "what": "what", "why": "why", "fix": "fix"}
+    for back in (RmAssetsError.from_dict(error.to_dict()), copy.copy(error)):  # as pickle does
+        assert type(back) is family
+        assert back.to_dict() == {"code": code, "what": "what", "why": "why", "fix": "fix"}
 
 
 @pytest.mark.parametrize("code", ["DATA_001", "RECIPE_999", ""])

@@ -1,8 +1,10 @@
 """Committed shards: nothing is computed twice, and an interruption changes no shard."""
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,44 @@ def test_two_runs_at_once_compute_nothing_twice(tmp_path: Path) -> None:
         ends = list(runs.map(lambda mine: log_of(tmp_path).complete(mine.items, slowly, 2), wanted))
     assert sorted(asked) == list(range(12)) and sum(num for _, num in ends) == 12
     assert [set(rows) for rows, _ in ends] == [set(mine) for mine in wanted]
+
+
+def in_any_order(shards_: Iterator[list[int]], asked: list[list[int]]) -> Iterator[list[Square]]:
+    """Workers who take two shards at a time, and are done with the second first."""
+    while two := list(islice(shards_, 2)):
+        asked += two
+        for numbers in reversed(two):
+            yield [Square(str(n), n * n) for n in numbers]
+
+
+def test_spread_over_workers_the_shards_are_those_of_one_process(tmp_path: Path) -> None:
+    repeated = [(str(n), n) for n in (1, 2, 3, 1, 4, 2, 5)]
+    asked = list[list[int]]()
+    squares = Squares()
+    rows, num_computed = log_of(tmp_path / "spread").complete(
+        lambda: repeated, squares, 2, spread=lambda cut: in_any_order(cut, asked)
+    )
+    log_of(tmp_path / "one").complete(lambda: repeated, Squares(), 2)
+    assert asked == [[1, 2], [3, 4], [5]] and squares.asked == [] and num_computed == 5
+    assert {k: r.value for k, r in rows.items()} == {"1": 1, "2": 4, "3": 9, "4": 16, "5": 25}
+    assert shards(tmp_path / "spread") == shards(tmp_path / "one")
+
+
+def test_workers_that_are_interrupted_leave_what_came_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    asked = list[list[int]]()
+
+    def interrupted(cut: Iterator[list[int]]) -> Iterator[list[Square]]:
+        yield next(in_any_order(cut, []))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        log_of(tmp_path / "spread").complete(items(*range(9)).items, Squares(), 2, spread=interrupted)
+    log_of(tmp_path / "spread").complete(
+        items(*range(9)).items, Squares(), 2, spread=lambda cut: in_any_order(cut, asked)
+    )
+    log_of(tmp_path / "one").complete(items(*range(9)).items, Squares(), 2)
+    assert asked == [[0, 1], [4, 5], [6, 7], [8]]
+    assert shards(tmp_path / "spread") == shards(tmp_path / "one")
 
 
 def test_logs_of_different_identity_share_nothing(tmp_path: Path) -> None:

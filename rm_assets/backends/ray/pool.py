@@ -82,6 +82,8 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
         if not ray.is_initialized():
             ray.init(address="auto")
         self._ray, self._reporter = ray, reporter
+        lost = ray.exceptions
+        self._deaths = (lost.RayActorError, lost.NodeDiedError, lost.ObjectLostError, lost.OutOfMemoryError)
         self._make = ray.remote(Worker).options(
             num_cpus=executor.cpus, num_gpus=executor.gpus, resources=executor.resources or None,
             memory=int(executor.memory_gb * BYTES_PER_GB) if executor.memory_gb else None,
@@ -92,6 +94,8 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
         self._num_deaths = self._num_deaths_in_a_row = self._num_begun = 0
         self._kind: dict[str, str] | None = None
         self.num_tokens_forwarded = 0
+        self.facts = dict[str, int]()
+        """None: what a worker had to do, such as to halve its token budget, is in its own log."""
         for _ in range(executor.workers):
             self._ask_for_worker()
 
@@ -130,7 +134,8 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
             answer, more = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
-        except self._ray.exceptions.RayError as error:
+        except self._deaths as error:
+            self._ray.kill(worker)  # where only its answer is lost
             self._died(piece, error)
             return iter(())
         self._free.append(worker)

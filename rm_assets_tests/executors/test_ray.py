@@ -1,0 +1,127 @@
+"""What the executor `ray` does beyond the contract."""
+
+import dataclasses
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rm_assets.core.errors import ExecutorError
+from rm_assets.core.recipe import RayExecutor
+from rm_assets.executors import ray as executor_ray
+from rm_assets.executors.ray import RayJob, start_on_ray
+from rm_assets.executors.remote import Order
+from rm_assets_tests.executors.conftest import CLUSTER_SECRET
+from rm_assets_tests.processes import free_port
+from rm_assets_tests.ray_cluster import RayCluster
+
+
+def order(name: str) -> Order:
+    return Order("ingest", "file:///nowhere/request.json", name, None, say=str)
+
+
+def section(address: str, **more: object) -> RayExecutor:
+    return RayExecutor.model_validate({"kind": "ray", "address": address, **more})
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray.job_submission", None)
+    with pytest.raises(ExecutorError) as caught, start_on_ray(section("http://127.0.0.1:1"), order("a")):
+        pass
+    assert caught.value.code == "EXECUTOR_002" and "rm-assets[ray]" in caught.value.fix
+
+
+def test_an_address_where_nothing_listens_is_refused() -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'rm-assets[ray]'")
+    address = f"http://127.0.0.1:{free_port()}"
+    with (
+        pytest.raises(ExecutorError, match="does not answer") as caught,
+        start_on_ray(section(address), order("a")),
+    ):
+        pass
+    assert caught.value.code == "EXECUTOR_003"
+
+
+def test_an_address_that_says_nothing_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'rm-assets[ray]'")
+    assert executor_ray.SECONDS_TO_ANSWER <= 20
+    monkeypatch.setattr(executor_ray, "SECONDS_TO_ANSWER", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ExecutorError, match="does not answer"), start_on_ray(section(address), order("a")):
+            pass
+
+
+def test_what_a_task_holds_is_held_by_its_workers_where_there_are_several() -> None:
+    many = section("http://head:8265", cpus=2, gpus=1, memory_gb=1.5, resources={"TPU": 4}, workers=3)
+    held = {
+        "entrypoint_num_cpus": 2, "entrypoint_num_gpus": 1, "entrypoint_memory": 1_500_000_000,
+        "entrypoint_resources": {"TPU": 4},
+    }  # fmt: skip
+    assert executor_ray._held(many, "train") == held
+    assert executor_ray._held(many, "sample") == executor_ray._held(many, "score") == {}
+    assert executor_ray._held(many.model_copy(update={"workers": 1}), "sample") == held
+
+
+class Pieces:
+    """Stands for a log that comes in pieces and whose stream breaks off once, before the job has ended."""
+
+    def __init__(self, *streams: list[str]) -> None:
+        self._streams = iter(streams)
+        self._left = len(streams)
+
+    async def tail_job_logs(self, name: str) -> AsyncIterator[str]:
+        self._left -= 1
+        for piece in next(self._streams):
+            yield piece
+
+    def get_job_info(self, name: str) -> "Pieces":
+        return self
+
+    @property
+    def status(self) -> "Pieces":
+        return self
+
+    def is_terminal(self) -> bool:
+        return self._left == 0
+
+
+def test_lines_are_whole_and_come_once_though_the_stream_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_ray, "SECONDS_BETWEEN_STREAMS", 0.0)
+    client = Pieces(["one\ntw", "o\n", "thr"], ["one\n", "two\nthree", "\n\n", "five"])
+    assert list(RayJob(client, "http://head", "a").lines()) == ["one", "two", "three", "", "five"]  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_running_job_is_joined_and_the_next_of_its_name_has_a_number(cluster: RayCluster, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "request")  # the task waits until somebody writes its request
+    said = list[str]()
+    waits = Order("ingest", str(tmp_path / "request"), f"rm-{time.time_ns()}", None, said.append)
+    with start_on_ray(section(cluster.address), waits), start_on_ray(section(cluster.address), waits) as job:
+        job.end()
+        assert job.status() == -15
+    os.mkfifo(tmp_path / "other")
+    other = dataclasses.replace(waits, request=str(tmp_path / "other"))  # the same work for another store
+    with start_on_ray(section(cluster.address), waits), start_on_ray(section(cluster.address), other):
+        pass
+    assert said == [
+        f"is the Ray job {waits.name}",
+        f"joins the Ray job {waits.name}, which does this already",
+        f"is the Ray job {waits.name}.2",
+        f"is the Ray job {waits.name}.3",
+    ]
+
+
+@pytest.mark.slow
+def test_no_secret_of_the_nodes_is_shown_by_the_job(cluster: RayCluster) -> None:
+    from ray.job_submission import JobSubmissionClient
+
+    client = JobSubmissionClient(cluster.address)
+    with start_on_ray(section(cluster.address), order(name := f"rm-{time.time_ns()}")) as job:
+        assert list(job.lines())
+    assert CLUSTER_SECRET not in json.dumps(client.get_job_info(name).model_dump(mode="json"))
