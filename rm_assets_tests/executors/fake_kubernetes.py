@@ -48,7 +48,7 @@ class Misbehaviour:
 class Pod:
     """A pod with one container, which is a process group of this machine."""
 
-    def __init__(self, job: Json, environment: dict[str, str], wrong: Misbehaviour) -> None:
+    def __init__(self, job: Json, environment: dict[str, str] | None, wrong: Misbehaviour) -> None:
         self.job, self.environment, self._wrong = job, environment, wrong
         self.name, self.uid = f"{job['metadata']['name']}-{uuid.uuid4().hex[:5]}", str(uuid.uuid4())
         self.phase, self.state, self.conditions = "Pending", Json(), list[Json]()
@@ -103,13 +103,15 @@ class Pod:
         if self._wrong.unpullable:
             self.events.append(("Failed", self._wrong.unpullable))
             self.state = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
+        elif self.environment is None:
+            self.state = {"waiting": {"reason": "CreateContainerConfigError", "message": "secret not found"}}
         elif not self.is_deleted:
             self._run()
 
     def _run(self) -> None:
         container = self.job["spec"]["template"]["spec"]["containers"][0]
         self._process = subprocess.Popen(
-            container["command"], env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            [*container.get("command", ()), *container.get("args", ())], env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         self.phase, self.state = "Running", {"running": {}}
@@ -211,10 +213,16 @@ class FakeKubernetes:
         self.created.append(json.loads(json.dumps(job)))
         job["metadata"]["uid"], job["status"] = str(uuid.uuid4()), {}
         self.jobs[name] = job
-        references = job["spec"]["template"]["spec"]["containers"][0].get("envFrom", ())
-        keys = [key for one in references for key in self.secrets[one["secretRef"]["name"]]]
-        self.pods.append(Pod(job, self.image | {key: os.environ[key] for key in keys}, self.wrong))
+        self.pods.append(Pod(job, self._environment(job), self.wrong))
         return 201, job
+
+    def _environment(self, job: Json) -> dict[str, str] | None:
+        """That of a Job's container, None where its Secret is not there."""
+        references = job["spec"]["template"]["spec"]["containers"][0].get("envFrom", ())
+        names = [one["secretRef"]["name"] for one in references if "secretRef" in one]
+        if not all(name in self.secrets for name in names):
+            return None
+        return self.image | {key: os.environ[key] for name in names for key in self.secrets[name]}
 
     def _get_jobs(self, name: str, query: dict[str, str], body: None) -> Any:
         found = self.jobs.get(name)

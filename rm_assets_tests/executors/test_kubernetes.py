@@ -63,6 +63,11 @@ def test_an_image_that_cannot_be_pulled_is_an_error_at_once_and_leaves_no_job(cl
     wait_for(lambda: not cluster.jobs, 10)
 
 
+def test_a_secret_that_is_not_there_is_an_error_at_once(cluster: FakeKubernetes) -> None:
+    error = refusal(secret="of-another-namespace")
+    assert (error.code, error.why) == ("EXECUTOR_003", "secret not found") and "Secret of `secret`" in error.fix
+
+
 @pytest.mark.parametrize("are_clean", [False, True], ids=["broken", "as if ended"])
 def test_a_log_that_breaks_off_loses_and_doubles_nothing(cluster: FakeKubernetes, are_clean: bool) -> None:
     cluster.wrong.cuts, cluster.wrong.cuts_are_clean = [10, 200, 89 * 3, 95], are_clean
