@@ -56,6 +56,12 @@ def newest(work: Path) -> State | None:
     return max((state for state in states if state), key=lambda state: state.step, default=None)
 
 
+def files(state: State) -> list[Path]:
+    """Its files and the best weights that it needs; the marker last."""
+    names = [*_sizes(state.folder), MARKER]
+    return [Path(os.path.normpath(state.folder / name)) for name in names]
+
+
 def best_file(work: Path, step: int) -> Path:
     """The weights of a step that was the best so far."""
     return work / f"best-{step}.safetensors"

@@ -1,7 +1,7 @@
 """What a task says while it works: one line on standard output each, EVENT_MARK and a JSON object with the key "event".
 
 log {message} · progress {done, total, unit} · metrics {step, values} · error {error} · found {} (another run has made it)
-waiting {} (for a lease that another process holds) · working {} (again); every other line is output {message}.
+waiting {} (for a lease that another process holds) · working {} (again) · begins {} (for the executor alone, of a task elsewhere); every other line is output {message}.
 """
 
 import json

@@ -5,7 +5,8 @@ through the store. An engine (ssh.py, ray.py, kubernetes.py, vm.py) starts the t
 digest, gives its output line by line, and ends it.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -45,6 +46,8 @@ class RemoteTask(Protocol):
         """Ends it, and all that it started; also from another thread, again, or when it has ended by itself."""
 
 
+VANISHING = {"vm", "kubernetes", "vertex"}
+"""Kinds whose machines may be gone, disks and all, before a task is done: it saves what it commits at the store's URL."""
 Start = Callable[[Any, Order], AbstractContextManager[RemoteTask]]
 """Starts a task as an executor of the engine's section describes; with the block ends whatever is left of it.
 
@@ -68,7 +71,7 @@ def run_remote(
         )
     order = Order(
         task,
-        send_request(store.remote, request),
+        send_request(store.remote, request | {"saves_work": executor.kind in VANISHING}),
         f"rm-{task}-{request['digest'][:16]}",
         timeout_seconds,
         say=lambda message: on_event({"event": "log", "message": message}),
@@ -79,6 +82,19 @@ def run_remote(
         end = output.ended(started.status())
     store.remote.forget()  # what was there before the task says nothing of its result
     return end
+
+
+def variables_of(names: Iterable[str]) -> dict[str, str]:
+    """The variables of this environment that a task is given. Raises: ExecutorError EXECUTOR_003 for one that is not set."""
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise ExecutorError(
+            "EXECUTOR_003",
+            f"the variable {missing[0]} is not set",
+            why="execution gives it to the task",
+            fix=f"set {missing[0]}, or remove it from `environment`",
+        )
+    return {name: os.environ[name] for name in names}
 
 
 def _engine(kind: str) -> Start:

@@ -4,6 +4,8 @@ URL/manifests/<asset>/<digest>.json              written last of all and only on
 URL/files/<asset>/<digest>/<content>/...         what the manifest names, in a folder of their content: two machines that
                                                  make the same digest do not write over each other
 URL/requests/<asset>/<digest>.json               what a task on another machine is asked to do, see requests.py
+URL/work/<asset>/<digest>/...                    committed shards and states of a task whose machine may vanish, until its
+                                                 manifest is there, see tasks/saved_work.py
 URL/registry/<number>.jsonl                      the events of one change of the registry, each written once
 
 HOME/remote/url                                  says that this store is a cache, and of what
@@ -20,7 +22,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,11 @@ class Remote:
                     f"{self.url}/{name} is gone",
                     fix=f"bring it back from a backup; or remove the manifest that names it, there and below {self._copies}, and run again",
                 ) from None
+
+    def remove(self, name: str) -> None:
+        """Removes a file, or a folder with all that is in it; nothing if there is none."""
+        with self._asked() as (files, root), suppress(FileNotFoundError):
+            files.rm(f"{root}/{name}", recursive=True)
 
     def try_out(self) -> None:
         """Lists, writes and removes a file, to see whether it can be used."""

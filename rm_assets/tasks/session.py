@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import partial
@@ -34,6 +34,7 @@ from rm_assets.storage.metrics_log import METRICS_LOG, MetricsLog
 from rm_assets.storage.requests import read_request
 from rm_assets.storage.store import Manifest, Store
 from rm_assets.tasks.event_files import EventFiles
+from rm_assets.tasks.saved_work import SavedWork, saving
 from rm_assets.tasks.statistics import write_statistics
 
 NO_MEMORY = re.compile(
@@ -210,8 +211,15 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
         log = MetricsLog(folder / METRICS_LOG, recipe=recipe.name, asset=asset, digest=of_digest, run_id=run_id)
         events = [EventFiles(store.event_files(recipe.name, of_digest))] if recipe.tracking.tensorboard else []
         task = Task(asset, of_digest, recipe, store, known, request["settings"], LineReporter(log, *events))
-        with log.ending():
+        with log.ending(), _saved(task, request):
             _make(task, work, run_id)
+
+
+def _saved(task: Task, request: dict[str, Any]) -> AbstractContextManager[None]:
+    """Keeps what the task commits at the store's URL where the request says that this machine may vanish."""
+    if not request.get("saves_work") or task.store.remote is None:
+        return nullcontext()
+    return saving(SavedWork(task.store.remote, task.store.home, task.asset, task.digest), task.reporter.log)
 
 
 def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:

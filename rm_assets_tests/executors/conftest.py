@@ -4,6 +4,7 @@ To add one: a fixture here (or imported here) that gives a Place, and its name i
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ import pytest
 
 from rm_assets.executors import kubernetes, local
 from rm_assets_tests.executors.fake_kubernetes import FakeKubernetes, serving_kubernetes
+from rm_assets_tests.executors.ssh_server import MISSING, SSHD, running_sshd, write_python
 
 REPOSITORY = Path(__file__).parents[2]
 PLACES = [
     pytest.param("local_place", id="local"),
     pytest.param("kubernetes_place", id="kubernetes", marks=pytest.mark.slow),  # test_kubernetes.py has fast ones
+    pytest.param("ssh_place", id="ssh"),
 ]
 
 
@@ -83,3 +86,24 @@ def kubernetes_place(cluster: FakeKubernetes, tmp_path: Path) -> Place:
     """A stand-in of a Kubernetes cluster on loopback."""
     section = {"kind": "kubernetes", "image": "rm-assets:tests", "secret": "rm-assets"}
     return Place(section, {"KUBECONFIG": str(tmp_path / "kubeconfig")}, joins=True)
+
+
+@pytest.fixture(scope="session")
+def ssh_folder(there: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the `config` of a client, for whom a running server is `box`, and with a `python` for tasks."""
+    if SSHD is None or shutil.which("ssh") is None:
+        pytest.skip(MISSING)
+    folder = tmp_path_factory.mktemp("ssh")
+    write_python(folder / "python", there)
+    with running_sshd(folder):
+        yield folder
+
+
+@pytest.fixture
+def ssh_place(ssh_folder: Path) -> Place:
+    """A machine that is reached over SSH: this one."""
+    section = {
+        "kind": "ssh", "host": "box", "config": str(ssh_folder / "config"), "python": str(ssh_folder / "python"),
+        "environment": ["RM_ASSETS_SECRET"],
+    }  # fmt: skip
+    return Place(section, traces=(ssh_folder,))

@@ -8,8 +8,10 @@ from pydantic import Field, model_validator
 from rm_assets.core.recipe.section import Section
 
 TaskName = Literal["ingest", "sample", "score", "pair", "train", "evaluate", "release"]
-HOST = r"^[A-Za-z0-9_.@\[\]:-]+$"
+HOST = r"^[A-Za-z0-9_.@\[:][A-Za-z0-9_.@\[\]:-]*$"
 KUBERNETES_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""The name of an environment variable; NAME=VALUE is refused, so that no secret gets into a recipe."""
 
 
 class LocalExecutor(Section):
@@ -24,7 +26,8 @@ class SshExecutor(Section):
     kind: Literal["ssh"] = Field(description="Run over SSH.")
     host: str = Field(pattern=HOST, description="HOST or USER@HOST, or a name of the SSH configuration.")
     python: str = Field("python3", description="Python there, with the same version of rm_assets installed.")
-    environment: list[str] = Field(
+    config: str | None = Field(None, description="OpenSSH configuration file; without it ~/.ssh/config, as always.")
+    environment: list[VariableName] = Field(
         default=[],
         description="Names of variables of this environment that the task is given there, such as AWS_ACCESS_KEY_ID and HF_TOKEN; never their values.",
     )
