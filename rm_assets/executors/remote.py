@@ -101,6 +101,7 @@ def _engine(kind: str) -> Start:
     """The engine of a kind, imported only now."""
     from rm_assets.executors.kubernetes import start_on_kubernetes
     from rm_assets.executors.ssh import start_over_ssh
+    from rm_assets.executors.vertex import start_on_vertex
 
-    engines: dict[str, Start] = {"ssh": start_over_ssh, "kubernetes": start_on_kubernetes}
+    engines: dict[str, Start] = {"ssh": start_over_ssh, "kubernetes": start_on_kubernetes, "vertex": start_on_vertex}
     return engines[kind]

@@ -13,7 +13,7 @@ import yaml
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import KubernetesExecutor
-from rm_assets.executors import kubernetes_api
+from rm_assets.executors import patience
 from rm_assets.executors.kubernetes import KubernetesTask, start_on_kubernetes
 from rm_assets.executors.kubernetes_log import LogPosition
 from rm_assets.executors.remote import Order
@@ -141,7 +141,7 @@ def test_no_more_is_asked_than_the_role_allows(cluster: FakeKubernetes) -> None:
 def test_a_server_that_is_busy_for_a_while_is_asked_again(
     cluster: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes_api, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.05)
 
     def be_busy(task: KubernetesTask) -> None:
         for what in ("list pods", "get pods/log"):

@@ -18,6 +18,7 @@ from rm_assets.core.recipe.execution import (
     RemoteExecutor,
     SshExecutor,
     TaskName,
+    VertexExecutor,
 )
 from rm_assets.core.recipe.gold import (
     ClassifierGold,
@@ -137,6 +138,7 @@ __all__ = [
     "TrainingSection",
     "ValidationSettings",
     "VerifierGold",
+    "VertexExecutor",
     "WandbSettings",
     "scorers_of",
 ]
@@ -147,7 +149,7 @@ class ExecutionSection(Section):
 
     executor: Executor = Field(
         LocalExecutor(),
-        description="Where tasks run: `local`, `ssh` or `kubernetes`; what runs elsewhere needs a store at a URL.",
+        description="Where tasks run: `local`, `ssh`, `kubernetes` or `vertex`; what runs elsewhere needs a store at a URL.",
     )
     executors: dict[TaskName, Executor] = Field(
         default={},
