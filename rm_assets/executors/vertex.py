@@ -90,14 +90,14 @@ class VertexTask:
         """As in RemoteTask. Raises: ExecutorError EXECUTOR_004 if Vertex had no such machine left."""
         error = self._job.get("error", {})
         message = error.get("message", "")
-        if error.get("code") == RESOURCE_EXHAUSTED:
+        if error.get("code") == RESOURCE_EXHAUSTED or "Resources are insufficient" in message:
             raise no_machine(message)
         self._say_cost()
         if self._job["state"] == "JOB_STATE_SUCCEEDED":
             return 0
         if message:
             self._say(f"Vertex AI: {message}")
-        if self._job["state"] != "JOB_STATE_FAILED" or "low on memory" in message:  # cancelled, or too old
+        if self._job["state"] != "JOB_STATE_FAILED" or "ran out of memory" in message:  # or cancelled, or too old
             return KILLED
         found = re.search(r"non-zero status of (\d+)", message)
         status = int(found[1]) if found else 1

@@ -63,7 +63,7 @@ class Job:
     def _live(self) -> None:
         time.sleep(0.3)
         if self._wrong.no_machine:
-            self._end("JOB_STATE_FAILED", 8, self._wrong.no_machine)
+            self._end("JOB_STATE_FAILED", 3, self._wrong.no_machine)
         elif self.is_cancelled:
             self._end("JOB_STATE_CANCELLED", 1, "CANCELED")
         else:
@@ -77,7 +77,7 @@ class Job:
                 self._end("JOB_STATE_SUCCEEDED")
             else:
                 code = 128 - code if code < 0 else code
-                text = f"The replica workerpool0-0 exited with a non-zero status of {code}. To find out more check the logs."
+                text = f"The replica workerpool0-0 exited with a non-zero status of {code}. Termination reason: Error."
                 self._end("JOB_STATE_FAILED", 3, text)
 
     def _end(self, state: str, code: int = 0, message: str = "") -> None:

@@ -146,6 +146,22 @@ def test_the_exit_status_is_read_from_the_jobs_words(cloud: FakeVertex, code: st
     assert ran.status == status and any("workerpool0-0 exited" in line for line in ran.said)
 
 
+@pytest.mark.parametrize(
+    ("state", "message", "status"),
+    [
+        ("FAILED", "The replica workerpool0-0 exited with a non-zero status of 255. Termination reason: Error.", 255),
+        ("FAILED", "The replica workerpool0-0 ran out of memory and exited with a non-zero status of 1.", -9),
+        ("FAILED", "Internal error occurred for the current attempt", 1),
+        ("EXPIRED", "", -9),
+    ],
+)
+def test_other_ends_are_told_by_googles_words(state: str, message: str, status: int) -> None:
+    ended = {"createTime": "", "state": f"JOB_STATE_{state}", "error": {"code": 3, "message": message}}
+    order = Order("script", "", NAME, None, print)
+    task = VertexTask(None, ended, VertexExecutor.model_validate(SECTION), order)  # type: ignore[arg-type]
+    assert task.status() == status
+
+
 def test_a_cancelled_job_ends_its_process(cloud: FakeVertex) -> None:
     ran = Ran("import time; time.sleep(60)", lambda task: task.end())
     assert ran.status == -9 and cloud.jobs[0].json["state"] == "JOB_STATE_CANCELLED"
