@@ -38,6 +38,7 @@ class Cluster:
         self._batch, self._core, self._kinds = client.BatchV1Api(self._client), client.CoreV1Api(self._client), client
         self._refused, self._unreachable = client.ApiException, HTTPError
         self._patience, self._log_patience = Patience(), Patience()
+        self._log_patience.answered()  # a log is asked of a server that has answered
 
     def __enter__(self) -> Self:
         return self

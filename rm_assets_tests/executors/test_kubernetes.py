@@ -76,6 +76,12 @@ def test_a_log_that_breaks_off_loses_and_doubles_nothing(cluster: FakeKubernetes
     assert cluster.since[0] is None and cluster.since[-1] is not None and len(cluster.since) >= 5
 
 
+def test_a_log_that_is_lost_with_its_node_does_not_hide_how_the_task_ended(cluster: FakeKubernetes) -> None:
+    cluster.wrong.refusals["get pods/log"] = status(500, "no route to host")
+    ran = Ran("raise SystemExit(3)")
+    assert (ran.lines, ran.status) == ([], 3)
+
+
 def test_a_second_that_is_read_again_gives_only_what_is_new() -> None:
     position = LogPosition()
     log = [

@@ -179,6 +179,7 @@ def test_a_failing_listener_cancels_the_job(cloud: FakeVertex) -> None:
     wait_for(lambda: cloud.jobs[0].json["state"] == "JOB_STATE_CANCELLED", 10)
 
 
+@pytest.mark.slow
 def test_a_job_whose_driver_died_is_joined_and_one_that_ended_is_not(cloud: FakeVertex) -> None:
     code = "import time\nprint('begun', flush=True)\ntime.sleep(2)\nprint('done')"
     driver = (
