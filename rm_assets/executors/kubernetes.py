@@ -22,6 +22,8 @@ ENDED = {"Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"}
 NO_IMAGE = {"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 NO_CONTAINER = NO_IMAGE | {"CreateContainerConfigError", "CreateContainerError"}
 """Why a container waits that no waiting starts."""
+TRIES_AFTER_END = 10
+"""How often the log of an ended task is asked for: it may be lost with its node."""
 KILLED = -9
 
 
@@ -53,14 +55,15 @@ class KubernetesTask:
 
     def lines(self) -> Iterator[str]:
         """As in RemoteTask. A log that breaks off is opened again where it broke; it is whole once it was read after the end."""
-        is_over = self._pod is None
+        is_over, num_lost = self._pod is None, 0
         while not is_over:
             is_over = self._is_over()
             try:
                 chunks = self._cluster.log(self._pod, CONTAINER, self._position.since)
                 yield from self._position.unseen(chunks, is_over)
             except LogBroken:
-                is_over = False
+                num_lost += is_over
+                is_over = num_lost == TRIES_AFTER_END
             if not is_over:
                 time.sleep(POLL_SECONDS)
 

@@ -2,44 +2,21 @@
 
 import json
 import os
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Self
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import KubernetesExecutor
+from rm_assets.executors.patience import BUSY, Patience
 
-PATIENCE_SECONDS = 120.0
-"""How long a server that has answered before may be silent: an upgrade of a control plane takes a minute."""
-RETRY_SECONDS = 1.0
 REQUEST_SECONDS = (10, 30)
 """To connect, and between two parts of an answer."""
 LOG_SECONDS = (10, 300)
 """A log that is silent for so long is opened again, since its connection may be dead."""
-BUSY = {429, 500, 502, 503, 504}
 
 
 class LogBroken(Exception):
     """A log could not be read to its end."""
-
-
-class Patience:
-    """Bears failures for a while, once there has been an answer."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-        self._since: float | None = None
-
-    def answered(self) -> None:
-        """Something was answered."""
-        self._seconds, self._since = PATIENCE_SECONDS, None
-
-    def failed(self, error: ExecutorError) -> None:
-        """Raises: `error`, when patience is at its end."""
-        now = time.monotonic()
-        self._since = self._since or now
-        if now - self._since >= self._seconds:
-            raise error
 
 
 class Cluster:
@@ -61,6 +38,7 @@ class Cluster:
         self._batch, self._core, self._kinds = client.BatchV1Api(self._client), client.CoreV1Api(self._client), client
         self._refused, self._unreachable = client.ApiException, HTTPError
         self._patience, self._log_patience = Patience(), Patience()
+        self._log_patience.answered()  # a log is asked of a server that has answered
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +124,7 @@ class Cluster:
             else:
                 self._patience.answered()
                 return answer
-            time.sleep(RETRY_SECONDS)
+            self._patience.wait()
 
     def _error(self, error: Any) -> ExecutorError:
         """What the server said, or that it said nothing."""

@@ -46,7 +46,7 @@ class RemoteTask(Protocol):
         """Ends it, and all that it started; also from another thread, again, or when it has ended by itself."""
 
 
-VANISHING = {"vm"}
+VANISHING = {"vm", "kubernetes", "vertex"}
 """Kinds whose machines may be gone, disks and all, before a task is done: it saves what it commits at the store's URL."""
 Start = Callable[[Any, Order], AbstractContextManager[RemoteTask]]
 """Starts a task as an executor of the engine's section describes; with the block ends whatever is left of it.
@@ -102,12 +102,14 @@ def _engine(kind: str) -> Start:
     from rm_assets.executors.kubernetes import start_on_kubernetes
     from rm_assets.executors.ray import start_on_ray
     from rm_assets.executors.ssh import start_over_ssh
+    from rm_assets.executors.vertex import start_on_vertex
     from rm_assets.executors.vm import start_on_vm
 
     engines: dict[str, Start] = {
         "kubernetes": start_on_kubernetes,
         "ray": start_on_ray,
         "ssh": start_over_ssh,
+        "vertex": start_on_vertex,
         "vm": start_on_vm,
     }
     return engines[kind]

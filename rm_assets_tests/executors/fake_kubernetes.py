@@ -7,8 +7,6 @@ import contextlib
 import json
 import os
 import re
-import signal
-import subprocess
 import threading
 import time
 import uuid
@@ -21,6 +19,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import kubernetes_validate
+
+from rm_assets_tests.executors.containers import Container
 
 Json = dict[str, Any]
 TOKEN = "token-of-the-kubeconfig"
@@ -48,15 +48,13 @@ class Misbehaviour:
 class Pod:
     """A pod with one container, which is a process group of this machine."""
 
-    def __init__(self, job: Json, environment: dict[str, str], wrong: Misbehaviour) -> None:
+    def __init__(self, job: Json, environment: dict[str, str] | None, wrong: Misbehaviour) -> None:
         self.job, self.environment, self._wrong = job, environment, wrong
         self.name, self.uid = f"{job['metadata']['name']}-{uuid.uuid4().hex[:5]}", str(uuid.uuid4())
         self.phase, self.state, self.conditions = "Pending", Json(), list[Json]()
         self.events: list[tuple[str, str]] = []
-        self.log: list[tuple[float, bytes]] = []
-        self.changed = threading.Condition()
         self.is_deleted, self._killed_for = False, ""
-        self._process: subprocess.Popen[bytes] | None = None
+        self.container: Container | None = None
         self.thread = threading.Thread(target=self._live)
         self.thread.start()
 
@@ -78,9 +76,8 @@ class Pod:
     def kill(self, reason: str = "Error") -> None:
         """The container's processes end at once."""
         self._killed_for = reason
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        if self.container is not None:
+            self.container.kill()
 
     def delete(self) -> None:
         """It is gone when its processes are."""
@@ -103,59 +100,28 @@ class Pod:
         if self._wrong.unpullable:
             self.events.append(("Failed", self._wrong.unpullable))
             self.state = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
+        elif self.environment is None:
+            self.state = {"waiting": {"reason": "CreateContainerConfigError", "message": "secret not found"}}
         elif not self.is_deleted:
-            self._run()
+            self._run(self.environment)
 
-    def _run(self) -> None:
-        container = self.job["spec"]["template"]["spec"]["containers"][0]
-        self._process = subprocess.Popen(
-            container["command"], env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+    def _run(self, environment: dict[str, str]) -> None:
+        spec = self.job["spec"]["template"]["spec"]["containers"][0]
+        self.container = Container([*spec.get("command", ()), *spec.get("args", ())], environment)
         self.phase, self.state = "Running", {"running": {}}
-        ended = threading.Thread(target=self._wait)
-        ended.start()
-        assert self._process.stdout is not None
-        with self._process.stdout as output:
-            for line in output:
-                with self.changed:
-                    self.log.append((time.time(), line))
-                    self.changed.notify_all()
-        ended.join()
-        code = self._process.wait()
+        code = self.container.wait()
         reason = self._killed_for or ("Error" if code else "Completed")
-        terminated = {"exitCode": 128 - code if code < 0 else code, "reason": reason}
-        with self.changed:
-            self.phase, self.state = "Failed" if code else "Succeeded", {"terminated": terminated}
-            self.changed.notify_all()
+        self.phase = "Failed" if code else "Succeeded"
+        self.state = {"terminated": {"exitCode": 128 - code if code < 0 else code, "reason": reason}}
         # the Job ends when its controller has seen that
         kind = "Failed" if code else "Complete"
         self.job["status"] = {"conditions": [{"type": kind, "status": "True"}]}
 
-    def _wait(self) -> None:
-        """With the first process of a container all others end."""
-        assert self._process is not None
-        self._process.wait()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes into the log."""
-        return self.is_deleted or "terminated" in self.state
-
     def lines(self, since: float) -> Iterator[bytes]:
         """The log from a time on, stamped, as it grows."""
-        num_given, is_over = 0, False
-        while not is_over:
-            with self.changed:
-                if len(self.log) == num_given:
-                    self.changed.wait(timeout=0.2)
-                new, is_over = self.log[num_given:], self.is_over
-            num_given += len(new)
-            for at, line in new:
-                if at >= since:
-                    yield datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z ").encode() + line
+        for at, line in self.container.lines() if self.container else ():
+            if at >= since:
+                yield datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z ").encode() + line
 
 
 class FakeKubernetes:
@@ -211,10 +177,16 @@ class FakeKubernetes:
         self.created.append(json.loads(json.dumps(job)))
         job["metadata"]["uid"], job["status"] = str(uuid.uuid4()), {}
         self.jobs[name] = job
-        references = job["spec"]["template"]["spec"]["containers"][0].get("envFrom", ())
-        keys = [key for one in references for key in self.secrets[one["secretRef"]["name"]]]
-        self.pods.append(Pod(job, self.image | {key: os.environ[key] for key in keys}, self.wrong))
+        self.pods.append(Pod(job, self._environment(job), self.wrong))
         return 201, job
+
+    def _environment(self, job: Json) -> dict[str, str] | None:
+        """That of a Job's container, None where its Secret is not there."""
+        references = job["spec"]["template"]["spec"]["containers"][0].get("envFrom", ())
+        names = [one["secretRef"]["name"] for one in references if "secretRef" in one]
+        if not all(name in self.secrets for name in names):
+            return None
+        return self.image | {key: os.environ[key] for name in names for key in self.secrets[name]}
 
     def _get_jobs(self, name: str, query: dict[str, str], body: None) -> Any:
         found = self.jobs.get(name)

@@ -13,7 +13,7 @@ import yaml
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import KubernetesExecutor
-from rm_assets.executors import kubernetes_api
+from rm_assets.executors import patience
 from rm_assets.executors.kubernetes import KubernetesTask, start_on_kubernetes
 from rm_assets.executors.kubernetes_log import LogPosition
 from rm_assets.executors.remote import Order
@@ -68,12 +68,23 @@ def test_an_image_that_cannot_be_pulled_is_an_error_at_once_and_leaves_no_job(cl
     wait_for(lambda: not cluster.jobs, 10)
 
 
+def test_a_secret_that_is_not_there_is_an_error_at_once(cluster: FakeKubernetes) -> None:
+    error = refusal(secret="of-another-namespace")
+    assert (error.code, error.why) == ("EXECUTOR_003", "secret not found") and "Secret of `secret`" in error.fix
+
+
 @pytest.mark.parametrize("are_clean", [False, True], ids=["broken", "as if ended"])
 def test_a_log_that_breaks_off_loses_and_doubles_nothing(cluster: FakeKubernetes, are_clean: bool) -> None:
     cluster.wrong.cuts, cluster.wrong.cuts_are_clean = [10, 200, 89 * 3, 95], are_clean
     ran = Ran(COUNT)
     assert (ran.lines, ran.status) == (COUNTED, 0)
     assert cluster.since[0] is None and cluster.since[-1] is not None and len(cluster.since) >= 5
+
+
+def test_a_log_that_is_lost_with_its_node_does_not_hide_how_the_task_ended(cluster: FakeKubernetes) -> None:
+    cluster.wrong.refusals["get pods/log"] = status(500, "no route to host")
+    ran = Ran("raise SystemExit(3)")
+    assert (ran.lines, ran.status) == ([], 3)
 
 
 def test_a_second_that_is_read_again_gives_only_what_is_new() -> None:
@@ -141,7 +152,7 @@ def test_no_more_is_asked_than_the_role_allows(cluster: FakeKubernetes) -> None:
 def test_a_server_that_is_busy_for_a_while_is_asked_again(
     cluster: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes_api, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.05)
 
     def be_busy(task: KubernetesTask) -> None:
         for what in ("list pods", "get pods/log"):

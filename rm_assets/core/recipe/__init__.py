@@ -21,6 +21,7 @@ from rm_assets.core.recipe.execution import (
     SkyPilotMachine,
     SshExecutor,
     TaskName,
+    VertexExecutor,
     VmExecutor,
 )
 from rm_assets.core.recipe.gold import (
@@ -146,6 +147,7 @@ __all__ = [
     "TrainingSection",
     "ValidationSettings",
     "VerifierGold",
+    "VertexExecutor",
     "VmExecutor",
     "WandbSettings",
     "scorers_of",
@@ -161,7 +163,7 @@ class ExecutionSection(Section):
 
     executor: Executor = Field(
         LocalExecutor(),
-        description="Where tasks run: `local`, `ssh`, `ray`, `kubernetes` or `vm`; what runs elsewhere needs a store at a URL.",
+        description="Where tasks run: `local`, `ssh`, `ray`, `kubernetes`, `vertex` or `vm`; what runs elsewhere needs a store at a URL.",
     )
     executors: dict[TaskName, Executor] = Field(
         default={},

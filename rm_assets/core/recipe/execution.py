@@ -9,9 +9,9 @@ from rm_assets.core.recipe.section import Section
 
 TaskName = Literal["ingest", "sample", "score", "pair", "train", "evaluate", "release"]
 HOST = r"^[A-Za-z0-9_.@\[:][A-Za-z0-9_.@\[\]:-]*$"
+KUBERNETES_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """The name of an environment variable; NAME=VALUE is refused, so that no secret gets into a recipe."""
-KUBERNETES_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 
 
 class LocalExecutor(Section):
@@ -209,5 +209,36 @@ class VmExecutor(Section):
     )
 
 
-RemoteExecutor = SshExecutor | RayExecutor | KubernetesExecutor | VmExecutor
+class VertexExecutor(Section):
+    """A custom job of Vertex AI, on one machine that Google makes for it. No secret reaches it: its service account reaches the bucket."""
+
+    kind: Literal["vertex"] = Field(description="Run as a custom job of Vertex AI.")
+    project: str = Field(
+        pattern=r"^[a-z0-9:.-]+$", description="Google Cloud project that runs the job and pays for it."
+    )
+    region: str = Field(pattern=r"^[a-z0-9-]+$", description="Region of the machine, such as us-central1.")
+    image: str = Field(min_length=1, description="Container image with the same version of rm_assets; pin a digest.")
+    machine: str = Field("n1-standard-8", pattern=r"^[a-z0-9-]+$", description="Machine type, such as g2-standard-12.")
+    accelerator: str | None = Field(
+        None, pattern=r"^[A-Z0-9_]+$", description="Type of its accelerators, such as NVIDIA_L4."
+    )
+    num_accelerators: int = Field(1, gt=0, description="Accelerators of the machine, where `accelerator` is given.")
+    tpu_topology: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d*x[1-9]\d*(x[1-9]\d*)?$",
+        description="Topology where the machine type has TPUs, such as 2x2.",
+    )
+    disk_gb: int = Field(100, ge=100, description="Size of the boot disk in GB: the image, models and the cache.")
+    spot: bool = Field(False, description="Run on a spot machine, which may be taken away at any time.")
+    service_account: str | None = Field(
+        None,
+        pattern=r"^[^@\s]+@[^@\s]+$",
+        description="Service account of the task; the project's own for custom jobs when not given.",
+    )
+    usd_per_hour: float | None = Field(
+        None, ge=0, description="Price of the machine for an hour in US dollars, by which the cost of a task is said."
+    )
+
+
+RemoteExecutor = SshExecutor | RayExecutor | KubernetesExecutor | VertexExecutor | VmExecutor
 Executor = Annotated[LocalExecutor | RemoteExecutor, Field(discriminator="kind")]
