@@ -18,7 +18,7 @@ from rm_assets.executors.kubernetes import KubernetesTask, start_on_kubernetes
 from rm_assets.executors.kubernetes_log import LogPosition
 from rm_assets.executors.remote import Order
 from rm_assets_tests.executors.conftest import REPOSITORY
-from rm_assets_tests.executors.fake_kubernetes import FakeKubernetes, status
+from rm_assets_tests.executors.fake_kubernetes import TOKEN, FakeKubernetes, status
 from rm_assets_tests.processes import wait_for
 
 COUNT = "import time\nfor n in range(40):\n    print(f'line {n} ' + 'x' * 50, flush=True)\n    time.sleep(0.02)\nprint('end', end='')"
@@ -106,10 +106,10 @@ def test_a_task_that_the_cluster_kills_for_its_memory_is_said_to_be(cluster: Fak
 
 def test_a_job_that_somebody_deletes_is_a_killed_task(cluster: FakeKubernetes) -> None:
     def delete(task: KubernetesTask) -> None:
-        name = "rm-script-0123456789abcdef"
-        cluster.answer("DELETE", f"/apis/batch/v1/namespaces/default/jobs/{name}", {}, {
-            "preconditions": {"uid": cluster.jobs[name]["metadata"]["uid"]}
-        }, "Bearer token-of-the-kubeconfig")  # fmt: skip
+        (job,) = cluster.jobs.values()
+        where = f"/apis/batch/v1/namespaces/default/jobs/{job['metadata']['name']}"
+        body = {"preconditions": {"uid": job["metadata"]["uid"]}}
+        assert cluster.answer("DELETE", where, {}, body, f"Bearer {TOKEN}")[0] == 200
 
     assert Ran("import time; time.sleep(60)", delete).status == -9
 
@@ -120,8 +120,17 @@ def test_the_exit_status_is_that_of_the_container(cluster: FakeKubernetes, code:
 
 
 def test_a_job_that_has_ended_is_replaced(cluster: FakeKubernetes) -> None:
-    assert [Ran("print('one')").lines, Ran("print('two')").lines] == [["one"], ["two"]]
+    assert [Ran("print('one')").lines, Ran("print('one')").lines] == [["one"], ["one"]]
     assert len(cluster.created) == 2 and len(cluster.jobs) == 1
+
+
+def test_a_job_of_another_store_is_not_joined(cluster: FakeKubernetes) -> None:
+    def run_the_same_elsewhere(task: KubernetesTask) -> None:
+        assert Ran("print('of another store')").lines == ["of another store"]
+        task.end()
+
+    Ran("import time; time.sleep(60)", run_the_same_elsewhere)
+    assert len(cluster.created) == 2
 
 
 def test_the_name_of_the_secret_is_in_the_job_and_no_value(
@@ -190,7 +199,7 @@ def test_a_job_that_cannot_be_deleted_is_named_with_the_command(cluster: FakeKub
     cluster.wrong.unpullable = "no such manifest"
     error = refusal()
     assert error.code == "EXECUTOR_005"
-    assert error.fix == "`kubectl delete job rm-script-0123456789abcdef --namespace default`"
+    assert error.fix == f"`kubectl delete job {next(iter(cluster.jobs))} --namespace default`"
 
 
 def test_a_context_that_is_not_there_is_an_error(cluster: FakeKubernetes) -> None:
