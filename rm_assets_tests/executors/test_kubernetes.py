@@ -5,21 +5,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
-from rm_assets.core.errors import ExecutorError
+from rm_assets.core.errors import ExecutorError, TaskError
 from rm_assets.core.recipe import KubernetesExecutor
 from rm_assets.executors import patience
 from rm_assets.executors.kubernetes import KubernetesTask, start_on_kubernetes
 from rm_assets.executors.kubernetes_log import LogPosition
 from rm_assets.executors.remote import Order
+from rm_assets.resources.compute import Compute, Made
 from rm_assets_tests.executors.conftest import REPOSITORY
 from rm_assets_tests.executors.fake_kubernetes import TOKEN, FakeKubernetes, status
 from rm_assets_tests.processes import wait_for
+from rm_assets_tests.tasks.conftest import TOY, Bench
 
 COUNT = "import time\nfor n in range(40):\n    print(f'line {n} ' + 'x' * 50, flush=True)\n    time.sleep(0.02)\nprint('end', end='')"
 COUNTED = [*(f"line {n} " + "x" * 50 for n in range(40)), "end"]
@@ -102,6 +105,41 @@ def test_a_task_that_the_cluster_kills_for_its_memory_is_said_to_be(cluster: Fak
 
     ran = Ran("import time; time.sleep(60)", kill)
     assert ran.status == -9 and ran.said[-1] == "the pod was ended: OOMKilled"
+
+
+@pytest.mark.slow
+def test_what_a_killed_pod_had_committed_is_there_for_the_next_which_has_another_disk(
+    cluster: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RM_ASSETS_CACHE", str(tmp_path / "cache_here"))
+    bench, bucket = Bench(tmp_path), tmp_path / "bucket"
+    bench.write_toy()
+    code = (
+        "import pathlib, time\nshard = task.store.home / 'shards' / 'x' / 'y' / 'a.parquet'\n"
+        f"if shard.exists():\n    pathlib.Path({str(tmp_path / 'resumed')!r}).touch()\n"
+        "else:\n    shard.parent.mkdir(parents=True)\n    shard.write_text('a')\n    time.sleep(300)\n"
+    )
+    section = {"kind": "kubernetes", "image": "i", "spot": True}
+    recipe = bench.recipe(description=code, execution={**TOY["execution"], "executor": section})
+
+    def make(disk: str) -> Made:
+        cluster.image["RM_ASSETS_CACHE"] = str(tmp_path / disk)
+        return Compute(home=bucket.as_uri()).make_asset(
+            recipe, "prompts", say=bench.said.append, debug=bench.said.append
+        )
+
+    def kill_once_it_is_saved() -> None:
+        wait_for(lambda: list(bucket.glob("work/prompts/*/*.json")), 60)
+        cluster.pods[0].kill("Evicted")
+
+    killer = threading.Thread(target=kill_once_it_is_saved)
+    killer.start()
+    with pytest.raises(TaskError, match="TASK_001"):
+        make("disk of the first")
+    killer.join()
+    made = make("disk of the second")
+    assert made.manifest.counts["prompts"] == 12 and (tmp_path / "resumed").exists()
+    assert "prompts: the pod was ended: Evicted" in bench.said and not list(bucket.glob("work/prompts/*/*.json"))
 
 
 def test_a_job_that_somebody_deletes_is_a_killed_task(cluster: FakeKubernetes) -> None:
