@@ -1,6 +1,6 @@
 """Tasks on Kubernetes, as Jobs, through the official client.
 
-The Job's name is that of the order, so there is one Job for the same work: one that runs is joined, one that has ended is replaced.
+The Job's name follows from the order, so there is one Job for the same work: one that runs is joined, one that has ended is replaced.
 What is secret is in a Secret of the cluster, which the Job names.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import KubernetesExecutor
 from rm_assets.executors.kubernetes_api import Cluster, LogBroken
-from rm_assets.executors.kubernetes_job import CONTAINER, job_of
+from rm_assets.executors.kubernetes_job import CONTAINER, job_of, name_of
 from rm_assets.executors.kubernetes_log import LogPosition
 from rm_assets.executors.remote import Order
 
@@ -116,20 +116,20 @@ def start_on_kubernetes(executor: KubernetesExecutor, order: Order) -> Iterator[
 
 def _job(cluster: Cluster, executor: KubernetesExecutor, order: Order) -> Any:
     """The Job of the order that runs, or a new one."""
-    has_said = False
+    name, has_said = name_of(order), False
     while True:
-        job = cluster.job(order.name)
+        job = cluster.job(name)
         if job is None and (created := cluster.create(job_of(executor, order))):
-            order.say(f"Job {order.name} in namespace {executor.namespace}")
+            order.say(f"Job {name} in namespace {executor.namespace}")
             return created
         if job is not None and job.metadata.deletion_timestamp is None:
             if not _has_ended(job):
-                order.say(f"joins the Job {order.name}, which runs already")
+                order.say(f"joins the Job {name}, which runs already")
                 return job
             cluster.delete(job)
         elif job is not None and not has_said:
             has_said = True
-            order.say(f"waiting until the earlier Job {order.name} is deleted")
+            order.say(f"waiting until the earlier Job {name} is deleted")
         time.sleep(POLL_SECONDS)
 
 

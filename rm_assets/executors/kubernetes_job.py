@@ -1,6 +1,7 @@
 """A task as a `batch/v1` Job of Kubernetes: one pod, one container, one try."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from math import ceil
 from typing import Any
 
@@ -16,17 +17,22 @@ SECONDS_BEYOND_LIMIT = 3600
 """The cluster's own time limit is so much later than the task's, which does not count what the task waits for."""
 
 
+def name_of(order: Order) -> str:
+    """The same for the same work for the same store."""
+    return f"{order.name}-{sha256(order.request.encode()).hexdigest()[:8]}"
+
+
 def job_of(executor: KubernetesExecutor, order: Order) -> dict[str, Any]:
     """The Job that does what is ordered. It names the Secret, whose values only the cluster reads."""
     labels = {
         "app.kubernetes.io/name": "rm-assets",
         "app.kubernetes.io/component": order.task,
-        "app.kubernetes.io/instance": order.name,
+        "app.kubernetes.io/instance": name_of(order),
     }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": order.name, "namespace": executor.namespace, "labels": labels},
+        "metadata": {"name": name_of(order), "namespace": executor.namespace, "labels": labels},
         "spec": {
             "backoffLimit": 0,  # whether it is tried again is decided where its errors are read
             "ttlSecondsAfterFinished": SECONDS_KEPT,

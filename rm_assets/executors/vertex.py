@@ -39,12 +39,11 @@ def job_of(executor: VertexExecutor, order: Order) -> dict[str, Any]:
     scheduling: dict[str, Any] = {"disableRetries": True, "strategy": "SPOT" if executor.spot else "STANDARD"}
     if order.timeout_seconds is not None:
         scheduling["timeout"] = f"{ceil(order.timeout_seconds) + SECONDS_BEYOND_LIMIT}s"
-    command = ["python", "-m", f"rm_assets.tasks.{order.task}", order.request]
     pool = {
         "machineSpec": machine,
         "replicaCount": "1",
         "diskSpec": {"bootDiskSizeGb": executor.disk_gb},
-        "containerSpec": {"imageUri": executor.image, "command": command},
+        "containerSpec": {"imageUri": executor.image, "command": _command_of(order)},
     }
     spec = {"workerPoolSpecs": [pool], "scheduling": scheduling}
     if executor.service_account:
@@ -136,7 +135,9 @@ class VertexTask:
 def start_on_vertex(executor: VertexExecutor, order: Order) -> Iterator[VertexTask]:
     """As remote.Start. Raises: besides, ExecutorError EXECUTOR_004 at a quota."""
     with VertexApi(executor.project, executor.region) as api:
-        running = [job for job in api.jobs(order.name) if job["state"] in WORKING]
+        running = [
+            job for job in api.jobs(order.name) if job["state"] in WORKING and _command(job) == _command_of(order)
+        ]
         job = running[0] if running else api.create(job_of(executor, order))
         order.say(f"{'joins the' if running else 'the'} custom job {job['name']}")
         task = VertexTask(api, job, executor, order)
@@ -146,6 +147,15 @@ def start_on_vertex(executor: VertexExecutor, order: Order) -> Iterator[VertexTa
         except BaseException:
             task.end()
             raise
+
+
+def _command_of(order: Order) -> list[str]:
+    return ["python", "-m", f"rm_assets.tasks.{order.task}", order.request]
+
+
+def _command(job: dict[str, Any]) -> Any:
+    """What a job runs, and for which store."""
+    return job["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]["command"]
 
 
 def _words(state: str) -> str:

@@ -5,21 +5,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
-from rm_assets.core.errors import ExecutorError
+from rm_assets.core.errors import ExecutorError, TaskError
 from rm_assets.core.recipe import KubernetesExecutor
 from rm_assets.executors import patience
 from rm_assets.executors.kubernetes import KubernetesTask, start_on_kubernetes
 from rm_assets.executors.kubernetes_log import LogPosition
 from rm_assets.executors.remote import Order
+from rm_assets.resources.compute import Compute, Made
 from rm_assets_tests.executors.conftest import REPOSITORY
-from rm_assets_tests.executors.fake_kubernetes import FakeKubernetes, status
+from rm_assets_tests.executors.fake_kubernetes import TOKEN, FakeKubernetes, status
 from rm_assets_tests.processes import wait_for
+from rm_assets_tests.tasks.conftest import TOY, Bench
 
 COUNT = "import time\nfor n in range(40):\n    print(f'line {n} ' + 'x' * 50, flush=True)\n    time.sleep(0.02)\nprint('end', end='')"
 COUNTED = [*(f"line {n} " + "x" * 50 for n in range(40)), "end"]
@@ -109,12 +112,47 @@ def test_a_task_that_the_cluster_kills_for_its_memory_is_said_to_be(cluster: Fak
     assert ran.status == -9 and ran.said[-1] == "the pod was ended: OOMKilled"
 
 
+@pytest.mark.slow
+def test_what_a_killed_pod_had_committed_is_there_for_the_next_which_has_another_disk(
+    cluster: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RM_ASSETS_CACHE", str(tmp_path / "cache_here"))
+    bench, bucket = Bench(tmp_path), tmp_path / "bucket"
+    bench.write_toy()
+    code = (
+        "import pathlib, time\nshard = task.store.home / 'shards' / 'x' / 'y' / 'a.parquet'\n"
+        f"if shard.exists():\n    pathlib.Path({str(tmp_path / 'resumed')!r}).touch()\n"
+        "else:\n    shard.parent.mkdir(parents=True)\n    shard.write_text('a')\n    time.sleep(300)\n"
+    )
+    section = {"kind": "kubernetes", "image": "i", "spot": True}
+    recipe = bench.recipe(description=code, execution={**TOY["execution"], "executor": section})
+
+    def make(disk: str) -> Made:
+        cluster.image["RM_ASSETS_CACHE"] = str(tmp_path / disk)
+        return Compute(home=bucket.as_uri()).make_asset(
+            recipe, "prompts", say=bench.said.append, debug=bench.said.append
+        )
+
+    def kill_once_it_is_saved() -> None:
+        wait_for(lambda: list(bucket.glob("work/prompts/*/*.json")), 60)
+        cluster.pods[0].kill("Evicted")
+
+    killer = threading.Thread(target=kill_once_it_is_saved)
+    killer.start()
+    with pytest.raises(TaskError, match="TASK_001"):
+        make("disk of the first")
+    killer.join()
+    made = make("disk of the second")
+    assert made.manifest.counts["prompts"] == 12 and (tmp_path / "resumed").exists()
+    assert "prompts: the pod was ended: Evicted" in bench.said and not list(bucket.glob("work/prompts/*/*.json"))
+
+
 def test_a_job_that_somebody_deletes_is_a_killed_task(cluster: FakeKubernetes) -> None:
     def delete(task: KubernetesTask) -> None:
-        name = "rm-script-0123456789abcdef"
-        cluster.answer("DELETE", f"/apis/batch/v1/namespaces/default/jobs/{name}", {}, {
-            "preconditions": {"uid": cluster.jobs[name]["metadata"]["uid"]}
-        }, "Bearer token-of-the-kubeconfig")  # fmt: skip
+        (job,) = cluster.jobs.values()
+        where = f"/apis/batch/v1/namespaces/default/jobs/{job['metadata']['name']}"
+        body = {"preconditions": {"uid": job["metadata"]["uid"]}}
+        assert cluster.answer("DELETE", where, {}, body, f"Bearer {TOKEN}")[0] == 200
 
     assert Ran("import time; time.sleep(60)", delete).status == -9
 
@@ -125,8 +163,17 @@ def test_the_exit_status_is_that_of_the_container(cluster: FakeKubernetes, code:
 
 
 def test_a_job_that_has_ended_is_replaced(cluster: FakeKubernetes) -> None:
-    assert [Ran("print('one')").lines, Ran("print('two')").lines] == [["one"], ["two"]]
+    assert [Ran("print('one')").lines, Ran("print('one')").lines] == [["one"], ["one"]]
     assert len(cluster.created) == 2 and len(cluster.jobs) == 1
+
+
+def test_a_job_of_another_store_is_not_joined(cluster: FakeKubernetes) -> None:
+    def run_the_same_elsewhere(task: KubernetesTask) -> None:
+        assert Ran("print('of another store')").lines == ["of another store"]
+        task.end()
+
+    Ran("import time; time.sleep(60)", run_the_same_elsewhere)
+    assert len(cluster.created) == 2
 
 
 def test_the_name_of_the_secret_is_in_the_job_and_no_value(
@@ -195,7 +242,7 @@ def test_a_job_that_cannot_be_deleted_is_named_with_the_command(cluster: FakeKub
     cluster.wrong.unpullable = "no such manifest"
     error = refusal()
     assert error.code == "EXECUTOR_005"
-    assert error.fix == "`kubectl delete job rm-script-0123456789abcdef --namespace default`"
+    assert error.fix == f"`kubectl delete job {next(iter(cluster.jobs))} --namespace default`"
 
 
 def test_a_context_that_is_not_there_is_an_error(cluster: FakeKubernetes) -> None:

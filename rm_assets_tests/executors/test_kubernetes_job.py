@@ -10,6 +10,7 @@ from rm_assets.core.recipe import KubernetesExecutor
 from rm_assets.executors.kubernetes_job import job_of
 from rm_assets.executors.remote import Order
 
+NAME = "rm-train-0123456789abcdef-883241ae"
 EVERYTHING: dict[str, Any] = {
     "namespace": "research", "cpus": 7.5, "memory_gb": 30, "gpus": 2, "spot": True, "service_account": "trainer", "secret": "keys",
     "node_selector": {"cloud.google.com/gke-accelerator": "nvidia-l4"}, "volumes": {"cache": "/cache", "models": "/models"},
@@ -65,12 +66,12 @@ def test_the_schema_refuses_what_the_api_would(where: tuple[Any, ...], key: str,
 def test_the_least_is_one_container_that_is_tried_once() -> None:
     labels = {
         "app.kubernetes.io/name": "rm-assets", "app.kubernetes.io/component": "train",
-        "app.kubernetes.io/instance": "rm-train-0123456789abcdef",
+        "app.kubernetes.io/instance": NAME,
     }  # fmt: skip
     command = ["python", "-m", "rm_assets.tasks.train", "s3://b/requests/r.json"]
     assert job() == {
         "apiVersion": "batch/v1", "kind": "Job",
-        "metadata": {"name": "rm-train-0123456789abcdef", "namespace": "default", "labels": labels},
+        "metadata": {"name": NAME, "namespace": "default", "labels": labels},
         "spec": {
             "backoffLimit": 0, "ttlSecondsAfterFinished": 3600,
             "template": {"metadata": {"labels": labels}, "spec": {
