@@ -222,6 +222,7 @@ def test_a_tpu_is_asked_for_in_gclouds_words(cloud: Path, monkeypatch: pytest.Mo
         "provisioning": "flex_start",
         "project": "p",
         "container": "image:1",
+        "tunnel_through_iap": True,
     }
     executor = VmExecutor.model_validate({"kind": "vm", "machine": machine, "max_hours": 2})
     provider = provider_of(executor.machine)
@@ -234,10 +235,8 @@ def test_a_tpu_is_asked_for_in_gclouds_words(cloud: Path, monkeypatch: pytest.Mo
         "--image-family=f", "--image-project=p", "--boot-disk-size=200GB", "--labels=rm-assets=task", "--scopes=cloud-platform",
         "--quiet",
     ]  # fmt: skip
-    assert wait[:5] == ["gcloud", "compute", "ssh", "m", "--quiet"] and {
-        "--tunnel-through-iap",
-        "--command=true",
-    } <= set(wait)
+    assert wait[:5] == ["gcloud", "compute", "ssh", "m", "--quiet"]
+    assert {"--tunnel-through-iap", "--command=true"} <= set(wait)
     remote = next(word for word in provider.command("m", "exec python3 -m x") if word.startswith("--command="))
     assert remote == (
         "--command=exec docker run --rm --init --interactive --privileged --network=host --ipc=host image:1 "
