@@ -19,7 +19,7 @@ from rm_assets_tests.executors.ssh_server import MISSING, SSHD, running_sshd, wr
 
 REPOSITORY = Path(__file__).parents[2]
 PLACES = [
-    pytest.param("local_place", id="local"),
+    pytest.param("local_place", id="local", marks=pytest.mark.slow),  # test_local.py says most of it in less time
     pytest.param("ssh_place", id="ssh"),
     pytest.param("gcloud_place", id="vm-gcloud", marks=pytest.mark.slow),
     pytest.param("skypilot_place", id="vm-skypilot", marks=pytest.mark.slow),
