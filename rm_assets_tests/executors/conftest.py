@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 CLUSTER_SECRET = f"secret-{uuid.uuid4().hex}"
 """In the environment of Ray's nodes, from which alone a task has it."""
 PLACES = [
-    pytest.param("local_place", id="local"),
+    pytest.param("local_place", id="local", marks=pytest.mark.slow),  # test_local.py says most of it in less time
     pytest.param("ssh_place", id="ssh"),
     pytest.param("ray_place", id="ray", marks=pytest.mark.slow),
     pytest.param("kubernetes_place", id="kubernetes", marks=pytest.mark.slow),  # test_kubernetes.py has fast ones

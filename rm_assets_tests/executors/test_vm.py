@@ -68,6 +68,7 @@ def test_a_machine_that_cannot_be_had_is_said(driver: Driver, cloud: Path, fault
     assert error.code == "EXECUTOR_004" and words in error.what and machine_names(cloud) == []
 
 
+@SLOW
 @pytest.mark.parametrize("ending", ["well", "an error", "a failed setup", "cancelled while it is made"])
 def test_no_machine_is_left_however_it_ends(driver: Driver, cloud: Path, ending: str) -> None:
     wheel = driver.folder / "rm_assets.whl"
@@ -98,6 +99,7 @@ def test_no_machine_is_left_however_it_ends(driver: Driver, cloud: Path, ending:
     assert machine_names(cloud) == [] and len(calls(cloud)) >= 2
 
 
+@SLOW
 def test_a_machine_that_cannot_be_deleted_is_named_with_the_command_to_type(
     driver: Driver, cloud: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_machine_that_cannot_be_deleted_is_named_with_the_command_to_type(
     assert f"type: {command} {name}" in caught.value.fix
 
 
+@SLOW
 def test_a_machine_that_is_taken_away_is_followed_by_one_that_goes_on_from_its_shards(
     driver: Driver, cloud: Path
 ) -> None:
@@ -143,6 +146,7 @@ def test_a_machine_that_is_taken_away_is_followed_by_one_that_goes_on_from_its_s
     assert [file for file in (driver.folder / "bucket" / "work").rglob("*") if file.is_file()] == []
 
 
+@SLOW
 def test_machines_that_are_taken_away_again_and_again_are_given_up(driver: Driver, cloud: Path) -> None:
     code = "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(60)\n"  # as if the machine had gone
     error = driver.refusal(code, executor=section(driver, max_machines=2))
@@ -193,6 +197,7 @@ def killed(driver: Driver, cloud: Path) -> list[int]:
     return pids
 
 
+@SLOW
 def test_what_a_killed_driver_leaves_is_found_and_deleted(
     driver: Driver, cloud: Path, killed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +227,7 @@ def test_a_tpu_is_asked_for_in_gclouds_words(cloud: Path, monkeypatch: pytest.Mo
         "provisioning": "flex_start",
         "project": "p",
         "container": "image:1",
+        "tunnel_through_iap": True,
     }
     executor = VmExecutor.model_validate({"kind": "vm", "machine": machine, "max_hours": 2})
     provider = provider_of(executor.machine)
@@ -234,10 +240,8 @@ def test_a_tpu_is_asked_for_in_gclouds_words(cloud: Path, monkeypatch: pytest.Mo
         "--image-family=f", "--image-project=p", "--boot-disk-size=200GB", "--labels=rm-assets=task", "--scopes=cloud-platform",
         "--quiet",
     ]  # fmt: skip
-    assert wait[:5] == ["gcloud", "compute", "ssh", "m", "--quiet"] and {
-        "--tunnel-through-iap",
-        "--command=true",
-    } <= set(wait)
+    assert wait[:5] == ["gcloud", "compute", "ssh", "m", "--quiet"]
+    assert {"--tunnel-through-iap", "--command=true"} <= set(wait)
     remote = next(word for word in provider.command("m", "exec python3 -m x") if word.startswith("--command="))
     assert remote == (
         "--command=exec docker run --rm --init --interactive --privileged --network=host --ipc=host image:1 "
