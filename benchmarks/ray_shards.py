@@ -1,4 +1,4 @@
-"""Sampling and scoring by workers on a Ray cluster: two workers of which one is killed midway, one worker, and two.
+"""Sampling and scoring by workers on a Ray cluster: two workers of which one is killed midway, and one worker.
 
     python -m benchmarks.ray_shards           20,001 prompts, a JSON line for each run of a task
     python -m benchmarks.ray_shards 600       so many prompts
@@ -152,7 +152,7 @@ def main() -> None:
         there = {"RM_ASSETS_CACHE": str(folder / "there"), "OMP_NUM_THREADS": "1"}
         with ray_cluster((1, 1), there) as cluster:
             runs = Runs(cluster, folder, num_prompts)
-            for num_workers, is_killed in ((2, True), (1, False), (2, False)):
+            for num_workers, is_killed in ((2, True), (1, False)):
                 for line in runs.run(num_workers, is_killed=is_killed):
                     print(
                         json.dumps({**line, "load_average": round(os.getloadavg()[0], 1), **circumstances()}),

@@ -49,7 +49,7 @@ class RayCluster:
                 return bool(JobSubmissionClient(self.address).submit_job(entrypoint="true"))
             return False
 
-        wait_for(answers, 120, "a Ray cluster")
+        wait_for(answers, 240, "a Ray cluster")
 
     def join(self, cpus: int) -> subprocess.Popen[bytes]:
         """One more node."""

@@ -6,6 +6,7 @@ come from the environment of the cluster's nodes.
 
 import asyncio
 import contextlib
+import re
 import shlex
 import time
 import urllib.error
@@ -171,12 +172,13 @@ def _running_job(client: "JobSubmissionClient", order: Order) -> str | None:
 
 def _jobs(client: "JobSubmissionClient", order: Order) -> "list[JobDetails]":
     """All jobs of the order's name, which has a number from the second on."""
-    return [job for job in client.list_jobs() if (job.submission_id or "").split(".")[0] == order.name]
+    name = re.compile(rf"{order.name}(-\d+)?")
+    return [job for job in client.list_jobs() if name.fullmatch(job.submission_id or "")]
 
 
 def _submit(client: "JobSubmissionClient", executor: RayExecutor, order: Order) -> str:
     num_before = len(_jobs(client, order))
-    name = f"{order.name}.{num_before + 1}" if num_before else order.name
+    name = f"{order.name}-{num_before + 1}" if num_before else order.name
     try:
         client.submit_job(entrypoint=_entrypoint(order), submission_id=name, **_held(executor, order.task))
     except RuntimeError:

@@ -1,7 +1,7 @@
 """Who computes the shards of sampling and scoring, where the recipe says that a Ray cluster has workers for it.
 
-The task itself is then a job of the cluster that has no model. It cuts the shards, gives them out, and commits them. It takes no lease on a device: what
-its workers hold, Ray itself gives to nobody else.
+The task itself is then a job of the cluster that has no model. It cuts the shards, gives them out, and commits them. It
+takes no lease on a device: what its workers hold, Ray itself gives to nobody else.
 """
 
 from collections.abc import Callable

@@ -112,8 +112,8 @@ def test_a_running_job_is_joined_and_the_next_of_its_name_has_a_number(cluster: 
     assert said == [
         f"is the Ray job {waits.name}",
         f"joins the Ray job {waits.name}, which does this already",
-        f"is the Ray job {waits.name}.2",
-        f"is the Ray job {waits.name}.3",
+        f"is the Ray job {waits.name}-2",
+        f"is the Ray job {waits.name}-3",
     ]
 
 
