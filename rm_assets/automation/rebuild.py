@@ -14,6 +14,7 @@ import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from rm_assets.automation.jobs import build_reward_model
+from rm_assets.core.digests import digest
 from rm_assets.core.errors import DataError, RmAssetsError
 from rm_assets.core.planning.recipe_plan import operations_left
 from rm_assets.core.rebuilding import Decision, Try, decide
@@ -39,7 +40,7 @@ STARTED_AGAIN_TAG = "dagster/auto_retry_run_id"
 
 
 _PLANNED: dict[str, float] = {}
-"""Operations by aim and state: a plan reads the rows of its files, which is too much for every look."""
+"""Operations by recipe, aim and state: a plan reads the rows of its files, which is too much for every look."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,13 @@ def _judge(
         named = aim(recipe, fingerprint)
         tries = tries_of(instance, recipe.name, named, found.state)
         if recipe.automation.max_operations is not None:
-            operations = _operations(store, recipe, f"{named} {found.state}")
+            operations = _operations(store, recipe, [named, found.state])
     decision = decide(recipe.automation, tries, operations=operations, now=time.time())
     return Finding(recipe, found, decision, tries, named)
 
 
-def _operations(store: Store, recipe: Recipe, key: str) -> float | None:
+def _operations(store: Store, recipe: Recipe, work: list[str]) -> float | None:
+    key = digest([recipe.model_dump(mode="json"), work])
     if key not in _PLANNED:
         planned = operations_left(with_device(recipe, []), find_known(recipe, None, [], store))
         if planned is None:  # it may be known at the next look
