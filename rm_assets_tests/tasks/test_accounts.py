@@ -187,7 +187,7 @@ def test_every_shipped_recipe_and_every_example_is_here() -> None:
     assert {folder: sorted({key.split("@")[0] for key in keys}) for folder, keys in REAL.items()} == {
         folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
         for folder in EXAMPLES.iterdir()
-        if folder.is_dir()
+        if folder.is_dir() and folder.name != "machines"  # of embedded, for a cloud: executors/test_vm.py
     }
 
 
