@@ -26,6 +26,7 @@ class RayCluster:
         self._environment = {
             **os.environ,
             **environment,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # whose `python` a job is
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",  # else workers get little of a busy machine
         }
