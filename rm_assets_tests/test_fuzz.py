@@ -1,6 +1,7 @@
 """Damaged files: whatever a reader is given, it gives rows or says in an error of ours what is wrong with them.
 
-A sound file is damaged at random, 100,000 times for each reader. Seeds are fixed, so a failure comes back.
+A sound file is damaged at random, 10,000 times for each reader; RM_ASSETS_NUM_DAMAGED sets another number, 100,000 where a
+reader was changed. Seeds are fixed, so a failure comes back.
 """
 
 import json
@@ -24,7 +25,7 @@ from rm_assets.tasks.gold import human
 from rm_assets.tasks.gold.preferences import two_rewards
 from rm_assets.tasks.prompt_rows import prompt_rows, responses_in
 
-NUM_INPUTS = 100_000
+NUM_INPUTS = int(os.environ.get("RM_ASSETS_NUM_DAMAGED", "10000"))
 TOKENS = [
     b'"', b"'", b",", b"\n", b"\r\n", b"\x00", b"\xff", b"\xf0\x9f", b"{", b"}", b"[", b"]", b":", b"- ", b"null", b"NaN", b"1e999",
     b"true", b"\\u0000", b"\\ud800", b"&a", b"*a", b"!!python/object:os.system", b"<<", b"  ", b"\t", b"#", b"|", b">", b"0" * 400,
