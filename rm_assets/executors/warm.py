@@ -30,7 +30,7 @@ PRELOADED = (
     "scipy.stats", "matplotlib.figure",
 )  # fmt: skip
 READ_BY_IMPORTS = (
-    "ACCELERATE_", "CUDA_", "GOMP_", "HF_", "HOME", "HUGGINGFACE_", "KMP_", "LC_", "LD_", "MKL_", "MPL", "OMP_", "OPENBLAS_", "PATH",
+    "ACCELERATE_", "CUDA_", "GOMP_", "HF_", "HOME", "HUGGINGFACE_", "KMP_", "LC_", "LD_", "MALLOC_", "MKL_", "MPL", "OMP_", "OPENBLAS_", "PATH",
     "PYTHON", "PYTORCH_", "SAFETENSORS_", "TMPDIR", "TORCH", "TRANSFORMERS_", "USE_", "XDG_",
 )  # fmt: skip
 """How the names of environment variables begin that Python or a library reads when it starts or is imported."""
