@@ -169,7 +169,7 @@ many times as much JAX takes: the median over rounds (n), without compiling. A s
 batches included. Compilations are those of the forward and backward pass (training) or of the forward pass (scoring), one for
 each shape of rows that occurred; their seconds are wall time of all that JAX compiled in the process. JAX computes rows
 padded to a power of two from 256 tokens on, and attention over the whole row; it is meant for TPUs, where **it has never run**, and it
-has never run on a GPU either. Much other work ran on the same cores, so wall times, those of compiling too, are many times what they are on a machine of one's own. Losses and scores are equal within
+has never run on a GPU either. Losses and scores are equal within
 the last column. Model {_model("small")}, float32, {first["threads"]} threads for torch, XLA's own for JAX; {first["machine"]}, shared;
 jax {first["jax"]}, torch {first["versions"]["torch"]}; {first["date"]}.
 
