@@ -1,244 +1,91 @@
-"""Where tasks run."""
+"""How work is carried out."""
 
-from math import prod
-from typing import Annotated, Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from rm_assets.core.recipe.executors import Executor, LocalExecutor, TaskName
+from rm_assets.core.recipe.mesh import JaxMesh
 from rm_assets.core.recipe.section import Section
 
-TaskName = Literal["ingest", "sample", "score", "pair", "train", "evaluate", "release"]
-HOST = r"^[A-Za-z0-9_.@\[:][A-Za-z0-9_.@\[\]:-]*$"
-KUBERNETES_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-"""The name of an environment variable; NAME=VALUE is refused, so that no secret gets into a recipe."""
+SMALL_BATCHES = ("cpu", "mps")
+"""Devices on which a forward pass has few tokens unless the recipe says how many."""
 
 
-class LocalExecutor(Section):
-    """A process of this machine."""
+class ExecutionSection(Section):
+    """How work is carried out. Changes no result and enters no digest."""
 
-    kind: Literal["local"] = Field("local", description="Run here.")
-
-
-class SshExecutor(Section):
-    """A process on another machine, over OpenSSH's `ssh`, whose configuration and keys are used."""
-
-    kind: Literal["ssh"] = Field(description="Run over SSH.")
-    host: str = Field(pattern=HOST, description="HOST or USER@HOST, or a name of the SSH configuration.")
-    python: str = Field("python3", description="Python there, with the same version of rm_assets installed.")
-    config: str | None = Field(None, description="OpenSSH configuration file; without it ~/.ssh/config, as always.")
-    environment: list[VariableName] = Field(
-        default=[],
-        description="Names of variables of this environment that the task is given there, such as AWS_ACCESS_KEY_ID and HF_TOKEN; never their values.",
+    executor: Executor = Field(
+        LocalExecutor(),
+        description="Where tasks run: `local`, `ssh`, `ray`, `kubernetes`, `vertex` or `vm`; what runs elsewhere needs a store at a URL.",
     )
-
-
-class RayExecutor(Section):
-    """A job on a Ray cluster, with the variables of the cluster's nodes."""
-
-    kind: Literal["ray"] = Field(description="Run on a Ray cluster.")
-    address: str = Field(
-        pattern=r"^https?://[^\s/@]+$", description="Where the cluster's head takes jobs, such as http://head:8265."
+    executors: dict[TaskName, Executor] = Field(
+        default={},
+        description="Where single tasks run instead, by the task's name: ingest, sample, score, pair, train, evaluate, release.",
     )
-    cpus: float = Field(1, ge=0, description="CPUs that the task holds, or each of its workers.")
-    gpus: float = Field(0, ge=0, description="GPUs that the task holds, or each of its workers.")
-    memory_gb: float | None = Field(
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Where models run; `auto` takes a GPU if there is one."
+    )
+    num_threads: int | None = Field(None, gt=0, description="CPU threads of a task; all cores when not given.")
+    shard_prompts: int = Field(
+        256,
+        gt=0,
+        description="Prompts in one committed shard: the unit of resume. Those of a judge are of 8 x `server_concurrency` requests.",
+    )
+    token_budget: int | None = Field(
         None,
         gt=0,
-        description="Memory in GB that the task holds, or each of its workers; none is asked for when not given.",
+        description="Tokens in one forward pass while sampling and scoring; when not given 16,384, but 2,048 for scoring on a CPU or an Apple GPU.",
     )
-    resources: dict[str, float] = Field(
-        default={},
-        description="Other resources of the cluster that the task holds, or each of its workers, such as TPU.",
+    training_token_budget: int | None = Field(
+        None,
+        gt=0,
+        description="Tokens in one forward pass while training; when not given 16,384, but 2,048 on a CPU or an Apple GPU.",
     )
-    workers: int = Field(
+    pairs_per_forward: int = Field(16, gt=0, description="Pairs in one forward pass while training with engine trl.")
+    gradient_checkpointing: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Recompute activations in the backward pass, which takes less memory and about a third more time; `auto` does so where the estimated memory does not fit.",
+    )
+    num_processes: int = Field(
         1,
         gt=0,
-        description="Workers that share the shards of sampling and scoring with a model; other tasks are one process.",
+        description="Processes of one training, each with a GPU of its own where there are GPUs; weights are sharded between them.",
     )
-
-
-class TpuSlice(Section):
-    """A TPU slice of one host, by the labels of GKE's nodes."""
-
-    type: str = Field(
-        pattern=KUBERNETES_NAME,
-        description="Value of the node label cloud.google.com/gke-tpu-accelerator, such as tpu-v5-lite-podslice or tpu-v6e-slice.",
-    )
-    topology: str = Field(
-        pattern=r"^[1-9]\d*x[1-9]\d*(x[1-9]\d*)?$",
-        description="Chips along each axis, such as 2x4; at most 8 chips, since a task is one pod and a pod is on one host.",
-    )
-
-    @property
-    def num_chips(self) -> int:
-        """Chips of the slice."""
-        return prod(map(int, self.topology.split("x")))
-
-    @model_validator(mode="after")
-    def _one_host(self) -> Self:
-        if self.num_chips > 8:
-            raise ValueError(f"topology {self.topology} has {self.num_chips} chips, and no host has more than 8")
-        return self
-
-
-class KubernetesExecutor(Section):
-    """A Job of one pod on Kubernetes."""
-
-    kind: Literal["kubernetes"] = Field(description="Run on Kubernetes.")
-    image: str = Field(min_length=1, description="Container image with the same version of rm_assets; pin a digest.")
-    namespace: str = Field("default", pattern=KUBERNETES_NAME, description="Namespace of the Job.")
-    context: str | None = Field(
+    jax_mesh: JaxMesh | None = Field(
         None,
-        description="Context of the kubeconfig; when not given, the cluster that this process runs in, or else the kubeconfig's current context.",
+        description="Devices among which `backend: jax` divides its work, each with a token budget of its own; without it one on a CPU, and all of a machine's GPUs or TPU cores along `fsdp`.",
     )
-    cpus: float | None = Field(None, gt=0, description="CPU cores that are reserved for the task.")
-    memory_gb: float | None = Field(
-        None, gt=0, description="Memory in GB (10^9 bytes) that is reserved for the task, and at which it is ended."
+    deterministic: bool = Field(
+        False, description="Use only operations whose result is the same in every run, at some cost on a GPU."
     )
-    gpus: int = Field(0, ge=0, description="NVIDIA GPUs of the task.")
-    tpu: TpuSlice | None = Field(None, description="TPU slice of the task, on GKE.")
-    spot: bool = Field(False, description="Run on GKE's spot nodes, which may be taken away at any time.")
-    node_selector: dict[str, str] = Field(
-        default={}, description="Labels that the node must have, such as cloud.google.com/gke-accelerator: nvidia-l4."
+    profile: bool = Field(
+        False, description="Profile a few training steps and write what took the time beside the model."
     )
-    volumes: dict[str, str] = Field(
-        default={},
-        description="Absolute paths in the container where PersistentVolumeClaims are mounted, by the claim's name.",
-    )
-    service_account: str | None = Field(
-        None, pattern=KUBERNETES_NAME, description="Service account of the pod, by which it may reach the bucket."
-    )
-    secret: str | None = Field(
+    save_every_steps: int = Field(200, gt=0, description="Optimizer steps between two resumable checkpoints.")
+    timeout_seconds: float | None = Field(
         None,
-        pattern=KUBERNETES_NAME,
-        description="Name of a Secret in the namespace whose keys become environment variables of the task.",
-    )
-
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
-        if self.gpus and self.tpu:
-            raise ValueError("'gpus' and 'tpu' exclude each other: no node has both")
-        if relative := [path for path in self.volumes.values() if not path.startswith("/")]:
-            raise ValueError(f"'volumes' mounts at {relative[0]}, which is no absolute path")
-        return self
-
-
-class GcloudMachine(Section):
-    """A machine of Google Compute Engine, made and deleted by the command `gcloud`."""
-
-    dialect: Literal["gcloud"] = Field(description="Made by `gcloud compute instances`.")
-    zone: str = Field(pattern=r"^[a-z0-9-]+$", description="Zone, such as us-central1-a.")
-    project: str | None = Field(None, description="Project that pays; gcloud's own without it.")
-    machine_type: str = Field(
-        description="Machine type. It decides cores, memory, and GPUs or TPU chips: g2-standard-8, a3-highgpu-1g, ct6e-standard-4t."
-    )
-    accelerator: str | None = Field(
-        None,
-        description="GPUs to attach to a machine type that has none of its own, as gcloud writes them: type=nvidia-tesla-t4,count=1.",
-    )
-    provisioning: Literal["standard", "spot", "flex_start"] = Field(
-        "standard", description="`spot` may be taken away at any time, `flex_start` waits in a queue; both cost less."
-    )
-    image_family: str = Field(description="Family of the disk image, as `gcloud compute images list` shows it.")
-    image_project: str = Field(description="Project of the disk image.")
-    container: str | None = Field(
-        None,
-        description="Container image that the task runs in, by the machine's Docker; on the machine itself without.",
-    )
-    disk_gb: int = Field(200, gt=0, description="Size of the disk in GB.")
-    tunnel_through_iap: bool = Field(
-        False, description="Reach the machine through Google's proxy (IAP), where the network lets no SSH in."
-    )
-    service_account: str | None = Field(
-        None,
-        description="Account whose rights the machine has, such as to the store's bucket; the project's default without it.",
-    )
-
-
-class SkyPilotMachine(Section):
-    """A machine of whatever cloud SkyPilot finds one at, made and deleted by its command `sky`."""
-
-    dialect: Literal["skypilot"] = Field(description="Made by `sky launch`.")
-    command: str = Field(
-        "sky", description="The command, such as /opt/sky/bin/sky: SkyPilot needs an environment of its own."
-    )
-    infra: str | None = Field(
-        None, description="Cloud, region and zone, such as gcp/us-central1; the cheapest without it."
-    )
-    accelerators: str | None = Field(None, description="GPUs or TPU, as SkyPilot writes them: L4:1, H100:8, tpu-v6e-8.")
-    cpus: str | None = Field(None, description="Cores: 8 or 8+.")
-    memory: str | None = Field(None, description="Memory in GiB: 64 or 64+.")
-    spot: bool = Field(False, description="A machine that may be taken away at any time and costs less.")
-    container: str | None = Field(
-        None, description="Container image that the task runs in; on the machine itself without."
-    )
-    disk_gb: int = Field(256, gt=0, description="Size of the disk in GB.")
-
-
-class VmExecutor(Section):
-    """A machine that is made for the task and deleted after it."""
-
-    kind: Literal["vm"] = Field(description="Run on a machine that is made for it.")
-    machine: Annotated[GcloudMachine | SkyPilotMachine, Field(discriminator="dialect")] = Field(
-        description="What machine, and which command makes it."
-    )
-    files: list[str] = Field(
-        default=[],
-        description="Files of this machine that are copied to the home folder there, such as a wheel of rm_assets.",
-    )
-    setup: str | None = Field(
-        None,
-        description="Shell commands that install rm_assets there, in the same version: pip install ~/rm_assets-*.whl.",
-    )
-    python: str = Field("python3", description="Python there, which has rm_assets after `setup`.")
-    environment: list[VariableName] = Field(
-        default=[],
-        description="Names of variables of this environment that the task is given there, such as HF_TOKEN; never their values.",
-    )
-    max_hours: float = Field(
-        24,
         gt=0,
-        le=168,
-        description="Hours after which the machine is deleted by the cloud itself, whoever has died here.",
+        description="Longest time for one task, not counting what it waits for the device or another run; without it there is no limit.",
     )
-    max_machines: int = Field(
-        3,
-        gt=0,
-        description="Machines that are made in turn, where one after the other is taken away before the task is done.",
+    server_concurrency: int = Field(32, gt=0, description="Requests that a server works on at a time.")
+    server_timeout_seconds: float = Field(
+        600, gt=0, description="Longest time for one answer of a server; then it is asked again."
     )
-
-
-class VertexExecutor(Section):
-    """A custom job of Vertex AI, on one machine that Google makes for it. No secret reaches it: its service account reaches the bucket."""
-
-    kind: Literal["vertex"] = Field(description="Run as a custom job of Vertex AI.")
-    project: str = Field(
-        pattern=r"^[a-z0-9:.-]+$", description="Google Cloud project that runs the job and pays for it."
-    )
-    region: str = Field(pattern=r"^[a-z0-9-]+$", description="Region of the machine, such as us-central1.")
-    image: str = Field(min_length=1, description="Container image with the same version of rm_assets; pin a digest.")
-    machine: str = Field("n1-standard-8", pattern=r"^[a-z0-9-]+$", description="Machine type, such as g2-standard-12.")
-    accelerator: str | None = Field(
-        None, pattern=r"^[A-Z0-9_]+$", description="Type of its accelerators, such as NVIDIA_L4."
-    )
-    num_accelerators: int = Field(1, gt=0, description="Accelerators of the machine, where `accelerator` is given.")
-    tpu_topology: str | None = Field(
-        None,
-        pattern=r"^[1-9]\d*x[1-9]\d*(x[1-9]\d*)?$",
-        description="Topology where the machine type has TPUs, such as 2x2.",
-    )
-    disk_gb: int = Field(100, ge=100, description="Size of the boot disk in GB: the image, models and the cache.")
-    spot: bool = Field(False, description="Run on a spot machine, which may be taken away at any time.")
-    service_account: str | None = Field(
-        None,
-        pattern=r"^[^@\s]+@[^@\s]+$",
-        description="Service account of the task; the project's own for custom jobs when not given.",
-    )
-    usd_per_hour: float | None = Field(
-        None, ge=0, description="Price of the machine for an hour in US dollars, by which the cost of a task is said."
+    server_retries: int = Field(
+        8,
+        ge=0,
+        description="Further tries of a request that a server dropped, refused as too many, or failed to answer.",
     )
 
+    def executor_of(self, task: str) -> Executor:
+        """Where a task runs."""
+        return dict(self.executors).get(task, self.executor)  # type: ignore[call-overload, no-any-return]
 
-RemoteExecutor = SshExecutor | RayExecutor | KubernetesExecutor | VertexExecutor | VmExecutor
-Executor = Annotated[LocalExecutor | RemoteExecutor, Field(discriminator="kind")]
+    def forward_tokens(self, work: Literal["sampling", "scoring", "training"], *, on_cpu: bool) -> int:
+        """Tokens in one forward pass; `on_cpu` on every device of `SMALL_BATCHES`.
+
+        A CPU is fastest while activations stay near its caches; sampling computes one token a row, and many rows are best.
+        """
+        given = self.training_token_budget if work == "training" else self.token_budget
+        return given or (2_048 if on_cpu and work != "sampling" else 16_384)
