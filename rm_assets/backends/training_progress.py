@@ -1,8 +1,12 @@
 """Where a training stands, apart from weights and optimizer, and the figures of its pairs."""
 
 import json
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+
+from rm_assets.core.protocols import Reporter
+from rm_assets.core.recipe import ValidationSettings
 
 
 class Misfit(Exception):
@@ -55,6 +59,18 @@ class Progress:
     best_step: int | None = None
     num_worse: int = 0
     is_over: bool = False
+
+    def look(self, wanted: ValidationSettings, figures: dict[str, float], reporter: Reporter) -> bool:
+        """Whether these figures of the validation pairs are the best so far; training is over after too many that are not."""
+        value = figures[wanted.metric] * (-1 if wanted.metric == "loss" else 1)
+        if math.isfinite(value) and (self.best is None or value > self.best):
+            self.best, self.best_step, self.num_worse = value, self.step, 0
+            return True
+        self.num_worse += 1
+        self.is_over = wanted.patience is not None and self.num_worse >= wanted.patience
+        if self.is_over:
+            reporter.log(f"step {self.step}: no better {wanted.metric} in {wanted.patience} looks, stopping")
+        return False
 
     @staticmethod
     def read(path: Path) -> "Progress":

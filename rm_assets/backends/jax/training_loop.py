@@ -102,9 +102,13 @@ class TrainingLoop:
         self._began_tokens = self.progress.num_pair_tokens
 
     def run(self) -> None:
-        """Takes every step that is left."""
-        while self.progress.step < self._job.ready.plan.num_optimizer_steps:
+        """Takes every step that is left, or until validation says stop; then the best weights are there where validation chose them."""
+        job, progress = self._job, self.progress
+        while progress.step < job.ready.plan.num_optimizer_steps and not progress.is_over:
             self._take_step()
+        if progress.best_step is not None:
+            self.parameters = read_state(self.parameters, training_state.best_file(job.work, progress.best_step))
+            job.reporter.log(f"kept the weights of step {progress.best_step}")
 
     @property
     def num_compilations(self) -> dict[str, int]:
@@ -134,9 +138,10 @@ class TrainingLoop:
             job.reporter.log(f"step {progress.step} skipped: its loss is {loss:.4g}")
         progress.sums.merge(sums)
         is_last = progress.step == plan.num_optimizer_steps
-        if progress.step % plan.log_every == 0 or is_last:
-            self._log({"grad_norm": norm, "learning_rate": rate})
-        if progress.step % job.execution.save_every_steps == 0 or is_last:
+        figures = self._validate(is_last)
+        if progress.step % plan.log_every == 0 or is_last or figures:
+            self._log({"grad_norm": norm, "learning_rate": rate, **figures})
+        if progress.step % job.execution.save_every_steps == 0 or is_last or progress.is_over:
             self._save()
 
     def _numbers(self, step: int) -> Numbers:
@@ -186,6 +191,16 @@ class TrainingLoop:
                 _add(sums, losses, sides, np.ones(len(batch.numbers)))
         return sums.figures()
 
+    def _validate(self, is_last: bool) -> dict[str, float]:
+        """Figures of the validation pairs where they are due; keeps the best weights and says when to stop."""
+        job, progress, wanted = self._job, self.progress, self._job.settings.validation
+        if wanted is None or not len(job.ready.validation) or (progress.step % wanted.every_steps and not is_last):
+            return {}
+        figures = self.pair_figures()
+        if progress.look(wanted, figures, job.reporter):
+            write_state(self.parameters, training_state.best_file(job.work, progress.step))
+        return {f"validation_{name}": figures[name] for name in ("loss", "accuracy")}
+
     def _micro_batches(self, store: PairStore, numbers: Numbers, budget: int, most: int) -> Iterator[MicroBatch]:
         """The pairs `numbers`, each with both of its sides in one micro-batch."""
         groups = pair_groups(store, numbers, num_shared_tokens, budget)
@@ -234,7 +249,8 @@ class TrainingLoop:
         folder = work / f"checkpoint-{progress.step}"
         write_state((self.parameters, self._state), folder / STATE)
         (folder / PROGRESS).write_text(json.dumps(asdict(progress)), "utf-8")
-        training_state.mark_complete(folder)
+        best = [] if progress.best_step is None else [training_state.best_file(work, progress.best_step)]
+        training_state.mark_complete(folder, *best)
         training_state.keep_newest(work, 2)
 
     def _resume(self, folder: Path) -> None:

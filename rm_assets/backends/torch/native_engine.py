@@ -232,17 +232,9 @@ class TrainingLoop:
         figures = pair_figures(job, self._forward)
         self._model.train(True)
         # The processes may differ in the last digit, and all have to take part where weights are saved.
-        value = self._world.of_first(figures[wanted.metric] * (-1 if wanted.metric == "loss" else 1), job.device)
-        if math.isfinite(value) and (progress.best is None or value > progress.best):
-            progress.best, progress.best_step, progress.num_worse = value, progress.step, 0
+        figures[wanted.metric] = self._world.of_first(figures[wanted.metric], job.device)
+        if progress.look(wanted, figures, job.reporter):
             save_weights(self._trained(), training_state.best_file(job.work, progress.step))
-        else:
-            progress.num_worse += 1
-            progress.is_over = wanted.patience is not None and progress.num_worse >= wanted.patience
-            if progress.is_over:
-                job.reporter.log(
-                    f"step {progress.step}: no better {wanted.metric} in {wanted.patience} looks, stopping"
-                )
         return {f"validation_{name}": figures[name] for name in ("loss", "accuracy")}
 
     def _log(self, figures: dict[str, float]) -> None:

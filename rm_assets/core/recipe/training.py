@@ -63,7 +63,7 @@ class TrainingSection(Section):
     )
     backend: Backend = Field(
         "torch",
-        description="What computes: PyTorch, or JAX, which knows Llama and Qwen3 and is meant for TPUs (never run on one), with the engine `native` and without LoRA and validation while it trains.",
+        description="What computes: PyTorch, or JAX, which knows Llama and Qwen3 and is meant for TPUs (never run on one), with the engine `native` and without LoRA.",
     )
     objective: Objective = Field(default=BradleyTerry(), description="What is minimized.")
     centering: float = Field(
@@ -120,7 +120,6 @@ class TrainingSection(Section):
         lacking = {
             "engine to native": self.engine != "native",
             "lora to null": self.lora is not None,
-            "validation to null": self.validation is not None,
             "dtype to float32 or bfloat16": self.dtype == "float16",
         }
         if self.backend == "jax" and any(lacking.values()):

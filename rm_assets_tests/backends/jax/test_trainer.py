@@ -47,6 +47,7 @@ def graded(pairs: list[Pair]) -> list[Pair]:
 
 def train(trainer: Trainer, folder: Path, base: Path, **changes: Any) -> TrainingResult:
     pairs = changes.pop("pairs", None) or toy_pairs(40)
+    validation_pairs = changes.pop("validation_pairs", None) or toy_pairs(10, "validation")
     options: dict[str, Any] = {
         "execution": changes.pop("execution", EXECUTION), "seed": 1, "checkpoint": folder / "model", "work": folder / "work",
         "reporter": changes.pop("reporter", None) or ListReporter(),
@@ -55,7 +56,7 @@ def train(trainer: Trainer, folder: Path, base: Path, **changes: Any) -> Trainin
         "base": ModelRef(path=str(base)), "max_length": 100, "pairs_per_step": 8, "learning_rate": 0.01, "num_epochs": 6
     }  # fmt: skip
     section = TrainingSection.model_validate(values | changes)
-    return trainer.train(graded(pairs), toy_pairs(10, "validation"), settings=section, **options)
+    return trainer.train(graded(pairs), validation_pairs, settings=section, **options)
 
 
 @pytest.fixture
@@ -164,6 +165,51 @@ def test_a_training_goes_on_where_it_was_stopped_and_leaves_the_same_checkpoint(
     assert found == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.usefixtures("in_double")
+def test_looks_at_validation_pairs_choose_and_stop_as_those_of_torch(tmp_path: Path) -> None:
+    """Every third validation pair is turned round, so the loss falls first, and rises as the rewards grow."""
+    base = save_classifier(tmp_path / "base")
+    mixed = [
+        p if i % 3 else replace(p, chosen=p.rejected, rejected=p.chosen)
+        for i, p in enumerate(toy_pairs(12, "validation"))
+    ]
+    options: dict[str, Any] = {
+        "validation": {"every_steps": 2, "patience": 3},
+        "validation_pairs": mixed,
+        "learning_rate": 5e-4,
+    }
+    reporters = [ListReporter() for _ in TRAINERS]
+    both = [
+        train(trainer, tmp_path / type(trainer).__name__, base, reporter=reporter, **options)
+        for trainer, reporter in zip(TRAINERS, reporters, strict=True)
+    ]
+    assert reporters[0].lines[-2:] == reporters[1].lines[-2:] and "kept the weights of step" in reporters[1].lines[-1]
+    steps, losses, accuracies = (
+        [[look[name] for look in result.history if "validation_loss" in look] for result in both]
+        for name in ("step", "validation_loss", "validation_accuracy")
+    )
+    assert steps[0] == steps[1] and len(steps[0]) < 15 and accuracies[0] == accuracies[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0, abs=1e-8)
+    one, other = (load_file(tmp_path / type(trainer).__name__ / "model" / "model.safetensors") for trainer in TRAINERS)
+    assert max((one[name] - other[name]).abs().max() for name in one) < 1e-7
+    assert both[0].validation_accuracy == both[1].validation_accuracy
+
+
+def test_a_resumed_training_remembers_its_best_weights(tmp_path: Path) -> None:
+    base = save_causal(tmp_path / "base", "llama")
+    options: dict[str, Any] = {"num_epochs": 3, "validation": {"every_steps": 3, "metric": "accuracy"}}
+    whole = train(JaxTrainer(), tmp_path / "whole", base, **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(JaxTrainer(), tmp_path / "cut", base, reporter=StopAfter(10), **options)
+    resumed = train(JaxTrainer(), tmp_path / "cut", base, **options)
+    looks = [[entry.get("validation_accuracy") for entry in result.history] for result in (whole, resumed)]
+    assert looks[0] == looks[1] and whole.validation_accuracy == resumed.validation_accuracy == max(
+        filter(None, looks[0])
+    )
+    files = [tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 @pytest.mark.slow
 def test_pairs_of_any_length_compile_a_few_times(tmp_path: Path) -> None:
     base, before = save_causal(tmp_path / "base", "llama"), num_compilations()
@@ -231,6 +277,6 @@ def test_what_jax_does_not_train_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"RECIPE_003.*num_processes is 2"):
         train(JaxTrainer(), tmp_path, tmp_path, execution=EXECUTION.model_copy(update={"num_processes": 2}))
     values = {"base": {"path": "x"}, "learning_rate": 0.1, "backend": "jax"}
-    for lacking in ({"lora": {}}, {"engine": "trl"}, {"dtype": "float16"}, {"validation": {"every_steps": 1}}):
+    for lacking in ({"lora": {}}, {"engine": "trl"}, {"dtype": "float16"}):
         with pytest.raises(ValueError, match=rf"backend jax has less to choose; set {next(iter(lacking))} to"):
             TrainingSection.model_validate(values | lacking)
