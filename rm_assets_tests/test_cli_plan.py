@@ -213,7 +213,7 @@ def test_a_probe_in_an_empty_store_asks_for_the_pairs_alone(recipes: Path, tmp_p
 def test_a_probe_of_several_processes_is_refused_by_name(recipes: Path) -> None:
     (recipes / "mine.yaml").write_text(MINE.replace("training_token_budget: 512", "num_processes: 2"))
     error = plan("mine", "--probe").exception
-    assert isinstance(error, PlanError) and "execution.num_processes of 'mine' is 2" in error.what
+    assert isinstance(error, PlanError) and "the training of 'mine' has 2" in error.what
 
 
 def everything(home: Path) -> set[str]:
@@ -385,7 +385,7 @@ def test_tables_say_what_auto_may_come_to_and_what_is_trained(recipes: Path) -> 
     )
     text = plan("mine").stdout
     assert "at least" not in text and "always (this recipe)" in text and "parameters trained" in text
-    assert "2 x H100" in text and "of each of 2 processes" in text
+    assert "2 x H100" in text and "of each of 2 devices" in text
 
 
 @pytest.mark.parametrize(

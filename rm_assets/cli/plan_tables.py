@@ -61,8 +61,8 @@ def _training(training: TrainingPlan) -> Table:
     table.add_row("parameters", size)
     if training.num_trained_parameters not in (None, training.num_parameters):
         table.add_row("parameters trained", f"{training.num_trained_parameters:,}")
-    if training.num_processes > 1:
-        table.add_row("processes, each on a device", str(training.num_processes))
+    if training.num_devices > 1:
+        table.add_row("devices", str(training.num_devices))
     table.add_row("optimizer steps of an epoch", str(training.steps_per_epoch))
     table.add_row("optimizer steps", str(training.optimizer_steps))
     table.add_row("warm-up steps", str(training.warmup_steps))
@@ -81,7 +81,7 @@ def _memory(training: TrainingPlan, kept: TrainingMemory, recomputed: TrainingMe
         chosen = {"never": " (this recipe if it fits)", "always": " (this recipe if not)"}
     table = Table(
         "device memory of the training, estimated"
-        + (f", of each of {training.num_processes} processes" if training.num_processes > 1 else ""),
+        + (f", of each of {training.num_devices} devices" if training.num_devices > 1 else ""),
         "gradient_checkpointing never" + chosen["never"],
         "always" + chosen["always"],
     )
@@ -92,7 +92,7 @@ def _memory(training: TrainingPlan, kept: TrainingMemory, recomputed: TrainingMe
 
 def _devices(plan: RecipePlan) -> Table:
     table = Table("device", "memory", "training fits", "USD an hour", "as of", "training time", "training cost")
-    number = f"{plan.training.num_processes} x " if plan.training.num_processes > 1 else ""
+    number = f"{plan.training.num_devices} x " if plan.training.num_devices > 1 else ""
     for device in plan.devices:
         table.add_row(
             number + device.device,

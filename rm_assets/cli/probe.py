@@ -7,7 +7,7 @@ from typing import Any
 
 from rm_assets.core.errors import PlanError, RmAssetsError, StoreError
 from rm_assets.core.planning.plan import Probe
-from rm_assets.core.planning.recipe_plan import num_processes
+from rm_assets.core.planning.recipe_plan import num_devices
 from rm_assets.core.recipe import Recipe
 from rm_assets.executors.local import run_local
 from rm_assets.storage.files import write_json
@@ -20,13 +20,13 @@ from rm_assets.storage.store import Store, locked
 def measure(recipe: Recipe, device: str) -> Probe:
     """Seconds of an optimizer step on this machine, called `device` in the price list.
 
-    Raises: PlanError PLAN_001 if the training has several processes, the pairs are not made yet, or the probe fails; or
+    Raises: PlanError PLAN_001 if the training has several devices, the pairs are not made yet, or the probe fails; or
     the error of the training itself.
     """
-    if num_processes(recipe) > 1:
+    if num_devices(recipe) > 1:
         raise PlanError(
-            "PLAN_001", f"a probe measures one process, and execution.num_processes of '{recipe.name}' is {num_processes(recipe)}",
-            fix="set it to 1 for the probe, or time a step of the real training and give it with --seconds-per-step",
+            "PLAN_001", f"a probe measures one device, and the training of '{recipe.name}' has {num_devices(recipe)}",
+            fix="set execution.num_processes to 1 for the probe, or take execution.jax_mesh out, or time a step of the real training and give it with --seconds-per-step",
         )  # fmt: skip
     store = Store(find_home())
     pairs = _pairs(store, recipe)

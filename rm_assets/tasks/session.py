@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from rm_assets.core.errors import DataError, RmAssetsError, TaskError
 from rm_assets.core.events import event_line
-from rm_assets.core.planning.recipe_plan import num_processes
+from rm_assets.core.planning.recipe_plan import num_devices
 from rm_assets.core.recipe import Recipe, TrainingSection
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.storage.files import full_or_denied
@@ -248,7 +248,7 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
         "inputs": {
             name: {"digest": m.digest, "data_version": m.version_read_by(task.asset)} for name, m in task.inputs.items()
         },
-        "made": {**_circumstances(time.monotonic() - started, run_id), **used_devices(_num_processes(task))},
+        "made": {**_circumstances(time.monotonic() - started, run_id), **used_devices(_num_devices(task))},
     }
     if task.store.remote:
         task.reporter.log(f"uploading to {task.store.remote.url}")
@@ -272,9 +272,9 @@ def _require_same_sources(task: Task) -> None:
         raise DataError("DATA_010", f"a source of {task.asset} changed while it was read", fix="run again")
 
 
-def _num_processes(task: Task) -> int:
+def _num_devices(task: Task) -> int:
     is_training = task.asset == "reward_model" and isinstance(task.recipe.training, TrainingSection)
-    return num_processes(task.recipe) if is_training else 1
+    return num_devices(task.recipe) if is_training else 1
 
 
 def _circumstances(seconds: float, run_id: str) -> dict[str, Any]:

@@ -4,15 +4,15 @@ import sys
 from typing import Any
 
 
-def used_devices(num_processes: int) -> dict[str, Any]:
+def used_devices(num_devices: int) -> dict[str, Any]:
     """`device` and `num_devices`: the GPU by its product name, `mps`, an accelerator of JAX, else `cpu`.
 
-    A GPU counts where this process has had memory on it; `num_processes` is the number of a training that has one for each.
+    A GPU counts where this process has had memory on it; `num_devices` is how many of them a training has, of JAX all that are seen.
     Asks only libraries that are loaded already.
     """
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return {"device": torch.cuda.get_device_name(), "num_devices": num_processes}
+        return {"device": torch.cuda.get_device_name(), "num_devices": num_devices}
     if torch is not None and torch.backends.mps.is_available() and torch.mps.driver_allocated_memory():
         return {"device": "mps", "num_devices": 1}
     jax: Any = sys.modules.get("jax")

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rm_assets.backends.machine import available_memory
+from rm_assets.backends.room import NO_LIMIT, Room
 from rm_assets.core.errors import RecipeError
 from rm_assets.core.recipe import ExecutionSection, JaxMesh
 
@@ -62,6 +64,20 @@ def name_of(mesh: Mesh) -> str:
     """What a person calls the devices, with their number."""
     kind = str(mesh.devices.flat[0].device_kind)
     return kind if mesh.size == 1 else f"{mesh.shape[DATA]} x {mesh.shape[FSDP]} {kind}"
+
+
+def room_on(mesh: Mesh) -> Room:
+    """What one device has for its part of a model; devices of a CPU are all in the memory of this machine."""
+    device = mesh.devices.flat[0]
+
+    def free(given_back: bool) -> int:
+        if device.platform == "cpu":
+            known = available_memory()
+            return NO_LIMIT if known is None else known
+        stats = device.memory_stats() or {}
+        return int(stats["bytes_limit"] - stats["bytes_in_use"]) if "bytes_limit" in stats else NO_LIMIT
+
+    return Room(name_of(mesh), free, num_parts=1 if device.platform == "cpu" else int(mesh.shape[FSDP]))
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:

@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 from rm_assets.backends.jax import packed_rows
 from rm_assets.backends.jax.architecture import read_architecture
 from rm_assets.backends.jax.checkpoints import DTYPES, identity, load_parameters
-from rm_assets.backends.jax.devices import by_rows
+from rm_assets.backends.jax.devices import by_rows, room_on
 from rm_assets.backends.jax.reward_forward import rewards
 from rm_assets.backends.prompt_groups import num_shared_tokens, parts_of_prompts
 from rm_assets.backends.rendering import Encoded
+from rm_assets.backends.room import require_room_for_weights
 from rm_assets.backends.scoring import ConversationScorer
 from rm_assets.backends.tokenization import (
     check_context,
@@ -50,6 +51,7 @@ class JaxScorer(ConversationScorer):
         renderer = load_renderer(model)
         require_pad_token(model, self._config, renderer.tokenizer)
         check_context(model, self._config, renderer, max_length)
+        require_room_for_weights(self._config, model.location, dtype, room_on(mesh), reporter)
         super().__init__(renderer, max_length=max_length, token_budget=token_budget, reporter=reporter)
         computed_in = DTYPES[dtype]
         self._parameters = load_parameters(model, self._config, architecture, dtype=computed_in, mesh=mesh)

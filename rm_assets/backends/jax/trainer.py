@@ -39,15 +39,16 @@ class JaxTrainer:
     ) -> TrainingResult:
         """Trains, resuming from `work` if it holds a state of this very training, and writes `checkpoint`.
 
-        Raises: ModelError MODEL_001 to MODEL_006 and MODEL_008, DataError DATA_005 if no pair is left, RecipeError
+        Raises: ModelError MODEL_001 to MODEL_006, MODEL_008 and MODEL_010, DataError DATA_005 if no pair is left, RecipeError
         RECIPE_003 for several processes and for devices that are not there.
         """
         from rm_assets.backends import tokenization, training_state
         from rm_assets.backends.jax.architecture import read_architecture
         from rm_assets.backends.jax.checkpoints import DTYPES, MASTER, load_parameters
-        from rm_assets.backends.jax.devices import make_mesh, name_of
+        from rm_assets.backends.jax.devices import make_mesh, name_of, room_on
         from rm_assets.backends.jax.training_files import write_model
         from rm_assets.backends.jax.training_loop import Job, TrainingLoop
+        from rm_assets.backends.room import require_room_to_train
         from rm_assets.backends.training_preparation import prepare
 
         if execution.num_processes > 1:
@@ -56,7 +57,9 @@ class JaxTrainer:
                 fix="set execution.num_processes to 1, or training.backend to torch",
             )  # fmt: skip
         mesh = make_mesh(execution)
-        architecture = read_architecture(settings.base, tokenization.load_config(settings.base))
+        config = tokenization.load_config(settings.base)
+        architecture = read_architecture(settings.base, config)
+        require_room_to_train(config, settings, room_on(mesh), reporter)
         ready = prepare(
             pairs, validation_pairs, settings=settings, seed=seed, work=work, reporter=reporter, packages=STATE_PACKAGES
         )

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from rm_assets.backends.rendering import excerpt
+from rm_assets.backends.room import require_room_for_weights
 from rm_assets.backends.tokenization import context_length, load_config, load_renderer
-from rm_assets.backends.torch.checkpoints import DTYPES, identity, load_policy
+from rm_assets.backends.torch.checkpoints import identity, load_policy
 from rm_assets.backends.torch.kv_cache import growing_cache
-from rm_assets.backends.torch.memory import require_room_for_weights
+from rm_assets.backends.torch.memory import room_on
 from rm_assets.backends.torch.token_budget import TokenBudget
 from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import Reporter, Sample, SampleRequest
@@ -71,7 +72,7 @@ class TorchSampler:
     ) -> None:
         self._renderer = load_renderer(policy)
         self._tokenizer = self._renderer.tokenizer
-        require_room_for_weights(load_config(policy), policy.location, DTYPES[dtype], device, reporter, is_policy=True)
+        require_room_for_weights(load_config(policy), policy.location, dtype, room_on(device), reporter, is_policy=True)
         self._model = load_policy(policy, dtype, device)
         self._temperature, self._top_p, self._max_new_tokens = temperature, top_p, max_new_tokens
         self._dtype, self._device, self._reporter = dtype, device, reporter

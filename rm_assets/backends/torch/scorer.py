@@ -6,10 +6,11 @@ import torch
 
 from rm_assets.backends.prompt_groups import parts_of_prompts
 from rm_assets.backends.rendering import Encoded
+from rm_assets.backends.room import require_room_for_weights
 from rm_assets.backends.scoring import ConversationScorer
 from rm_assets.backends.tokenization import check_context, load_config, load_renderer
-from rm_assets.backends.torch.checkpoints import DTYPES, identity, load_classifier
-from rm_assets.backends.torch.memory import require_room_for_weights
+from rm_assets.backends.torch.checkpoints import identity, load_classifier
+from rm_assets.backends.torch.memory import room_on
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
 from rm_assets.backends.torch.token_budget import TokenBudget
 from rm_assets.core.protocols import Reporter
@@ -34,7 +35,7 @@ class TorchScorer(ConversationScorer):
     ) -> None:
         renderer = load_renderer(model)
         super().__init__(renderer, max_length=max_length, token_budget=token_budget, reporter=reporter)
-        require_room_for_weights(load_config(model), model.location, DTYPES[dtype], device, reporter)
+        require_room_for_weights(load_config(model), model.location, dtype, room_on(device), reporter)
         self._model = load_classifier(model, dtype, device, renderer.tokenizer)
         check_context(model, self._model.config, renderer, max_length)
         check_rope(self._model.config, max_length)

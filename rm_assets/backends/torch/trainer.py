@@ -49,10 +49,11 @@ class TorchTrainer:
         Raises: ModelError MODEL_001 to MODEL_010, DataError DATA_005 if no pair is left.
         """
         from rm_assets.backends import loading_errors, tokenization, training_state
+        from rm_assets.backends.room import require_room_to_train
         from rm_assets.backends.torch.batch_comparison import compare_batches
         from rm_assets.backends.torch.devices import device_name
         from rm_assets.backends.torch.fit import FitJob, pair_figures
-        from rm_assets.backends.torch.memory import require_room_to_train
+        from rm_assets.backends.torch.memory import room_on
         from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
         from rm_assets.backends.training_preparation import prepare
 
@@ -60,7 +61,7 @@ class TorchTrainer:
         config = tokenization.load_config(settings.base)
         check_rope(config, settings.max_length)
         num_processes = 1 if settings.engine == "trl" else execution.num_processes
-        require_room_to_train(config, settings, num_processes=num_processes, device=device, reporter=reporter)
+        require_room_to_train(config, settings, room_on(device, num_processes), reporter)
         ready = prepare(
             pairs, validation_pairs, settings=settings, seed=seed, work=work, reporter=reporter, packages=STATE_PACKAGES
         )

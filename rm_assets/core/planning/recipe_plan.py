@@ -31,14 +31,14 @@ from rm_assets.core.stages import model_at
 class TrainingPlan:
     """The training. `memory` is as the recipe sets it; the two others are with every activation kept, and recomputed.
 
-    Memory is that of one process. `gradient_checkpointing` is what the engine makes of the recipe's word.
+    Memory is that of one device. `gradient_checkpointing` is what the engine makes of the recipe's word.
     """
 
     made: bool
     base: str
     num_parameters: int | None
     num_trained_parameters: int | None
-    num_processes: int
+    num_devices: int
     pairs: Count
     steps_per_epoch: Count
     optimizer_steps: Count
@@ -61,7 +61,7 @@ class TrainingPlan:
         """Plain data."""
         return {
             "made": self.made, "base": self.base, "num_parameters": self.num_parameters,
-            "num_trained_parameters": self.num_trained_parameters, "num_processes": self.num_processes,
+            "num_trained_parameters": self.num_trained_parameters, "num_devices": self.num_devices,
             "num_pairs": self.pairs.as_json(), "num_steps_per_epoch": self.steps_per_epoch.as_json(),
             "num_optimizer_steps": self.optimizer_steps.as_json(), "num_warmup_steps": self.warmup_steps.as_json(),
             "num_tokens": self.tokens.as_json(), "num_tokens_per_forward": self.tokens_per_forward,
@@ -75,7 +75,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """Whether the training fits, and what it and those of a learning curve cost on as many of one device as it has processes.
+    """Whether the training fits, and what it and those of a learning curve cost on as many of one device as it asks for.
 
     Hours and cost need a probe on that very device.
     """
@@ -197,7 +197,7 @@ def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> Training
             recomputed: training_memory(
                 shape, tokens_per_forward=tokens_per_forward, activation_bytes=BYTES[settings.dtype],
                 gradient_checkpointing=recomputed, trainable_parameters=adapted,
-            ).sharded(num_processes(recipe)) for recomputed in (False, True)
+            ).sharded(_num_parts(recipe)) for recomputed in (False, True)
         }  # fmt: skip
         if tokens.value is not None:
             flops = training_flops(
@@ -207,7 +207,7 @@ def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> Training
     return TrainingPlan(
         made=made is not None, base=settings.base.location, num_parameters=shape.num_parameters if shape else None,
         num_trained_parameters=shape.num_parameters if shape and not settings.lora else adapted,
-        num_processes=num_processes(recipe), pairs=pairs, steps_per_epoch=per_epoch, optimizer_steps=steps, tokens=tokens, flops=flops,
+        num_devices=num_devices(recipe), pairs=pairs, steps_per_epoch=per_epoch, optimizer_steps=steps, tokens=tokens, flops=flops,
         warmup_steps=UNKNOWN if steps.value is None
         else Count(num_warmup_steps(steps.value, settings.warmup_ratio), steps.basis),
         tokens_per_forward=tokens_per_forward, gradient_checkpointing=checkpointing,
@@ -229,9 +229,18 @@ def training_of(recipe: Recipe) -> TrainingSection:
     )  # fmt: skip
 
 
-def num_processes(recipe: Recipe) -> int:
-    """Processes of the training; engine trl has one, whatever the recipe says."""
-    return 1 if training_of(recipe).engine == "trl" else recipe.execution.num_processes
+def num_devices(recipe: Recipe) -> int:
+    """Devices of the training: one for each process, of which engine trl has one, or those of JAX's mesh."""
+    training, execution = training_of(recipe), recipe.execution
+    if training.backend == "jax":
+        return execution.jax_mesh.data * execution.jax_mesh.fsdp if execution.jax_mesh else 1
+    return 1 if training.engine == "trl" else execution.num_processes
+
+
+def _num_parts(recipe: Recipe) -> int:
+    """Devices that hold one copy of weights, gradients and moments between them."""
+    mesh = recipe.execution.jax_mesh
+    return mesh.fsdp if training_of(recipe).backend == "jax" and mesh else num_devices(recipe)
 
 
 def _gradient_checkpointing(recipe: Recipe) -> str:
@@ -291,7 +300,7 @@ def _on_device(trainings: Sequence[TrainingPlan], price: DevicePrice, probe: Pro
         **price.model_dump(),
         fits=None if need is None or price.memory_gb is None else need <= price.memory_gb * 1e9,
         hours=hours,
-        usd=None if hours is None else hours * price.usd_per_hour * training.num_processes,
+        usd=None if hours is None else hours * price.usd_per_hour * training.num_devices,
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from rm_assets.backends.jax import checkpoints, packed_rows, training_files
+from rm_assets.backends.jax import checkpoints, devices, packed_rows, training_files
 from rm_assets.backends.jax.architecture import read_architecture
 from rm_assets.backends.jax.checkpoints import load_parameters
 from rm_assets.backends.jax.devices import make_mesh
@@ -269,6 +270,31 @@ def test_a_damaged_state_is_not_gone_on_from(tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(b"no tensors")
     with pytest.raises(Misfit, match="cannot be read"):
         read_state(like, tmp_path / "state")
+
+
+def test_what_cannot_fit_is_refused_before_a_weight_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = save_classifier(tmp_path / "base")
+    num_bytes = sum(weight.nbytes for weight in load_file(base / "model.safetensors").values())
+    monkeypatch.setattr(checkpoints, "require_weights", lambda ref: pytest.fail("loaded"))
+    for least, begin in (
+        (4 * num_bytes, lambda: train(JaxTrainer(), tmp_path, base)),
+        (num_bytes, lambda: rewards_of(base, "jax")),
+    ):
+        monkeypatch.setattr(devices, "available_memory", lambda free=least - 1: free)
+        with pytest.raises(ModelError, match=r"MODEL_010.*free on cpu"):
+            begin()
+        monkeypatch.setattr(devices, "available_memory", lambda free=least: free)
+        with pytest.raises(pytest.fail.Exception, match="loaded"):
+            begin()
+
+
+def test_the_parts_of_a_mesh_share_what_a_training_keeps() -> None:
+    device = SimpleNamespace(
+        platform="tpu", device_kind="TPU v6e", memory_stats=lambda: {"bytes_limit": 32_000, "bytes_in_use": 2_000}
+    )
+    mesh: Any = SimpleNamespace(devices=np.array([[device] * 4] * 2), shape={"data": 2, "fsdp": 4}, size=8)
+    room = devices.room_on(mesh)
+    assert (room.device, room.free(False), room.num_parts, room.is_limit) == ("2 x 4 TPU v6e", 30_000, 4, True)
 
 
 def test_what_jax_does_not_train_is_refused_by_name(tmp_path: Path) -> None:

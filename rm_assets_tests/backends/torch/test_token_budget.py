@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rm_assets.backends.room import require_room_for_weights
 from rm_assets.backends.torch import memory, native_engine, trainer
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.sampler import TorchSampler
@@ -152,5 +153,5 @@ def test_what_is_only_recommended_is_said_and_not_refused(base: Path, monkeypatc
 
     reporter, device = ListReporter(), torch.device("mps")
     monkeypatch.setattr(memory, "free_memory", lambda device: 10)
-    memory.require_room_for_weights(AutoConfig.from_pretrained(base), "base", torch.float32, device, reporter)
+    require_room_for_weights(AutoConfig.from_pretrained(base), "base", "float32", memory.room_on(device), reporter)
     assert len(reporter.lines) == 1 and "free on mps" in reporter.lines[0]

@@ -428,12 +428,20 @@ def test_processes_share_all_but_activations_and_each_is_paid_for() -> None:
     assert cost["small"] == (pytest.approx(4.7), pytest.approx(3 * 4.7 * 0.71))
 
 
+def test_devices_along_fsdp_share_what_copies_along_data_do_not() -> None:
+    mesh = {"jax_mesh": {"data": 2, "fsdp": 4}}
+    training = plan(recipe(training={"backend": "jax"}, execution=mesh)).training
+    assert training.num_devices == 8 and training.memory is not None
+    assert (training.memory.weights, training.memory.optimizer) == (1_000, 2_000)
+    assert plan(recipe(execution=mesh)).training.num_devices == 1  # torch has no mesh
+
+
 @pytest.mark.parametrize(("setting", "recomputes"), [("auto", False), ("never", False), ("always", True)])
 def test_engine_trl_recomputes_by_the_recipes_word_alone_in_one_process(setting: str, recomputes: bool) -> None:
     execution = {"gradient_checkpointing": setting, "num_processes": 2}
     training = plan(recipe(training={"engine": "trl"}, execution=execution)).training
     assert training.memory == (training.memory_recomputed if recomputes else training.memory_kept)
-    assert training.num_processes == 1 and training.memory is not None and training.memory.weights == 4_000
+    assert training.num_devices == 1 and training.memory is not None and training.memory.weights == 4_000
 
 
 def test_recorded_responses_of_files_are_the_most_there_can_be() -> None:
