@@ -1,6 +1,6 @@
 """Tasks on Kubernetes, as Jobs, through the official client.
 
-The Job's name follows from the order, so there is one Job for the same work: one that runs is joined, one that has ended is replaced.
+The Job has the order's name, so there is one Job for the same work: one that runs is joined, one that has ended is replaced.
 What is secret is in a Secret of the cluster, which the Job names.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import KubernetesExecutor
 from rm_assets.executors.kubernetes_api import Cluster, LogBroken
-from rm_assets.executors.kubernetes_job import CONTAINER, job_of, name_of
+from rm_assets.executors.kubernetes_job import CONTAINER, job_of
 from rm_assets.executors.kubernetes_log import LogPosition
 from rm_assets.executors.remote import Order
 
@@ -116,7 +116,7 @@ def start_on_kubernetes(executor: KubernetesExecutor, order: Order) -> Iterator[
 
 def _job(cluster: Cluster, executor: KubernetesExecutor, order: Order) -> Any:
     """The Job of the order that runs, or a new one."""
-    name, has_said = name_of(order), False
+    name, has_said = order.name, False
     while True:
         job = cluster.job(name)
         if job is None and (created := cluster.create(job_of(executor, order))):

@@ -1,7 +1,6 @@
 """A task as a `batch/v1` Job of Kubernetes: one pod, one container, one try."""
 
 from collections.abc import Iterator
-from hashlib import sha256
 from math import ceil
 from typing import Any
 
@@ -17,22 +16,17 @@ SECONDS_BEYOND_LIMIT = 3600
 """The cluster's own time limit is so much later than the task's, which does not count what the task waits for."""
 
 
-def name_of(order: Order) -> str:
-    """The same for the same work for the same store."""
-    return f"{order.name}-{sha256(order.request.encode()).hexdigest()[:8]}"
-
-
 def job_of(executor: KubernetesExecutor, order: Order) -> dict[str, Any]:
     """The Job that does what is ordered. It names the Secret, whose values only the cluster reads."""
     labels = {
         "app.kubernetes.io/name": "rm-assets",
         "app.kubernetes.io/component": order.task,
-        "app.kubernetes.io/instance": name_of(order),
+        "app.kubernetes.io/instance": order.name,
     }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": name_of(order), "namespace": executor.namespace, "labels": labels},
+        "metadata": {"name": order.name, "namespace": executor.namespace, "labels": labels},
         "spec": {
             "backoffLimit": 0,  # whether it is tried again is decided where its errors are read
             "ttlSecondsAfterFinished": SECONDS_KEPT,

@@ -162,8 +162,7 @@ def _connect(address: str) -> "JobSubmissionClient":
 
 def _running_job(client: "JobSubmissionClient", order: Order) -> str | None:
     """The job that does this work already."""
-    jobs = (job for job in _jobs(client, order) if job.entrypoint == _entrypoint(order))  # of this very store
-    found = next((job for job in jobs if not job.status.is_terminal()), None)
+    found = next((job for job in _jobs(client, order) if not job.status.is_terminal()), None)
     if found is None:
         return None
     order.say(f"joins the Ray job {found.submission_id}, which does this already")

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Protocol
 
 from rm_assets.core.errors import ExecutorError
@@ -22,7 +23,7 @@ from rm_assets.storage.store import Store
 class Order:
     """What an engine is asked to start: `python -m rm_assets.tasks.<task> <request>`, the request being a URL.
 
-    `name` is the same for the same work (letters, digits and hyphens, at most 40): where it is being done already, since
+    `name` is the same for the same work for the same store (letters, digits and hyphens, at most 40): where it is being done already, since
     the process that asked for it first has died, an engine joins it. `say` tells people what happens before the task speaks.
     """
 
@@ -69,10 +70,11 @@ def run_remote(
             why="what runs elsewhere reads its inputs from the store and writes its result there",
             fix="set RM_ASSETS_HOME to a URL that both can reach (s3://bucket/prefix; file:///mounted/folder for a shared disk), or execution.executor to local",
         )
+    where = send_request(store.remote, request | {"saves_work": executor.kind in VANISHING})
     order = Order(
         task,
-        send_request(store.remote, request | {"saves_work": executor.kind in VANISHING}),
-        f"rm-{task}-{request['digest'][:16]}",
+        where,
+        f"rm-{task}-{request['digest'][:16]}-{sha256(where.encode()).hexdigest()[:6]}",
         timeout_seconds,
         say=lambda message: on_event({"event": "log", "message": message}),
     )

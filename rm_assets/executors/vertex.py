@@ -135,9 +135,7 @@ class VertexTask:
 def start_on_vertex(executor: VertexExecutor, order: Order) -> Iterator[VertexTask]:
     """As remote.Start. Raises: besides, ExecutorError EXECUTOR_004 at a quota."""
     with VertexApi(executor.project, executor.region) as api:
-        running = [
-            job for job in api.jobs(order.name) if job["state"] in WORKING and _command(job) == _command_of(order)
-        ]
+        running = [job for job in api.jobs(order.name) if job["state"] in WORKING]
         job = running[0] if running else api.create(job_of(executor, order))
         order.say(f"{'joins the' if running else 'the'} custom job {job['name']}")
         task = VertexTask(api, job, executor, order)
@@ -151,11 +149,6 @@ def start_on_vertex(executor: VertexExecutor, order: Order) -> Iterator[VertexTa
 
 def _command_of(order: Order) -> list[str]:
     return ["python", "-m", f"rm_assets.tasks.{order.task}", order.request]
-
-
-def _command(job: dict[str, Any]) -> Any:
-    """What a job runs, and for which store."""
-    return job["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]["command"]
 
 
 def _words(state: str) -> str:

@@ -167,15 +167,6 @@ def test_a_job_that_has_ended_is_replaced(cluster: FakeKubernetes) -> None:
     assert len(cluster.created) == 2 and len(cluster.jobs) == 1
 
 
-def test_a_job_of_another_store_is_not_joined(cluster: FakeKubernetes) -> None:
-    def run_the_same_elsewhere(task: KubernetesTask) -> None:
-        assert Ran("print('of another store')").lines == ["of another store"]
-        task.end()
-
-    Ran("import time; time.sleep(60)", run_the_same_elsewhere)
-    assert len(cluster.created) == 2
-
-
 def test_the_name_of_the_secret_is_in_the_job_and_no_value(
     cluster: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from rm_assets.core.recipe import KubernetesExecutor
 from rm_assets.executors.kubernetes_job import job_of
 from rm_assets.executors.remote import Order
 
-NAME = "rm-train-0123456789abcdef-883241ae"
+NAME = "rm-train-0123456789abcdef-883241"
 EVERYTHING: dict[str, Any] = {
     "namespace": "research", "cpus": 7.5, "memory_gb": 30, "gpus": 2, "spot": True, "service_account": "trainer", "secret": "keys",
     "node_selector": {"cloud.google.com/gke-accelerator": "nvidia-l4"}, "volumes": {"cache": "/cache", "models": "/models"},
@@ -24,9 +24,7 @@ SECTIONS = {
 
 def job(timeout_seconds: float | None = None, **section: Any) -> dict[str, Any]:
     executor = KubernetesExecutor(kind="kubernetes", image="example.org/rm-assets:1", **section)
-    return job_of(
-        executor, Order("train", "s3://b/requests/r.json", "rm-train-0123456789abcdef", timeout_seconds, print)
-    )
+    return job_of(executor, Order("train", "s3://b/requests/r.json", NAME, timeout_seconds, print))
 
 
 def pod(**options: Any) -> dict[str, Any]:

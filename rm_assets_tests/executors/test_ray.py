@@ -1,6 +1,5 @@
 """What the executor `ray` does beyond the contract."""
 
-import dataclasses
 import json
 import os
 import socket
@@ -105,15 +104,12 @@ def test_a_running_job_is_joined_and_the_next_of_its_name_has_a_number(cluster: 
     with start_on_ray(section(cluster.address), waits), start_on_ray(section(cluster.address), waits) as job:
         job.end()
         assert job.status() == -15
-    os.mkfifo(tmp_path / "other")
-    other = dataclasses.replace(waits, request=str(tmp_path / "other"))  # the same work for another store
-    with start_on_ray(section(cluster.address), waits), start_on_ray(section(cluster.address), other):
+    with start_on_ray(section(cluster.address), waits):
         pass
     assert said == [
         f"is the Ray job {waits.name}",
         f"joins the Ray job {waits.name}, which does this already",
         f"is the Ray job {waits.name}-2",
-        f"is the Ray job {waits.name}-3",
     ]
 
 

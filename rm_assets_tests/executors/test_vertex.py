@@ -194,15 +194,6 @@ def test_a_job_whose_driver_died_is_joined_and_one_that_ended_is_not(cloud: Fake
     assert len(cloud.jobs) == 1 and not Ran("print()").said[0].startswith("joins") and len(cloud.jobs) == 2
 
 
-def test_a_job_of_another_store_is_not_joined(cloud: FakeVertex) -> None:
-    def run_the_same_elsewhere(task: VertexTask) -> None:
-        assert Ran("print('of another store')").lines == ["of another store"]
-        task.end()
-
-    Ran("import time; time.sleep(60)", run_the_same_elsewhere)
-    assert len(cloud.jobs) == 2
-
-
 def test_no_machine_and_no_quota_are_said_as_such(cloud: FakeVertex) -> None:
     cloud.wrong.no_machine = "Resources are insufficient in region: europe-west4."
     error = error_of()
