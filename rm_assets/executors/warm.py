@@ -128,7 +128,7 @@ def _read_by_imports() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(READ_BY_IMPORTS)}
 
 
-def _serve() -> None:
+def _serve() -> NoReturn:
     """Imports what its arguments name, then forks until its starter is gone."""
     control = socket.socket(fileno=os.dup(0))
     with open(os.devnull) as nothing:
@@ -138,16 +138,19 @@ def _serve() -> None:
             importlib.import_module(name)
     gc.freeze()  # so that no task's collector touches, and thereby copies, what they share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    control.send(b"1")
-    while True:
-        message, fds, _, _ = socket.recv_fds(control, MAX_REQUEST, 3)
-        if not message:
-            os._exit(0)
-        if os.fork() == 0:
-            control.close()
-            _fork_task(json.loads(message), *fds)
-        for each in fds:
-            os.close(each)
+    try:
+        control.send(b"1")
+        while True:
+            message, fds, _, _ = socket.recv_fds(control, MAX_REQUEST, 3)
+            if not message:
+                break
+            if os.fork() == 0:
+                control.close()
+                _fork_task(json.loads(message), *fds)
+            for each in fds:
+                os.close(each)
+    finally:  # also by an error, and in a fork whose asker is gone: what was imported is not taken apart, which may hang
+        os._exit(0)
 
 
 def _fork_task(asked: dict[str, Any], stdin: int, stdout: int, status: int) -> NoReturn:

@@ -270,7 +270,18 @@ def test_an_interruption_while_a_task_begins_leaves_nothing_open(server: WarmSer
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_server_ends_with_its_starter(tmp_path: Path) -> None:
-    code = "from rm_assets.executors.warm import WarmServer\nprint(WarmServer(())._process.pid, flush=True)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    wait_until_gone(int(done.stdout))
+@pytest.mark.parametrize("waits_for", ["nothing", "its word"])
+def test_a_server_ends_with_its_starter_whatever_it_has_imported(tmp_path: Path, waits_for: str) -> None:
+    """Of a starter that dies without having read its server's word, the server hears by an error."""
+    (tmp_path / "lingers.py").write_text("import atexit, time\natexit.register(time.sleep, 60)\n")
+    code = (
+        "import select, sys, time\nfrom rm_assets.executors.warm import WarmServer\nserver = WarmServer(['lingers'])\n"
+        "if sys.argv[1] == 'its word':\n    select.select([server._control], [], [])\n"
+        "print(server._process.pid, flush=True)\ntime.sleep(60)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    with subprocess.Popen([sys.executable, "-c", code, waits_for], stdout=subprocess.PIPE, env=environment) as starter:
+        assert starter.stdout
+        pid = int(starter.stdout.readline())
+        starter.kill()
+    wait_until_gone(pid)
