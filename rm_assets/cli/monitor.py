@@ -60,9 +60,9 @@ def _read(file: Path, size: int, changed: int) -> Run | None:
 
 def _state(store: Store, run: Run) -> str:
     """running, finished, failed, pruned by a search, or interrupted: its process is gone without a word."""
-    if (store.folder(run.asset, run.digest) / "manifest.json").is_file():
+    if (store.home / run.asset / run.digest / "manifest.json").is_file():  # of a cache nothing is fetched to see it
         return "finished"
-    if store.is_leased(run.asset, run.digest):
+    if store.is_leased(run.asset, run.digest) or store.is_heard(run.asset, run.digest):
         return "running"
     return run.end["status"] if run.end else "interrupted"
 

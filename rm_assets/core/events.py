@@ -1,6 +1,6 @@
 """What a task says while it works: one line on standard output each, EVENT_MARK and a JSON object with the key "event".
 
-log {message} · progress {done, total, unit} · metrics {step, values} · error {error} · found {} (another run has made it)
+log {message} · progress {done, total, unit} · training {num_steps, device} (begins, or goes on) · metrics {step, values} · error {error} · found {} (another run has made it)
 waiting {} (for a lease that another process holds) · working {} (again) · begins {} and ends {status} (of a task elsewhere, for the executor alone);
 every other line is output {message}.
 """

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import dagster as dg
 from pydantic import Field
 
 from rm_assets.core.errors import RmAssetsError, TaskError
-from rm_assets.core.recipe import ExecutionSection, LocalExecutor, Recipe
+from rm_assets.core.recipe import LocalExecutor, Recipe
 from rm_assets.core.smoke import smoke_recipe
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.executors.local import run_local
@@ -23,6 +24,7 @@ from rm_assets.executors.remote import run_remote
 from rm_assets.executors.warm import keep_warm
 from rm_assets.resources.heartbeat import beating
 from rm_assets.resources.recipes import recipe_book
+from rm_assets.resources.remote_figures import keep_figures
 from rm_assets.resources.sections import observe_made
 from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
@@ -160,7 +162,7 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
             listener(event)
             watch()
 
-        end = _run(recipe.execution, task, request, store, folder, hear, say=say)
+        end = _run(recipe, task, request, store, folder, hear, say=say)
         manifest = store.manifest(asset, want.digest)
         if listener.error:
             raise listener.error
@@ -185,17 +187,18 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 def _run(
-    execution: ExecutionSection, task: str, request: dict[str, Any], store: Store, folder: Path, hear: OnEvent, *, say: Say
+    recipe: Recipe, task: str, request: dict[str, Any], store: Store, folder: Path, hear: OnEvent, *, say: Say
 ) -> TaskEnd:  # fmt: skip
     """Runs the task where the recipe says."""
-    executor, limit = execution.executor_of(task), execution.timeout_seconds
+    executor, limit = recipe.execution.executor_of(task), recipe.execution.timeout_seconds
     if isinstance(executor, LocalExecutor):
         say(f"{request['asset']}: task {task} starts")
         keep_warm()  # for the assets that follow
         write_json(folder / "request.json", request)
         return run_local(task, folder / "request.json", hear, timeout_seconds=limit)
     say(f"{request['asset']}: task {task} starts by {executor.kind}")
-    return run_remote(executor, task, request, store, hear, timeout_seconds=limit)
+    elsewhere = partial(run_remote, executor, task, request, store, timeout_seconds=limit)
+    return keep_figures(elsewhere, hear, store, recipe, request)
 
 
 class _Listener:
@@ -217,7 +220,7 @@ class _Listener:
             self._say(f"{self._asset}: {event['message']}")
         elif kind == "output":
             self._debug(f"{self._asset}: {event['message']}")
-        elif time.monotonic() - self._said >= SECONDS_BETWEEN_PROGRESS:
+        elif kind in ("progress", "metrics") and time.monotonic() - self._said >= SECONDS_BETWEEN_PROGRESS:
             self._said = time.monotonic()
             self._say(f"{self._asset}: " + (self._progress(event) if kind == "progress" else _metrics(event)))
 

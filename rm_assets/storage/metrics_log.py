@@ -42,11 +42,15 @@ class MetricsLog:
         try:
             yield
         except Exception as error:
-            if self._has_begun:
-                self._append("end", {"status": "failed", "error": (str(error) or repr(error)).splitlines()[0]})
+            self.ended(str(error) or repr(error))
             raise
+        self.ended(None)
+
+    def ended(self, error: str | None) -> None:
+        """How the work ended, by its error if it failed; nothing where no training had begun."""
         if self._has_begun:
-            self._append("end", {"status": "finished"})
+            said = {"status": "finished"} if error is None else {"status": "failed", "error": error.splitlines()[0]}
+            self._append("end", said)
 
     def pruned(self) -> None:
         """A search has ended the training, whose process could not say so."""

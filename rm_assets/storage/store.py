@@ -194,6 +194,16 @@ class Store:
         """Whether a process makes this digest right now."""
         return is_locked(self.home / asset / f"{of_digest}.lock")
 
+    @contextmanager
+    def hearing(self, asset: str, of_digest: str) -> Iterator[None]:
+        """Held by the one process of this machine that keeps the figures of a task elsewhere."""
+        with locked(self.home / asset / f"{of_digest}.figures.lock"):
+            yield
+
+    def is_heard(self, asset: str, of_digest: str) -> bool:
+        """Whether a process of this machine hears a task elsewhere make this."""
+        return is_locked(self.home / asset / f"{of_digest}.figures.lock")
+
     def event_files(self, recipe: str, of_digest: str) -> Path:
         """Where TensorBoard's files of a training go: it shows each folder below `HOME/tensorboard` as a run."""
         return self.home / "tensorboard" / f"{recipe}-{of_digest[:12]}"

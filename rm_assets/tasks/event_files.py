@@ -1,11 +1,12 @@
 """TensorBoard's event files of a training, written while it runs."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
 class EventFiles:
@@ -13,17 +14,22 @@ class EventFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._writer: SummaryWriter | None = None
+        self._writer: EventFileWriter | None = None
 
     def training_begins(self, num_steps: int, device: str) -> None:
         """Nothing: TensorBoard shows figures alone."""
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Figures of one optimizer step; those that an earlier process wrote of this step and later ones are taken back."""
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-            self._writer = SummaryWriter(str(self._folder), purge_step=step)
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        now = time.time()
+        if self._writer is None:
+            self._writer = EventFileWriter(str(self._folder))
+            begins = SessionLog(status=SessionLog.START)
+            self._writer.add_event(Event(wall_time=now, step=step, session_log=begins))
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._writer.add_event(Event(wall_time=now, step=step, summary=Summary(value=scalars)))
         self._writer.flush()

@@ -84,6 +84,7 @@ class LineReporter:
     def training_begins(self, num_steps: int, device: str) -> None:
         """A training of `num_steps` optimizer steps begins or goes on."""
         self.log(f"{num_steps:,} optimizer steps on {device}")
+        self.emit(event="training", num_steps=num_steps, device=device)
         for sink in self._sinks:
             sink.training_begins(num_steps, device)
 
@@ -218,7 +219,8 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
         folder.mkdir(parents=True, exist_ok=True)
         log = MetricsLog(folder / METRICS_LOG, recipe=recipe.name, asset=asset, digest=of_digest, run_id=run_id)
         events = [EventFiles(store.event_files(recipe.name, of_digest))] if recipe.tracking.tensorboard else []
-        task = Task(asset, of_digest, recipe, store, known, request["settings"], LineReporter(log, *events))
+        sinks: list[MetricsSink] = [log, *events] if request.get("keeps_figures", True) else []
+        task = Task(asset, of_digest, recipe, store, known, request["settings"], LineReporter(*sinks))
         with log.ending(), _saved(task, request):
             _make(task, work, run_id)
 

@@ -16,11 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from rm_assets.cli.monitor import select
 from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.recipe import Recipe
 from rm_assets.resources import compute
 from rm_assets.resources.compute import Compute, Made
 from rm_assets.storage import requests
+from rm_assets.storage.home import home_of
+from rm_assets.storage.metrics_log import METRICS_LOG, read_run
+from rm_assets.storage.store import Store
 from rm_assets_tests.executors.conftest import REPOSITORY, Place
 from rm_assets_tests.processes import is_alive, wait_for
 from rm_assets_tests.tasks.conftest import TOY, Bench
@@ -118,18 +122,28 @@ def test_log_lines_and_metrics_arrive_while_the_task_works(driver: Driver, monke
     monkeypatch.setattr(compute, "SECONDS_BETWEEN_PROGRESS", 0.0)
     code = (
         "print('plain words', flush=True)\ntask.reporter.log('first log line')\nwait_until('heard log')\n"
+        "task.reporter.training_begins(9, 'its device')\n"
         "task.reporter.metrics(7, {'loss': 0.25})\nwait_until('heard metrics')\n"
     )
+    states: list[str] = []
 
     def watch() -> None:
         if "prompts: first log line" in driver.said:
             driver.note("heard log")
         if "prompts: step 7: loss 0.25" in driver.said:
+            states.extend(state for _, state in select(Store(home_of(driver.url)), []))
             driver.note("heard metrics")
 
     made = driver.make(code, watch=watch)  # the task goes on only after it was heard
     assert made.manifest.counts["prompts"] == 12 and not made.was_there
     assert "prompts: plain words" in driver.said
+    run = read_run(made.folder / METRICS_LOG)
+    assert run and (run.device, run.num_steps, [(s["step"], s["loss"]) for s in run.steps]) == (
+        "its device",
+        9,
+        [(7, 0.25)],
+    )
+    assert run.end and run.end["status"] == "finished" and set(states) == {"running"}
 
 
 def test_results_go_through_the_store_and_are_made_once(driver: Driver) -> None:
