@@ -18,6 +18,7 @@ from rm_assets.backends.prompt_groups import num_shared_tokens, parts_of_prompts
 from rm_assets.backends.rendering import Encoded
 from rm_assets.backends.room import require_room_for_weights
 from rm_assets.backends.scoring import ConversationScorer
+from rm_assets.backends.token_budget import TokenBudget
 from rm_assets.backends.tokenization import (
     check_context,
     load_config,
@@ -59,6 +60,7 @@ class JaxScorer(ConversationScorer):
             partial(rewards, architecture=architecture, dtype=computed_in, mesh=mesh)
         )  # fmt: skip
         self._dtype, self._mesh, self._num_tokens_forwarded = dtype, mesh, 0
+        self._budget = TokenBudget(token_budget, reporter)
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -75,11 +77,27 @@ class JaxScorer(ConversationScorer):
         """Shapes that the forward pass was compiled for."""
         return int(self._rewards_at_tokens._cache_size())
 
+    @property
+    def facts(self) -> dict[str, int]:
+        """What else a manifest says of its work so far."""
+        return self._budget.facts
+
     def _rewards(self, prompts: list[str], rows: list[Encoded], num_before: int) -> list[float]:
-        parts = parts_of_prompts(prompts, rows, num_shared_tokens, self.token_budget)
+        before = self._num_tokens_forwarded
+
+        def attempt(token_budget: int) -> list[float]:
+            self._num_tokens_forwarded = before
+            return self._rewards_within(token_budget, prompts, rows, num_before)
+
+        return self._budget.spend(attempt)
+
+    def _rewards_within(
+        self, token_budget: int, prompts: list[str], rows: list[Encoded], num_before: int
+    ) -> list[float]:
+        parts = parts_of_prompts(prompts, rows, num_shared_tokens, token_budget)
         groups = [[rows[index] for index in part] for part in parts]
         result, num_done = [math.nan] * len(rows), num_before
-        for batch in packed_rows.batches(groups, self.token_budget, self._mesh.size):
+        for batch in packed_rows.batches(groups, token_budget, self._mesh.size):
             packed = packed_rows.pack(groups, batch, int(self._renderer.tokenizer.pad_token_id))
             self._num_tokens_forwarded += packed.num_tokens
             tokens = jax.device_put(packed.tokens, by_rows(self._mesh))
@@ -90,6 +108,7 @@ class JaxScorer(ConversationScorer):
                     result[index] = float(at_tokens[end])
                 num_done += len(ends)
             self._reporter.progress(num_done, num_before + len(rows), "conversations")
-        longest = max(self.max_length, self.token_budget)
-        assert self.num_compilations <= packed_rows.most_shapes(longest, self.token_budget), "shapes are a fixed set"
+        budgets = {self.token_budget, token_budget}
+        most = sum(packed_rows.most_shapes(max(self.max_length, budget), budget) for budget in budgets)
+        assert self.num_compilations <= most, "shapes are a fixed set"
         return result

@@ -87,6 +87,7 @@ class JaxTrainer:
             validation_accuracy=accuracy,
             batch_comparison=comparison,
             history=progress.history,
+            facts=loop.facts,
         )
 
 

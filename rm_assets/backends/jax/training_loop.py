@@ -36,6 +36,7 @@ from rm_assets.backends.pair_groups import pair_groups
 from rm_assets.backends.pair_store import PairStore
 from rm_assets.backends.prompt_groups import num_shared_tokens
 from rm_assets.backends.step_control import LossGuard, rate_factor
+from rm_assets.backends.token_budget import TokenBudget
 from rm_assets.backends.training_preparation import Prepared
 from rm_assets.backends.training_progress import Misfit, Progress, Sums
 from rm_assets.core.protocols import Reporter
@@ -95,7 +96,7 @@ class TrainingLoop:
         self._guard = LossGuard(settings.max_loss_spike)
         self._epoch, self._order = -1, np.zeros(0, np.int64)
         self._pairs_of_prompt = np.bincount(job.ready.store.prompt) if settings.weighting == "prompt" else None
-        self.progress = Progress()
+        self.progress, self._budget = Progress(), TokenBudget(job.token_budget("training"), job.reporter)
         if job.ready.state is not None:
             self._resume(job.ready.state.folder)
         self._began, self._began_at = time.monotonic(), self.progress.step
@@ -111,6 +112,11 @@ class TrainingLoop:
             job.reporter.log(f"kept the weights of step {progress.best_step}")
 
     @property
+    def facts(self) -> dict[str, int]:
+        """What else a manifest says of the training."""
+        return self._budget.facts
+
+    @property
     def num_compilations(self) -> dict[str, int]:
         """How often XLA has compiled each function for this training; what the process had compiled before is not in it."""
         return {name: number - self._compiled_before[name] for name, number in num_compilations().items()}
@@ -118,10 +124,17 @@ class TrainingLoop:
     def _check_compilations(self) -> None:
         """Shapes are a fixed set: of rows as many as there can be, of weights one."""
         longest = 2 * self._job.settings.max_length  # two rows of a pair that share nothing
-        budgets = {name: self._job.token_budget(work) for name, work in WORK_OF.items()}
-        most = {name: packed_rows.most_shapes(max(longest, budget), budget) for name, budget in budgets.items()}
+        most = {
+            name: sum(packed_rows.most_shapes(max(longest, budget), budget) for budget in self._budgets(work))
+            for name, work in WORK_OF.items()
+        }
         for name, number in self.num_compilations.items():
             assert number <= most.get(name, 1), f"{name} was compiled {number} times"
+
+    def _budgets(self, work: str) -> set[int]:
+        """The token budgets that there have been: the recipe's, and half of it for want of memory."""
+        budget = self._job.token_budget(work)
+        return {budget, self._budget.tokens} if work == "training" else {budget}
 
     def _take_step(self) -> None:
         job, progress, plan = self._job, self.progress, self._job.ready.plan
@@ -156,12 +169,22 @@ class TrainingLoop:
         return self._order[where]
 
     def _backward(self, numbers: Numbers) -> tuple[float, Parameters, Sums]:
-        """A step's loss, its gradients, and sums over its pairs."""
+        """A step's loss, its gradients, and sums over its pairs; begins again with half the token budget for want of memory."""
+        progress = self.progress
+        before = progress.num_tokens, progress.num_pair_tokens
+
+        def attempt(token_budget: int) -> tuple[float, Parameters, Sums]:
+            progress.num_tokens, progress.num_pair_tokens = before
+            return self._backward_within(token_budget, numbers)
+
+        return self._budget.spend(attempt)
+
+    def _backward_within(self, token_budget: int, numbers: Numbers) -> tuple[float, Parameters, Sums]:
         job, sums = self._job, Sums()
         total = float(self._weights(numbers).sum())
         gradients = zeros(job.mesh, self.parameters)
         store, most = job.ready.store, job.settings.pairs_per_step
-        for batch in self._micro_batches(store, numbers, job.token_budget("training"), most):
+        for batch in self._micro_batches(store, numbers, token_budget, most):
             weights = self._weights(batch.numbers)
             shares = _filled(weights / total, most)
             gold = _filled(store.gold(batch.numbers), most)

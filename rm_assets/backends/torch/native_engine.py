@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 from rm_assets.backends import training_state
 from rm_assets.backends.step_control import LossGuard, rate_factor
+from rm_assets.backends.token_budget import TokenBudget
 from rm_assets.backends.torch import distributed
 from rm_assets.backends.torch.checkpoints import DTYPES, load_base_for_reward
 from rm_assets.backends.torch.distributed import World
@@ -30,7 +31,6 @@ from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.optimization import build_optimizer
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.step_profile import FIRST_STEP, StepProfile, memory_figures
-from rm_assets.backends.torch.token_budget import TokenBudget
 from rm_assets.backends.torch.trained_weights import (
     OPTIMIZER,
     WEIGHTS,

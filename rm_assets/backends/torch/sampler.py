@@ -17,11 +17,11 @@ import torch
 
 from rm_assets.backends.rendering import excerpt
 from rm_assets.backends.room import require_room_for_weights
+from rm_assets.backends.token_budget import TokenBudget
 from rm_assets.backends.tokenization import context_length, load_config, load_renderer
 from rm_assets.backends.torch.checkpoints import identity, load_policy
 from rm_assets.backends.torch.kv_cache import growing_cache
 from rm_assets.backends.torch.memory import room_on
-from rm_assets.backends.torch.token_budget import TokenBudget
 from rm_assets.core.errors import ModelError
 from rm_assets.core.protocols import Reporter, Sample, SampleRequest
 from rm_assets.core.recipe import Dtype, ModelRef

@@ -8,11 +8,11 @@ from rm_assets.backends.prompt_groups import parts_of_prompts
 from rm_assets.backends.rendering import Encoded
 from rm_assets.backends.room import require_room_for_weights
 from rm_assets.backends.scoring import ConversationScorer
+from rm_assets.backends.token_budget import TokenBudget
 from rm_assets.backends.tokenization import check_context, load_config, load_renderer
 from rm_assets.backends.torch.checkpoints import identity, load_classifier
 from rm_assets.backends.torch.memory import room_on
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
-from rm_assets.backends.torch.token_budget import TokenBudget
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import Dtype, ModelRef
 

@@ -94,6 +94,26 @@ def test_a_score_is_the_same_alone_and_in_a_batch_and_in_any_order(tmp_path: Pat
     assert together == pytest.approx(backwards[::-1], abs=1e-5)
 
 
+def test_a_window_without_memory_is_scored_again_in_smaller_parts(tmp_path: Path) -> None:
+    model, reporter = save_classifier(tmp_path), ListReporter()
+    whole, scorer = make_scorer(model), make_scorer(model, reporter=reporter)
+    expected, real, calls = [s.reward for s in whole.score(CONVERSATIONS)], scorer._rewards_at_tokens, list[int]()
+
+    class FailsOnce:
+        _cache_size = real._cache_size
+
+        def __call__(self, parameters: Any, tokens: Any) -> Any:
+            calls.append(tokens.ids.size)
+            if len(calls) == 1:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            return real(parameters, tokens)
+
+    scorer._rewards_at_tokens = FailsOnce()
+    assert [s.reward for s in scorer.score(CONVERSATIONS)] == pytest.approx(expected, abs=1e-5)
+    assert scorer.facts == {"token_budget_halved_to": 512} and max(calls[1:]) <= 512 < calls[0]
+    assert scorer.num_tokens_forwarded == sum(calls[1:])
+
+
 def test_any_number_of_conversations_compiles_a_few_times(tmp_path: Path) -> None:
     scorer = make_scorer(save_classifier(tmp_path), token_budget=1024)
     for number in range(1, 30, 2):

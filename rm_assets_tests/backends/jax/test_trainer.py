@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from rm_assets.backends.jax import checkpoints, devices, packed_rows, training_files
+from rm_assets.backends.jax import checkpoints, devices, packed_rows, training_files, training_loop
 from rm_assets.backends.jax.architecture import read_architecture
 from rm_assets.backends.jax.checkpoints import load_parameters
 from rm_assets.backends.jax.devices import make_mesh
@@ -209,6 +209,37 @@ def test_a_resumed_training_remembers_its_best_weights(tmp_path: Path) -> None:
     )
     files = [tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def failing_at(number: int, real: Callable[..., Any]) -> Callable[..., Any]:
+    """`real`, which finds no memory at this of its calls, counted from 1, in XLA's words."""
+    calls = 0
+
+    def call(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes.")
+        return real(*arguments)
+
+    return call
+
+
+def test_a_step_without_memory_is_computed_again_in_smaller_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, reporter = save_causal(tmp_path / "base", "llama"), ListReporter()
+    execution = EXECUTION.model_copy(update={"training_token_budget": 512})
+    options: dict[str, Any] = {"num_epochs": 2, "execution": execution, "pairs_per_step": 40, "learning_rate": 1e-3}
+    whole = train(JaxTrainer(), tmp_path / "whole", base, **options)
+    monkeypatch.setattr(training_loop, "add_gradients", failing_at(2, training_loop.add_gradients))
+    halved = train(JaxTrainer(), tmp_path / "halved", base, reporter=reporter, **options)
+    assert [e["loss"] for e in halved.history] == pytest.approx([e["loss"] for e in whole.history], abs=1e-5)
+    assert halved.facts == {"token_budget_halved_to": 256} and whole.facts == {}
+    assert halved.num_pair_tokens == whole.num_pair_tokens  # the first attempt counts for nothing
+    assert "the token budget is halved to 256, since the device has no memory left: RESOURCE_EXHAUSTED" in str(
+        reporter.lines
+    )
 
 
 @pytest.mark.slow

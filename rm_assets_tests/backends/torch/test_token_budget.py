@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from rm_assets.backends.room import require_room_for_weights
+from rm_assets.backends.token_budget import TokenBudget
 from rm_assets.backends.torch import memory, native_engine, trainer
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.sampler import TorchSampler
-from rm_assets.backends.torch.token_budget import TokenBudget
 from rm_assets.core.errors import ModelError
 from rm_assets_tests.backends.torch.test_sampler import make_sampler, requests
 from rm_assets_tests.backends.torch.test_scorer import CONVERSATIONS, make_scorer

@@ -2,15 +2,14 @@
 
 import gc
 import re
+import sys
 from collections.abc import Callable
-from typing import TypeVar
-
-import torch
+from typing import Any, TypeVar
 
 from rm_assets.core.protocols import Reporter
 
-NO_MEMORY = re.compile(r"out of memory|can't allocate memory")
-"""The words of PyTorch for Apple's GPUs and for a CPU, which have no exception of their own."""
+NO_MEMORY = re.compile(r"[Oo]ut of memory|can't allocate memory|RESOURCE_EXHAUSTED")
+"""The words of PyTorch for Apple's GPUs and for a CPU, and of XLA, which have no exception of their own."""
 T = TypeVar("T")
 
 
@@ -49,13 +48,14 @@ class TokenBudget:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether it is a device that has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or bool(NO_MEMORY.search(str(error)))
+    return type(error).__name__ == "OutOfMemoryError" or bool(NO_MEMORY.search(str(error)))
 
 
 def release_cached() -> None:
-    """Gives back what nothing holds any more."""
+    """Gives back what nothing holds any more, where PyTorch keeps it."""
     gc.collect()
-    if torch.cuda.is_available():
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-    elif torch.backends.mps.is_available():
+    elif torch is not None and torch.backends.mps.is_available():
         torch.mps.empty_cache()
