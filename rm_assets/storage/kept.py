@@ -85,7 +85,7 @@ def find_kept(
             keep(result, why)
     keys = set(book.partition_keys())
     for result in there:
-        if store.is_leased(*result):
+        if store.is_leased(*result) or store.is_heard(*result):
             keep(result, "being made")
         elif not gone_recipes and (name := made_for(store, result)) and owner(name) not in keys:
             keep(result, f"recipe {owner(name)} is not here")

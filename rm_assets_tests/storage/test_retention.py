@@ -231,6 +231,8 @@ def test_what_is_being_made_and_what_it_reads_stays(bench: Bench) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         plan = bench.plan(gone_recipes=True)
         assert plan.removals == [] and plan.kept["being made"][0] == 5
+    with bench.store.hearing("reward_model", model):  # made elsewhere, and its figures are kept here
+        assert bench.plan(gone_recipes=True).removals == []
     later = bench.plan(gone_recipes=True)
     assert len(later.removals) == 5 and "never finished" in later.removals[0].why
     with open(folder.with_name(f"{model}.lock"), "w") as lock:  # since the plan was made
