@@ -1,6 +1,10 @@
 """The sensor of dead runs: a run whose process is gone is reported as failed, so that what waits for it goes on."""
 
+import os
+import signal
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import dagster as dg
 
@@ -38,8 +42,19 @@ def dead_runs(context: dg.SensorEvaluationContext, compute: Compute) -> dg.SkipR
     for run_id, file in heartbeat_files(compute.store().home):
         ended = context.instance.get_run_by_id(run_id)
         if ended is not None and ended.is_finished:
+            if missing_sign_of_life(file, ended.tags, time.time()):
+                _end_followers_of_its_log(run_id)
             file.unlink(missing_ok=True)
     return dg.SkipReason("; ".join(said) or "no run has died")
+
+
+def _end_followers_of_its_log(run_id: str) -> None:
+    """Ends each `tail` by which Dagster followed a run's output here; one killed while it began to leaves them without an end."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            command, _, arguments = (process / "cmdline").read_bytes().partition(b"\0")
+            if command.rpartition(b"/")[2] == b"tail" and f"/{run_id}/compute_logs/".encode() in arguments:
+                os.kill(int(process.name), signal.SIGTERM)
 
 
 def _why_dead(record: dg.RunRecord, now: float) -> str | None:

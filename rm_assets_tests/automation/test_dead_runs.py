@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from rm_assets.automation.rebuild import rebuild
 from rm_assets.resources import heartbeat
 from rm_assets.resources.compute import Compute
 from rm_assets.resources.heartbeat import ALIVE_TAG, HEARTBEAT_TAG, HOST_TAG, Process, missing_sign_of_life
+from rm_assets.storage.files import write_json
 from rm_assets_tests.tasks.conftest import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +149,28 @@ def test_a_run_that_was_being_cancelled_is_reported_as_cancelled(instance: dg.Da
     instance.report_run_canceling(run)
     assert f"{run.run_id}.json is gone" in look(instance)
     assert status(instance, run) == "CANCELED"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
+def test_what_followed_the_output_of_a_dead_run_ends_with_it(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    """Dagster starts `tail` for a run's output, and then what ends it after the run; a kill between the two leaves a `tail`."""
+    dead, other = (begun(instance, "build_reward_model") for _ in range(2))
+    file = tmp_path / "heartbeats" / f"{dead.run_id}.json"
+    write_json(file, asdict(Process(heartbeat._place(), 2**22 + 1, "1")))
+    instance.add_run_tags(dead.run_id, {HEARTBEAT_TAG: str(file)})
+    followers = []
+    for run in (dead, other):
+        log = tmp_path / run.run_id / "compute_logs" / "abc.err"
+        log.parent.mkdir(parents=True)
+        log.touch()
+        followers.append(subprocess.Popen(["tail", "-F", "-c", "+0", str(log)]))
+    try:
+        assert "process 4194305 is gone" in look(instance, str(tmp_path))
+        assert followers[0].wait(10) == -signal.SIGTERM and followers[1].poll() is None
+    finally:
+        for each in followers:
+            each.kill()
+            each.wait()
 
 
 def test_a_run_whose_heartbeat_cannot_be_seen_from_here_is_judged_by_its_tag(
