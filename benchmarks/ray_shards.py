@@ -140,6 +140,7 @@ class Runs:
                 "prompts": len(prompts), "rows_per_prompt": sorted(set(prompts.values())), "shards": len(files),
                 "rows_in_shards": len(keys), "distinct_rows_in_shards": len(set(keys)),
                 "workers_said": deaths[-1].split(": ", 1)[1] if deaths else "", "data_version": made.manifest.data_version,
+                "made_on": [made.manifest.made[name] for name in ("executor", "device", "num_devices")],
             }  # fmt: skip
 
 

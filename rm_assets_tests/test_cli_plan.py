@@ -302,19 +302,35 @@ def test_a_probe_writes_neither_state_nor_model(tmp_path: Path, monkeypatch: pyt
     bench = Bench(tmp_path)
     bench.write_toy(40)
     save_causal(tmp_path / "recipes" / "base")
-    for engine in ("native", "trl"):
-        mine = bench.recipe("mine", training={**TOY["training"], "engine": engine})
-        pairs = bench.make(mine, *ASSETS[:4]).folder / "pairs.parquet"
-        (tmp_path / engine).mkdir()
-        request = tmp_path / f"{engine}.json"
-        values = {"recipe": mine.model_dump(mode="json"), "home": str(bench.home), "pairs": str(pairs)}
-        request.write_text(json.dumps({**values, "folder": str(tmp_path / engine)}))
-        events: list[dict[str, Any]] = []
-        assert run_local("probe", request, events.append).status == 0
-        assert events[-1]["event"] == "probe" and events[-1]["seconds_per_step"] > 0
-        assert not list((tmp_path / engine).glob("**/checkpoint*")) and not list(
-            (tmp_path / engine).glob("**/*.safetensors")
+    for name, changes in (("native", {}), ("trl", {"engine": "trl"}), ("jax", {"backend": "jax"})):
+        mine = bench.recipe("mine", training={**TOY["training"], **changes})
+        event = probed(bench, mine, tmp_path / name)
+        assert event["event"] == "probe" and event["seconds_per_step"] > 0
+        assert not list((tmp_path / name).glob("**/checkpoint*")) and not list(
+            (tmp_path / name).glob("**/*.safetensors")
         )
+
+
+@pytest.mark.slow
+def test_a_probe_trains_with_the_backend_of_the_recipe(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.write_toy(40)
+    save_causal(tmp_path / "recipes" / "base")
+    mine = bench.recipe("mine", training={**TOY["training"], "backend": "jax"}, execution={"num_processes": 2})
+    event = probed(bench, mine, tmp_path / "probe")
+    assert event["event"] == "error" and "a training with JAX" in event["error"]["what"]
+
+
+def probed(bench: Bench, mine: Recipe, folder: Path) -> dict[str, Any]:
+    """The last event of a probe that has this folder."""
+    pairs = bench.make(mine, *ASSETS[:4]).folder / "pairs.parquet"
+    folder.mkdir()
+    request = folder.with_suffix(".json")
+    values = {"recipe": mine.model_dump(mode="json"), "home": str(bench.home), "pairs": str(pairs)}
+    request.write_text(json.dumps({**values, "folder": str(folder)}))
+    events: list[dict[str, Any]] = []
+    run_local("probe", request, events.append)
+    return events[-1]
 
 
 def test_a_server_is_not_planned_as_recorded(recipes: Path) -> None:

@@ -81,8 +81,14 @@ def keep_newest(work: Path, num_states: int) -> None:
     _remove_unneeded_best(work)
 
 
-def _remove_unneeded_best(work: Path) -> None:
+def keep_best(work: Path, step: int) -> None:
+    """Removes the best weights that neither a state needs nor, since they are of this step, the next one."""
+    _remove_unneeded_best(work, best_file(work, step))
+
+
+def _remove_unneeded_best(work: Path, *wanted: Path) -> None:
     needed = {name for folder in work.glob("checkpoint-*") for name in _sizes(folder)}
+    needed |= {f"../{path.name}" for path in wanted}
     for pattern in ("best-*", ".best-*"):
         for path in work.glob(pattern):
             if f"../{path.name}" not in needed:

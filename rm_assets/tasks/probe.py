@@ -17,6 +17,7 @@ from rm_assets.core.records import Pair
 from rm_assets.storage.store import Store
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.session import LineReporter, run_process
+from rm_assets.tasks.train import trainer_of
 
 NUM_STEPS, NUM_WARM_STEPS = 10, 3
 
@@ -60,9 +61,7 @@ def probe(request: dict[str, Any], reporter: LineReporter) -> None:
     store, folder = Store(Path(request["home"])), Path(request["folder"])
     with store.device(reporter.waiting), suppress(_Measured):
         started = time.monotonic()
-        from rm_assets.backends.torch.trainer import TorchTrainer
-
-        TorchTrainer().train(
+        trainer_of(settings.backend).train(
             islice(pairs, most), [], settings=settings, execution=execution, seed=recipe.seed,
             checkpoint=folder / "checkpoint", work=folder / "work", reporter=clock,
         )  # fmt: skip
@@ -71,7 +70,7 @@ def probe(request: dict[str, Any], reporter: LineReporter) -> None:
     from rm_assets.backends.torch.step_profile import peak_memory
 
     before = max(0.0, clock.times[0] - started - seconds)
-    reporter.emit(event="probe", seconds_per_step=seconds, seconds_before=before, peak_bytes=peak_memory())
+    reporter.emit(event="probe", seconds_per_step=seconds, seconds_before=before, peak_bytes=peak_memory() or None)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ from rm_assets.tasks.statistics import write_statistics
 from rm_assets.tasks.used_devices import used_devices
 
 NO_MEMORY = re.compile(
-    r"MemoryError|[Cc]an(?:'t|not) allocate memory|out of memory|failed to map segment(?!.*not permitted)"
+    r"MemoryError|[Cc]an(?:'t|not) allocate memory|[Oo]ut of memory|failed to map segment(?!.*not permitted)"
 )
-"""The words of Python, PyTorch, the system, and its loader, which finds no room for a library."""
+"""The words of Python, PyTorch, JAX, the system, and its loader, which finds no room for a library."""
 
 
 class MetricsSink(Protocol):
@@ -97,7 +97,10 @@ class LineReporter:
 
 @dataclass(frozen=True)
 class Task:
-    """What a task is asked to do. `folder` is where its files go, `folder / "work"` where it may keep state to resume from."""
+    """What a task is asked to do. `folder` is where its files go, `folder / "work"` where it may keep state to resume from.
+
+    `worked_on` is filled by workers elsewhere, whose devices are those of the task.
+    """
 
     asset: str
     digest: str
@@ -106,6 +109,7 @@ class Task:
     inputs: dict[str, Manifest]
     settings: dict[str, Any]
     reporter: LineReporter
+    worked_on: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -222,7 +226,7 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
         sinks: list[MetricsSink] = [log, *events] if request.get("keeps_figures", True) else []
         task = Task(asset, of_digest, recipe, store, known, request["settings"], LineReporter(*sinks))
         with log.ending(), _saved(task, request):
-            _make(task, work, run_id)
+            _make(task, work, run_id, request.get("executor", "local"))
 
 
 def _saved(task: Task, request: dict[str, Any]) -> AbstractContextManager[None]:
@@ -232,7 +236,7 @@ def _saved(task: Task, request: dict[str, Any]) -> AbstractContextManager[None]:
     return saving(SavedWork(task.store.remote, task.store.home, task.asset, task.digest), task.reporter.log)
 
 
-def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
+def _make(task: Task, work: Callable[[Task], Product], run_id: str, executor: str) -> None:
     """Does the work and commits what it made."""
     started = time.monotonic()
     for manifest in task.inputs.values():
@@ -250,7 +254,11 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
         "inputs": {
             name: {"digest": m.digest, "data_version": m.version_read_by(task.asset)} for name, m in task.inputs.items()
         },
-        "made": {**_circumstances(time.monotonic() - started, run_id), **used_devices(_num_devices(task))},
+        "made": {
+            "executor": executor,
+            **_circumstances(time.monotonic() - started, run_id),
+            **(task.worked_on or used_devices(_num_devices(task))),
+        },
     }
     if task.store.remote:
         task.reporter.log(f"uploading to {task.store.remote.url}")
@@ -281,7 +289,6 @@ def _num_devices(task: Task) -> int:
 
 def _circumstances(seconds: float, run_id: str) -> dict[str, Any]:
     return {
-        "executor": "local",
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "run_id": run_id,

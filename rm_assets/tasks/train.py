@@ -45,7 +45,7 @@ def train(task: Task) -> Product:
     )
     started = time.monotonic()
     with task.store.device(task.reporter.waiting):
-        result = _trainer(settings.backend).train(
+        result = trainer_of(settings.backend).train(
             _pairs(task, "train"),
             _pairs(task, "validation"),
             settings=settings,
@@ -96,7 +96,8 @@ def train(task: Task) -> Product:
     )
 
 
-def _trainer(backend: Backend) -> Trainer:
+def trainer_of(backend: Backend) -> Trainer:
+    """The trainer of a backend, whose libraries it imports when it trains."""
     if backend == "jax":
         from rm_assets.backends.jax.trainer import JaxTrainer
 

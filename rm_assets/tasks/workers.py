@@ -15,6 +15,7 @@ from rm_assets.storage.requests import local, portable
 from rm_assets.tasks.samplers import load_sampler
 from rm_assets.tasks.scorers import load_scorer
 from rm_assets.tasks.session import Task
+from rm_assets.tasks.used_devices import used_devices
 
 if TYPE_CHECKING:
     from rm_assets.backends.scoring import ConversationScorer
@@ -41,7 +42,14 @@ def _workers(
     executor = task.recipe.execution.executor_of(name)
     if not isinstance(executor, RayExecutor) or executor.workers == 1:
         return None
-    return WorkerPool(executor, load, compute, num_threads=task.recipe.execution.num_threads, reporter=task.reporter)
+    return WorkerPool(
+        executor, load, compute, _device, num_threads=task.recipe.execution.num_threads, reporter=task.reporter,
+        worked_on=task.worked_on,
+    )  # fmt: skip
+
+
+def _device() -> str:
+    return str(used_devices(1)["device"])
 
 
 def _sent(task: Task, section: PolicySampling | ClassifierGold) -> dict[str, Any]:

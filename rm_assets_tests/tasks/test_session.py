@@ -49,6 +49,7 @@ def ended(folder: Path, error: str) -> tuple[list[dict[str, Any]], str]:
         ('OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")', "Tried to allocate 2.00 GiB"),
         ('RuntimeError("alloc_cpu.cpp:127] DefaultCPUAllocator: can\'t allocate memory")', "DefaultCPUAllocator"),
         ('RuntimeError("-- Process 1 ended:\\\\ntorch.OutOfMemoryError: CUDA out of memory.\\\\n")', "torch.OutOf"),
+        ('RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 80000000000000 bytes.")', "RESOURCE_EXHAUSTED"),
         ("MemoryError()", "MemoryError"),
         ('ImportError("libtorch_cpu.so: failed to map segment from shared object")', "libtorch_cpu.so"),
         ('OSError(12, "Cannot allocate memory")', "Cannot allocate memory"),

@@ -40,7 +40,7 @@ class JaxTrainer:
         """Trains, resuming from `work` if it holds a state of this very training, and writes `checkpoint`.
 
         Raises: ModelError MODEL_001 to MODEL_006, MODEL_008 and MODEL_010, DataError DATA_005 if no pair is left, RecipeError
-        RECIPE_003 for several processes and for devices that are not there.
+        RECIPE_003 for what JAX does not do and for devices that are not there.
         """
         from rm_assets.backends import tokenization, training_state
         from rm_assets.backends.jax.architecture import read_architecture
@@ -51,11 +51,7 @@ class JaxTrainer:
         from rm_assets.backends.room import require_room_to_train
         from rm_assets.backends.training_preparation import prepare
 
-        if execution.num_processes > 1:
-            raise RecipeError(
-                "RECIPE_003", f"execution.num_processes is {execution.num_processes}, but JAX trains in one process",
-                fix="set execution.num_processes to 1, or training.backend to torch",
-            )  # fmt: skip
+        _refuse_what_is_of_torch_alone(execution)
         mesh = make_mesh(execution)
         config = tokenization.load_config(settings.base)
         architecture = read_architecture(settings.base, config)
@@ -88,6 +84,21 @@ class JaxTrainer:
             batch_comparison=comparison,
             history=progress.history,
             facts=loop.facts,
+        )
+
+
+def _refuse_what_is_of_torch_alone(execution: ExecutionSection) -> None:
+    asked = {
+        "num_processes to 1": execution.num_processes > 1,
+        "profile to false": execution.profile,
+        "deterministic to false": execution.deterministic,
+    }
+    if any(asked.values()):
+        to_set = ", ".join(f"execution.{setting}" for setting, is_asked in asked.items() if is_asked)
+        raise RecipeError(
+            "RECIPE_003",
+            "the recipe's `execution` asks for what a training with JAX does not do",
+            fix=f"set {to_set}, or training.backend to torch",
         )
 
 

@@ -222,6 +222,7 @@ class TrainingLoop:
         figures = self.pair_figures()
         if progress.look(wanted, figures, job.reporter):
             write_state(self.parameters, training_state.best_file(job.work, progress.step))
+            training_state.keep_best(job.work, progress.step)
         return {f"validation_{name}": figures[name] for name in ("loss", "accuracy")}
 
     def _micro_batches(self, store: PairStore, numbers: Numbers, budget: int, most: int) -> Iterator[MicroBatch]:

@@ -43,21 +43,21 @@ class Worker(Generic[Held, Work, Done]):
     """One worker's process. It loads its model in `begin` and not before, so that what goes wrong is told as it is."""
 
     def __init__(
-        self, load: Callable[[], Held], compute: Callable[[Held, Work], Done], num_threads: int | None
-    ) -> None:
+        self, load: Callable[[], Held], compute: Callable[[Held, Work], Done], device: Callable[[], str], num_threads: int | None
+    ) -> None:  # fmt: skip
         # As run_process: read when the libraries load. Without num_threads Ray has set as many as the worker holds CPUs.
         os.environ.update(TOKENIZERS_PARALLELISM="false", OMP_WAIT_POLICY="PASSIVE")
         if num_threads:
             os.environ["OMP_NUM_THREADS"] = str(num_threads)
-        self._load, self._compute = load, compute
+        self._load, self._compute, self._device = load, compute, device
 
-    def begin(self) -> tuple[dict[str, str], str]:
-        """What decides its results: the model's identity and our version; and where it is."""
+    def begin(self) -> tuple[dict[str, str], tuple[str, str]]:
+        """What decides its results: the model's identity and our version; where it is, and on what device."""
         import ray
 
         self._model = self._load()
         place = f"process {os.getpid()} on node {ray.get_runtime_context().get_node_id()[:8]}"
-        return {**self._model.identity, OURS: version(OURS)}, place
+        return {**self._model.identity, OURS: version(OURS)}, (place, self._device())
 
     def work(self, work: Work) -> tuple[Done, int]:
         """The work done, and the tokens that it took."""
@@ -69,13 +69,14 @@ class Worker(Generic[Held, Work, Done]):
 class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic[Held, Work, Done]):
     """Up to `executor.workers` workers, each holding what the executor says; ended with the block.
 
-    `load` and `compute` are called in the workers, and have to be importable there. Raises: ExecutorError EXECUTOR_003 if
+    `load`, `compute` and `device`, which names what a worker's model is on, are called in the workers, and have to be importable there.
+    `worked_on` gets `device` and `num_devices`: the most workers that there were at a time. Raises: ExecutorError EXECUTOR_003 if
     the models of two workers are not of the same identity, as on a CPU and a GPU: their results would not be alike.
     """
 
     def __init__(
         self, executor: RayExecutor, load: Callable[[], Held], compute: Callable[[Held, Work], Done],
-        *, num_threads: int | None, reporter: Reporter,
+        device: Callable[[], str], *, num_threads: int | None, reporter: Reporter, worked_on: dict[str, Any],
     ) -> None:  # fmt: skip
         import ray
 
@@ -88,10 +89,11 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
             num_cpus=executor.cpus, num_gpus=executor.gpus, resources=executor.resources or None,
             memory=int(executor.memory_gb * BYTES_PER_GB) if executor.memory_gb else None,
         )  # fmt: skip
-        self._arguments = (load, compute, num_threads)
+        self._arguments = (load, compute, device, num_threads)
         self._calls = dict[Any, tuple[Any, Any]]()  # what is under way: its worker and work, no work while it begins
         self._free, self._lost = deque[Any](), deque[Any]()
-        self._num_deaths = self._num_deaths_in_a_row = self._num_begun = 0
+        self._num_deaths = self._num_deaths_in_a_row = self._num_begun = self._num_alive = 0
+        self._worked_on = worked_on
         self._kind: dict[str, str] | None = None
         self.num_tokens_forwarded = 0
         self.facts = dict[str, int]()
@@ -140,7 +142,7 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
             return iter(())
         self._free.append(worker)
         if piece is None:
-            self._begun(answer, more)
+            self._begun(answer, *more)
             return iter(())
         self._num_deaths_in_a_row = 0
         self.num_tokens_forwarded += more
@@ -150,8 +152,9 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
         worker: Any = self._make.remote(*self._arguments)
         self._calls[worker.begin.remote()] = (worker, None)
 
-    def _begun(self, kind: dict[str, str], place: str) -> None:
-        self._num_begun += 1
+    def _begun(self, kind: dict[str, str], place: str, device: str) -> None:
+        self._num_begun, self._num_alive = self._num_begun + 1, self._num_alive + 1
+        self._worked_on.update(device=device, num_devices=max(self._num_alive, self._worked_on.get("num_devices", 0)))
         self._reporter.log(f"worker {self._num_begun} begins: {place}")
         others = self._kind or {**kind, OURS: version(OURS)}
         if kind != others:
@@ -172,5 +175,6 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
             )  # fmt: skip
         self._reporter.log(f"a worker died, another is asked for: {why}")
         if piece is not None:
+            self._num_alive -= 1
             self._lost.append(piece)
         self._ask_for_worker()

@@ -235,6 +235,8 @@ class TrainingLoop:
         figures[wanted.metric] = self._world.of_first(figures[wanted.metric], job.device)
         if progress.look(wanted, figures, job.reporter):
             save_weights(self._trained(), training_state.best_file(job.work, progress.step))
+            if self._world.rank == 0:
+                training_state.keep_best(job.work, progress.step)
         return {f"validation_{name}": figures[name] for name in ("loss", "accuracy")}
 
     def _log(self, figures: dict[str, float]) -> None:

@@ -21,10 +21,11 @@ from rm_assets.backends.jax.devices import make_mesh
 from rm_assets.backends.jax.trainer import JaxTrainer
 from rm_assets.backends.jax.training_files import read_state, write_state
 from rm_assets.backends.jax.training_step import num_compilations
+from rm_assets.backends.step_control import LossGuard
 from rm_assets.backends.tokenization import load_config, load_renderer
 from rm_assets.backends.torch import native_engine
 from rm_assets.backends.torch.trainer import TorchTrainer
-from rm_assets.backends.training_progress import Misfit
+from rm_assets.backends.training_progress import Misfit, Sums
 from rm_assets.core.errors import ModelError, RecipeError
 from rm_assets.core.protocols import Trainer, TrainingResult
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
@@ -125,6 +126,61 @@ def test_regression_on_single_pairs_in_float64_is_that_of_torch(tmp_path: Path) 
         for trainer in TRAINERS
     ]
     assert losses[1] == pytest.approx(losses[0], rel=0, abs=1e-8)
+
+
+def test_a_tie_counts_half_and_places_without_a_pair_count_nothing() -> None:
+    sums, rewards = Sums(), jnp.array([[1.0, 0.0], [3.0, 3.0], [0.0, 5.0]])
+    training_loop._add(sums, jnp.array([1.0, 2.0, 9.0]), rewards, np.array([0.5, 0.25]))
+    assert sums == Sums(weight=0.75, loss=1.0, num_pairs=2, num_right=1.5, margin=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_double")
+def test_a_step_that_is_skipped_leaves_weights_and_moments_as_those_of_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_classifier(tmp_path / "base")
+    monkeypatch.setattr(LossGuard, "accepts", lambda self, step, loss, norm: step != 3)
+    for trainer in TRAINERS:
+        train(trainer, tmp_path / type(trainer).__name__, base, num_epochs=1, schedule="constant", warmup_ratio=0.0)
+    one, other = (load_file(tmp_path / type(trainer).__name__ / "model" / "model.safetensors") for trainer in TRAINERS)
+    assert max((one[name] - other[name]).abs().max() for name in one) < 1e-7
+
+
+@pytest.mark.slow
+def test_bfloat16_computes_in_less_and_keeps_the_weights_in_float32(tmp_path: Path) -> None:
+    base = save_classifier(tmp_path / "base", initializer_range=0.1)
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        result = train(JaxTrainer(), tmp_path / dtype, base, num_epochs=2, dtype=dtype, learning_rate=1e-4)
+        losses[dtype] = np.array([step["loss"] for step in result.history])
+    difference = abs(losses["float32"] - losses["bfloat16"]).max()
+    assert 1e-5 < difference < 0.03
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "bfloat16" / "model"))
+    for name, weight in after.items():
+        assert weight.dtype == torch.float32 and not torch.equal(weight, before[name])
+        assert not torch.equal(weight, weight.bfloat16().float())
+
+
+@pytest.mark.slow
+def test_activations_that_are_recomputed_change_nothing_and_take_less_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_classifier(tmp_path / "base", num_hidden_layers=6)
+    compute: Any = training_loop.add_gradients
+    losses, memory = list[list[float]](), list[int]()
+
+    def measured(*arguments: Any) -> Any:
+        memory.append(compute.lower(*arguments).compile().memory_analysis().temp_size_in_bytes)
+        return compute(*arguments)
+
+    monkeypatch.setattr(training_loop, "add_gradients", measured)
+    for setting in ("never", "always"):
+        execution = EXECUTION.model_copy(update={"gradient_checkpointing": setting})
+        result = train(JaxTrainer(), tmp_path / setting, base, max_optimizer_steps=2, execution=execution)
+        losses.append([step["loss"] for step in result.history])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    assert memory[-1] < 0.7 * memory[0]
 
 
 class StopAfter(ListReporter):
@@ -242,6 +298,27 @@ def test_a_step_without_memory_is_computed_again_in_smaller_parts(
     )
 
 
+class FilesOfBest(ListReporter):
+    """Notes after each step which best weights are on disk."""
+
+    def __init__(self, work: Path) -> None:
+        super().__init__()
+        self.work, self.found = work, list[set[str]]()
+
+    def metrics(self, step: int, values: Any) -> None:
+        self.found.append({file.name for file in self.work.glob("best-*")})
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_best_weights_make_room_for_better_ones(trainer: Trainer, tmp_path: Path) -> None:
+    """However many looks there are between two states."""
+    base, reporter = save_causal(tmp_path / "base", "llama"), FilesOfBest(tmp_path / "work")
+    execution = EXECUTION.model_copy(update={"save_every_steps": 1000})
+    options: dict[str, Any] = {"num_epochs": 2, "learning_rate": 1e-3, "validation": {"every_steps": 1}}
+    train(trainer, tmp_path, base, execution=execution, reporter=reporter, **options)
+    assert {len(names) for names in reporter.found} == {1} and len(set.union(*reporter.found)) > 2
+
+
 @pytest.mark.slow
 def test_pairs_of_any_length_compile_a_few_times(tmp_path: Path) -> None:
     base, before = save_causal(tmp_path / "base", "llama"), num_compilations()
@@ -331,8 +408,9 @@ def test_the_parts_of_a_mesh_share_what_a_training_keeps() -> None:
 def test_what_jax_does_not_train_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"MODEL_002.*JAX.*model type is distilbert"):
         train(JaxTrainer(), tmp_path, save_encoder(tmp_path / "encoder"))
-    with pytest.raises(RecipeError, match=r"RECIPE_003.*num_processes is 2"):
-        train(JaxTrainer(), tmp_path, tmp_path, execution=EXECUTION.model_copy(update={"num_processes": 2}))
+    for asked, to_set in (({"num_processes": 2}, "num_processes to 1"), ({"profile": True}, "profile to false"), ({"deterministic": True}, "deterministic to false")):  # fmt: skip
+        with pytest.raises(RecipeError, match=rf"(?s)RECIPE_003.*set execution\.{to_set}, or"):
+            train(JaxTrainer(), tmp_path, tmp_path, execution=EXECUTION.model_copy(update=asked))
     values = {"base": {"path": "x"}, "learning_rate": 0.1, "backend": "jax"}
     for lacking in ({"lora": {}}, {"engine": "trl"}, {"dtype": "float16"}):
         with pytest.raises(ValueError, match=rf"backend jax has less to choose; set {next(iter(lacking))} to"):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rm_assets.backends.ray.pool import WorkerPool
 from rm_assets.core.errors import ModelError, RmAssetsError
@@ -55,6 +56,10 @@ def double(case: str, folder: Path, model: Doubler, number: int) -> int:
     return 2 * number
 
 
+def device() -> str:
+    return "toy"
+
+
 def main(case: str, folder: Path) -> None:
     executor = RayExecutor(kind="ray", address="http://unused", workers=3 if case == "joining" else 2)
     asked = list[int]()
@@ -65,11 +70,14 @@ def main(case: str, folder: Path) -> None:
             yield number
 
     try:
+        worked_on = dict[str, Any]()
         with WorkerPool(
-            executor, partial(load, case, folder), partial(double, case, folder), num_threads=1, reporter=Saying()
-        ) as pool:
+            executor, partial(load, case, folder), partial(double, case, folder), device, num_threads=1, reporter=Saying(),
+            worked_on=worked_on,
+        ) as pool:  # fmt: skip
             print("identity", dict(pool.identity), flush=True)
             print("done", sorted(pool.each(numbers())), pool.num_tokens_forwarded, asked == list(range(NUM_PIECES)))
+        print("worked on", worked_on)
     except RmAssetsError as error:
         print("refused", error.code, type(error).__name__)
 

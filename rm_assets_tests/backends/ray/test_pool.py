@@ -47,6 +47,7 @@ def test_with_a_worker_killed_midway_nothing_is_lost_or_done_twice(cluster: RayC
         assert line["rows_in_shards"] == line["distinct_rows_in_shards"] == NUM_PROMPTS
         assert line["shards"] == -(-NUM_PROMPTS // SHARD_PROMPTS)
         assert line["workers_said"].endswith(", 1 died")
+        assert line["made_on"] == ["ray", "cpu", 2]  # never more than two at a time
         made = by_one_process.make_asset(chosen, line["asset"], say=str, debug=str)
         assert made.manifest.data_version == line["data_version"]
 
@@ -83,7 +84,9 @@ def test_a_worker_on_a_node_that_joins_takes_its_share(cluster: RayCluster, tmp_
         (tmp_path / "joining" / "joined").touch()
         rest = list(lines)
     doubled = [(number, 2 * number) for number in range(NUM_PIECES)]
-    assert rest[-2:] == [f"done {doubled} {NUM_PIECES} True\n", "3 workers began, 0 died\n"]
+    assert rest[-3:] == [
+        f"done {doubled} {NUM_PIECES} True\n", "3 workers began, 0 died\n", "worked on {'device': 'toy', 'num_devices': 3}\n"
+    ]  # fmt: skip
 
 
 def test_workers_that_die_again_and_again_are_given_up(cluster: RayCluster, tmp_path: Path) -> None:
