@@ -70,8 +70,7 @@ def run_remote(
             why="what runs elsewhere reads its inputs from the store and writes its result there",
             fix="set RM_ASSETS_HOME to a URL that both can reach (s3://bucket/prefix; file:///mounted/folder for a shared disk), or execution.executor to local",
         )
-    told = {"executor": executor.kind, "saves_work": executor.kind in VANISHING, "keeps_figures": False}
-    where = send_request(store.remote, request | told)
+    where = send_request(store.remote, request | {"saves_work": executor.kind in VANISHING, "keeps_figures": False})
     order = Order(
         task,
         where,

@@ -226,7 +226,7 @@ def _run(work: Callable[[Task], Product], request: dict[str, Any], reporter: Lin
         sinks: list[MetricsSink] = [log, *events] if request.get("keeps_figures", True) else []
         task = Task(asset, of_digest, recipe, store, known, request["settings"], LineReporter(*sinks))
         with log.ending(), _saved(task, request):
-            _make(task, work, run_id, request.get("executor", "local"))
+            _make(task, work, run_id)
 
 
 def _saved(task: Task, request: dict[str, Any]) -> AbstractContextManager[None]:
@@ -236,7 +236,7 @@ def _saved(task: Task, request: dict[str, Any]) -> AbstractContextManager[None]:
     return saving(SavedWork(task.store.remote, task.store.home, task.asset, task.digest), task.reporter.log)
 
 
-def _make(task: Task, work: Callable[[Task], Product], run_id: str, executor: str) -> None:
+def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
     """Does the work and commits what it made."""
     started = time.monotonic()
     for manifest in task.inputs.values():
@@ -255,8 +255,7 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str, executor: st
             name: {"digest": m.digest, "data_version": m.version_read_by(task.asset)} for name, m in task.inputs.items()
         },
         "made": {
-            "executor": executor,
-            **_circumstances(time.monotonic() - started, run_id),
+            **_circumstances(task, time.monotonic() - started, run_id),
             **(task.worked_on or used_devices(_num_devices(task))),
         },
     }
@@ -287,8 +286,9 @@ def _num_devices(task: Task) -> int:
     return num_devices(task.recipe) if is_training else 1
 
 
-def _circumstances(seconds: float, run_id: str) -> dict[str, Any]:
+def _circumstances(task: Task, seconds: float, run_id: str) -> dict[str, Any]:
     return {
+        "executor": task.recipe.execution.executor_of(STAGES[task.asset].task).kind,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "run_id": run_id,
