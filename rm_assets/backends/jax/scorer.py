@@ -94,7 +94,8 @@ class JaxScorer(ConversationScorer):
     def _rewards_within(
         self, token_budget: int, prompts: list[str], rows: list[Encoded], num_before: int
     ) -> list[float]:
-        parts = parts_of_prompts(prompts, rows, num_shared_tokens, token_budget)
+        longest = 2 * self.max_length  # attention takes the square of a row's tokens
+        parts = parts_of_prompts(prompts, rows, num_shared_tokens, min(token_budget, longest))
         groups = [[rows[index] for index in part] for part in parts]
         result, num_done = [math.nan] * len(rows), num_before
         for batch in packed_rows.batches(groups, token_budget, self._mesh.size):
@@ -109,6 +110,6 @@ class JaxScorer(ConversationScorer):
                 num_done += len(ends)
             self._reporter.progress(num_done, num_before + len(rows), "conversations")
         budgets = {self.token_budget, token_budget}
-        most = sum(packed_rows.most_shapes(max(self.max_length, budget), budget) for budget in budgets)
+        most = sum(packed_rows.most_shapes(longest, budget) for budget in budgets)
         assert self.num_compilations <= most, "shapes are a fixed set"
         return result

@@ -112,6 +112,11 @@ class TrainingLoop:
             job.reporter.log(f"kept the weights of step {progress.best_step}")
 
     @property
+    def _longest(self) -> int:
+        """Tokens of a group at most: two rows of a pair that share nothing. Attention takes the square of a row's tokens."""
+        return 2 * self._job.settings.max_length
+
+    @property
     def facts(self) -> dict[str, int]:
         """What else a manifest says of the training."""
         return self._budget.facts
@@ -123,9 +128,8 @@ class TrainingLoop:
 
     def _check_compilations(self) -> None:
         """Shapes are a fixed set: of rows as many as there can be, of weights one."""
-        longest = 2 * self._job.settings.max_length  # two rows of a pair that share nothing
         most = {
-            name: sum(packed_rows.most_shapes(max(longest, budget), budget) for budget in self._budgets(work))
+            name: sum(packed_rows.most_shapes(self._longest, budget) for budget in self._budgets(work))
             for name, work in WORK_OF.items()
         }
         for name, number in self.num_compilations.items():
@@ -227,7 +231,7 @@ class TrainingLoop:
 
     def _micro_batches(self, store: PairStore, numbers: Numbers, budget: int, most: int) -> Iterator[MicroBatch]:
         """The pairs `numbers`, each with both of its sides in one micro-batch."""
-        groups = pair_groups(store, numbers, num_shared_tokens, budget)
+        groups = pair_groups(store, numbers, num_shared_tokens, min(budget, self._longest))
         rows = [group.rows for group in groups]
         for batch in packed_rows.batches(rows, budget, self._job.mesh.size):
             packed = packed_rows.pack(rows, batch, int(self._job.ready.renderer.tokenizer.pad_token_id))
