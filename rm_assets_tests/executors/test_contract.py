@@ -137,6 +137,7 @@ def test_results_go_through_the_store_and_are_made_once(driver: Driver) -> None:
     made, again = driver.make(asset="sampled_responses"), driver.make(asset="sampled_responses")
     assert not made.was_there and again.was_there
     assert made.folder.is_relative_to(driver.folder / "cache_here") and len(driver.bench.rows(made)) == 24
+    assert made.manifest.made["executor"] == driver.place.section["kind"]
     assert len([line for line in driver.said if ": task " in line]) == 2
     assert len(list((driver.folder / "bucket").glob("manifests/*/*.json"))) == 2
 

@@ -37,12 +37,11 @@ class TaskCost:
 def cost_of(made: Mapping[str, Any], prices: Sequence[DevicePrice]) -> TaskCost:
     """The cost of what a manifest's `made` tells of.
 
-    The price is that of `priced_as`, which an executor may have written there, else of the device: the entry of its name,
-    or one whose name is a word of it ("H100" of "NVIDIA H100 80GB HBM3").
+    The price is that of the device: the entry of its name, or one whose name is a word of it ("H100" of "NVIDIA H100 80GB HBM3").
     """
     executor, device = str(made.get("executor", OWN)), str(made.get("device", "unknown device"))
     is_own = executor == OWN and device in ("cpu", "mps")
-    name = str(made.get("priced_as") or (OWN if is_own else device))
+    name = OWN if is_own else device
     price = next((p for p in prices if p.device == name), None)
     price = price or next((p for p in prices if p.device in name.split()), None)
     seconds, number = float(made.get("seconds", 0)), int(made.get("num_devices", 1))

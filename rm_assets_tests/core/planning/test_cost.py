@@ -19,7 +19,6 @@ PRICES = (DevicePrice(device="local", usd_per_hour=0), DevicePrice(device="H100"
         ({"seconds": 900, "executor": "local", "device": "mps", "num_devices": 1}, 0.0),
         ({"seconds": 900, "executor": "local", "device": "NVIDIA RTX 4090", "num_devices": 1}, None),
         ({"seconds": 900, "executor": "vm", "device": "cpu", "num_devices": 1}, None),
-        ({"seconds": 900, "executor": "vm", "device": "cpu", "priced_as": "H100"}, 1.0),
         ({"seconds": 900}, None),  # made before devices were noted
     ],
 )
