@@ -40,7 +40,7 @@ class JaxTrainer:
         """Trains, resuming from `work` if it holds a state of this very training, and writes `checkpoint`.
 
         Raises: ModelError MODEL_001 to MODEL_006, MODEL_008 and MODEL_010, DataError DATA_005 if no pair is left, RecipeError
-        RECIPE_003 for several processes and for devices that are not there.
+        RECIPE_003 for several processes, a profile, `deterministic`, and devices that are not there.
         """
         from rm_assets.backends import tokenization, training_state
         from rm_assets.backends.jax.architecture import read_architecture
@@ -51,11 +51,13 @@ class JaxTrainer:
         from rm_assets.backends.room import require_room_to_train
         from rm_assets.backends.training_preparation import prepare
 
-        if execution.num_processes > 1:
-            raise RecipeError(
-                "RECIPE_003", f"execution.num_processes is {execution.num_processes}, but JAX trains in one process",
-                fix="set execution.num_processes to 1, or training.backend to torch",
-            )  # fmt: skip
+        lacking = {"num_processes": 1, "profile": False, "deterministic": False}
+        for name, only in lacking.items():
+            if (value := getattr(execution, name)) != only:
+                raise RecipeError(
+                    "RECIPE_003", f"execution.{name} is {value}, which a training with JAX does not know",
+                    fix=f"set execution.{name} to {str(only).lower()}, or training.backend to torch",
+                )  # fmt: skip
         mesh = make_mesh(execution)
         config = tokenization.load_config(settings.base)
         architecture = read_architecture(settings.base, config)

@@ -300,8 +300,9 @@ def test_the_parts_of_a_mesh_share_what_a_training_keeps() -> None:
 def test_what_jax_does_not_train_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"MODEL_002.*JAX.*model type is distilbert"):
         train(JaxTrainer(), tmp_path, save_encoder(tmp_path / "encoder"))
-    with pytest.raises(RecipeError, match=r"RECIPE_003.*num_processes is 2"):
-        train(JaxTrainer(), tmp_path, tmp_path, execution=EXECUTION.model_copy(update={"num_processes": 2}))
+    for name, value in {"num_processes": 2, "profile": True, "deterministic": True}.items():
+        with pytest.raises(RecipeError, match=rf"RECIPE_003.*{name} is {value}"):
+            train(JaxTrainer(), tmp_path, tmp_path, execution=EXECUTION.model_copy(update={name: value}))
     values = {"base": {"path": "x"}, "learning_rate": 0.1, "backend": "jax"}
     for lacking in ({"lora": {}}, {"engine": "trl"}, {"dtype": "float16"}):
         with pytest.raises(ValueError, match=rf"backend jax has less to choose; set {next(iter(lacking))} to"):
