@@ -276,6 +276,14 @@ def test_without_the_command_it_is_said(driver: Driver, monkeypatch: pytest.Monk
     assert driver.refusal().code == "EXECUTOR_002"
 
 
+def test_without_a_login_it_is_said_why_no_machine_was_made(driver: Driver, cloud: Path) -> None:
+    (cloud / "fault").write_text("login")
+    error = driver.refusal()
+    assert error.code == "EXECUTOR_005" and "failed, and whether the machine rm-ingest-" in error.what
+    assert "do not currently have an active account" in error.why and "rm-assets machines" in error.fix
+    assert machine_names(cloud) == []
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_copy_the_wheel_that_their_page_says_to_build(example: str) -> None:
     executor = (
