@@ -11,6 +11,7 @@ import pytest
 from rm_assets.core.health import Condition, worst
 from rm_assets.core.recipe_needs import needs_of
 from rm_assets.resources.health import installation, machine, recipes
+from rm_assets.storage.store import Store
 from rm_assets_tests.fakes import save_causal
 from rm_assets_tests.tasks.conftest import Bench
 
@@ -159,6 +160,22 @@ def test_device_memory_and_form_of_the_release_go_together(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(recipes, "available_memory", lambda: 4 * 10**9)
     assert named(recipes.fit(bench.recipe(**changes)), name).code == code
+
+
+def test_what_executors_need_here_is_looked_for_and_what_runs_elsewhere_needs_no_device_here(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    elsewhere = {"executor": {"kind": "ssh", "host": "box"}, "executors": {"train": {"kind": "local"}}}
+    recipe = bench.recipe(execution={**elsewhere, "device": "cuda"})
+    assert named(recipes.fit(recipe), "device").code == "RECIPE_003"
+    everything = bench.recipe(execution={"executor": elsewhere["executor"], "device": "cuda"})
+    assert list(recipes.fit(everything)) == []
+    (found,) = recipes.elsewhere(everything, Store(bench.home))
+    assert (found.name, found.code, found.status) == ("execution.executor", "EXECUTOR_001", "error")
+    training = bench.recipe(execution={"executors": {"train": elsewhere["executor"]}})
+    assert [c.name for c in recipes.fit(training)] == ["device"]  # its memory is not this machine's
+    assert named(recipes.elsewhere(training, Store(bench.home)), "execution.executors.train").code == "EXECUTOR_001"
 
 
 def test_a_training_that_does_not_fit_is_a_warning(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

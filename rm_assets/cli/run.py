@@ -12,12 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from rm_assets.core.errors import RecipeError
-from rm_assets.core.recipe import LimitedCheck, Recipe
+from rm_assets.core.recipe import LimitedCheck, LocalExecutor, Recipe
+from rm_assets.core.smoke import smoke_recipe
 from rm_assets.core.stages import STAGES
+from rm_assets.executors.readiness import require_ready
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import write_text
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import find_home, find_workspace
+from rm_assets.storage.lineage import committed
 from rm_assets.storage.store import Store
 
 
@@ -49,13 +52,19 @@ def build(recipe: str, *, select: str, smoke: bool, log_level: str) -> bool:
 
 
 def _require_sources(recipe: Recipe, assets: set[str]) -> None:
-    """Finds every local file and checkpoint that the recipe names, before hours go into what comes before it.
+    """Finds every local file and checkpoint that the recipe names, and what its executors need, before hours go into what comes
+    before it.
 
-    Raises: DataError DATA_001, RecipeError RECIPE_003.
+    Raises: DataError DATA_001, RecipeError RECIPE_003, ExecutorError EXECUTOR_001 to EXECUTOR_003.
     """
-    fingerprints = Fingerprints(find_home() / "fingerprints")
+    store = Store(find_home())
+    fingerprints = Fingerprints(store.home / "fingerprints")
     for asset in assets:
         STAGES[asset].settings(recipe, fingerprints.of)
+    for asset in assets:
+        executor = recipe.execution.executor_of(STAGES[asset].task)
+        if not isinstance(executor, LocalExecutor) and committed(store, recipe, asset) is None:
+            require_ready(executor, store)
 
 
 def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: Console) -> Any:
@@ -83,7 +92,8 @@ def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: 
             f"--select: {select!r} selects no asset of a recipe",
             fix=f"assets are {', '.join(STAGES)}; models of several recipes are compared by `rm-assets compare`",
         )
-    _require_sources(recipe_book().load(recipe), {key.to_user_string() for key in keys})
+    loaded = recipe_book().load(recipe)
+    _require_sources(smoke_recipe(loaded) if smoke else loaded, {key.to_user_string() for key in keys})
     job = defs.resolve_job_def("build_reward_model")
     with instance:
         return job.execute_in_process(

@@ -19,6 +19,10 @@ SHIPPED_FOLDER = PACKAGE_FOLDER / "recipes"
 FILE_ONLY_KEYS = ("extends", "seeds")
 PATH_KEYS = ("path", "files", "rankings")
 MODEL_KEYS = ("policy", "model", "base")
+TAGS = ("kind", "dialect")
+"""Keys that say which of a union's models a mapping is."""
+SECRET_WORDS = ("key", "secret", "environment")
+"""In the names of keys that take the name of a secret, where somebody may have written the secret itself."""
 
 
 class RecipeBook:
@@ -205,14 +209,14 @@ class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no typ
 
 
 def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`own` over `base`, key by key; a mapping whose `kind` changes, or that names a model, replaces the base's whole."""
+    """`own` over `base`, key by key; a mapping whose `kind` or `dialect` changes, or that names a model, replaces the base's whole."""
     merged = dict(base)
     for key, value in own.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
             # A model's revision, template and pad token are its own: they must not pass on to another model.
             is_other_model = key in MODEL_KEYS and not value.keys().isdisjoint(("path", "hub_id"))
-            is_other = is_other_model or value.get("kind", old.get("kind")) != old.get("kind")
+            is_other = is_other_model or any(value.get(tag, old.get(tag)) != old.get(tag) for tag in TAGS)
             merged[key] = value if is_other else _merge(old, value)
         else:
             merged[key] = value
@@ -247,30 +251,36 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         where = ".".join(keys) or "the recipe"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            yield f"{where}: {_shown(keys[-1], fault['input'])}unknown key; " + (
+            yield f"{where}: {_shown(keys, fault['input'])}unknown key; " + (
                 _elsewhere(keys[-1]) or _suggestion(keys[-1], known) or f"known here: {', '.join(sorted(known))}"
             )
         elif fault["type"] == "missing":
             yield f"{where}: is missing; it is required"
         elif fault["type"].startswith("union_tag"):
-            kinds = _kinds(models)
-            kind = fault["input"].get("kind") if isinstance(fault["input"], dict) else None
+            tag, kinds = _kinds(models)
+            kind = fault["input"].get(tag) if isinstance(fault["input"], dict) else None
             hint = _suggestion(str(kind), kinds)
             given = "is missing" if kind is None else f"{kind!r:.80}"
-            yield f"{where}.kind: {given}; it must be one of {', '.join(kinds)}" + (f"; {hint}" if hint else "")
+            yield f"{where}.{tag}: {given}; it must be one of {', '.join(kinds)}" + (f"; {hint}" if hint else "")
         elif fault["type"] in ("model_type", "model_attributes_type"):
-            kinds = _kinds(models)
+            tag, kinds = _kinds(models)
             kind = fault["input"] if fault["input"] in kinds else " or ".join(kinds)
-            yield f"{where}: {_shown(keys[-1], fault['input'])}" + (
-                f"write {{kind: {kind}}}" if kinds else "write a mapping of its keys"
+            yield f"{where}: {_shown(keys, fault['input'])}" + (
+                f"write {{{tag}: {kind}}}" if kinds else "write a mapping of its keys"
             )
+        elif keys[-1:] == ["[key]"] and fault["type"] == "literal_error":
+            names = re.findall(r"'(\w+)'", message)
+            hint = _suggestion(keys[-2], names) or f"known here: {', '.join(names)}"
+            yield f"{'.'.join(keys[:-1])}: unknown key; {hint}"
         else:
-            shown = "" if isinstance(fault["input"], dict) else _shown(keys[-1] if keys else "", fault["input"])
+            shown = "" if isinstance(fault["input"], dict) else _shown(keys, fault["input"])
             yield f"{where}: {shown}{message[:1].lower()}{message[1:]}"
 
 
-def _kinds(models: list[type[BaseModel]]) -> list[str]:
-    return [get_args(m.model_fields["kind"].annotation)[0] for m in models if "kind" in m.model_fields]
+def _kinds(models: list[type[BaseModel]]) -> tuple[str, list[str]]:
+    """The tag of a union's models, and what each of them writes there; none where there is nothing to choose."""
+    tag = next((tag for tag in TAGS if any(tag in m.model_fields for m in models)), TAGS[0])
+    return tag, [get_args(m.model_fields[tag].annotation)[0] for m in models if tag in m.model_fields]
 
 
 def _elsewhere(key: str) -> str:
@@ -283,9 +293,9 @@ def _elsewhere(key: str) -> str:
     return f"it is a key of '{sections[0]}'" if len(sections) == 1 else ""
 
 
-def _shown(key: str, value: Any) -> str:
+def _shown(keys: list[str], value: Any) -> str:
     # Who writes the key itself where its variable's name belongs must not find it in a log.
-    return "" if "key" in key.lower() else f"{value!r:.80}: "
+    return "" if any(word in key.lower() for key in keys for word in SECRET_WORDS) else f"{value!r:.80}: "
 
 
 def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], set[str], list[type[BaseModel]]]:
@@ -300,7 +310,7 @@ def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], set[str], list[type[Ba
         tagged = [
             m
             for m in models
-            if part in get_args(m.model_fields["kind"].annotation if "kind" in m.model_fields else None)
+            if any(part in get_args(m.model_fields[tag].annotation) for tag in TAGS if tag in m.model_fields)
         ]
         if tagged and len(models) > 1:
             models = tagged

@@ -127,13 +127,14 @@ def require_machine(done: subprocess.CompletedProcess[str], machine: str) -> Non
 
 def _words(done: subprocess.CompletedProcess[str]) -> str:
     """The last of what a command said."""
-    return "\n".join((done.stdout + done.stderr).strip().splitlines()[-10:])
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return "\n".join(lines[-10:])
 
 
-def delete(provider: Provider, name: str, *, is_known: bool = True) -> None:
+def delete(provider: Provider, name: str, *, is_known: bool = True, refusal: ExecutorError | None = None) -> None:
     """Deletes a machine, if it is there. Where its creation was interrupted and it is not `known` yet, it is looked for longer.
 
-    Raises: ExecutorError EXECUTOR_005 if it may still be there.
+    `refusal` is why it was not made as it should be. Raises: ExecutorError EXECUTOR_005 if it may still be there.
     """
     command = provider.deletion(name)
     for number in range(NUM_TRIES):
@@ -143,6 +144,13 @@ def delete(provider: Provider, name: str, *, is_known: bool = True) -> None:
         is_gone = done.returncode != 0 and bool(GONE.search(done.stderr + done.stdout))
         if done.returncode == 0 or (is_gone and (is_known or number == NUM_TRIES - 1)):
             return
+    if refusal:  # what keeps one from being made, such as a missing login, may keep it from being deleted
+        raise ExecutorError(
+            "EXECUTOR_005",
+            f"{refusal.what}, and whether the machine {name} is there could not be found out",
+            why=refusal.why,
+            fix=f"{refusal.fix}; then look with `rm-assets machines`",
+        )
     raise ExecutorError(
         "EXECUTOR_005",
         f"the machine {name} could not be deleted",

@@ -6,6 +6,7 @@ come from the environment of the cluster's nodes.
 
 import asyncio
 import contextlib
+import os
 import re
 import shlex
 import time
@@ -121,10 +122,12 @@ class RayJob:
 @contextmanager
 def start_on_ray(executor: RayExecutor, order: Order) -> Iterator[RayJob]:
     """As remote.Start. Raises: ExecutorError EXECUTOR_002 without ray, EXECUTOR_003 if the cluster does not answer or refuses."""
-    client = _connect(executor.address)
-    with _asked(executor.address):
+    # Ray's client lets these variables go before the address that it is given.
+    address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or executor.address
+    client = _connect(address)
+    with _asked(address):
         name = _running_job(client, order) or _submit(client, executor, order)
-    job = RayJob(client, executor.address, name)
+    job = RayJob(client, address, name)
     try:
         job.begin(order.say)
         yield job
@@ -155,8 +158,9 @@ def _connect(address: str) -> "JobSubmissionClient":
             "EXECUTOR_002", "the package ray is not installed", fix="pip install 'rm-assets[ray]'"
         ) from None
     with _asked(address):
-        with contextlib.suppress(urllib.error.HTTPError):  # Ray's client itself waits without limit
-            urllib.request.urlopen(f"{address}/api/version", timeout=SECONDS_TO_ANSWER).close()
+        if address.startswith("http"):  # Ray's client itself waits without limit
+            with contextlib.suppress(urllib.error.HTTPError):
+                urllib.request.urlopen(f"{address}/api/version", timeout=SECONDS_TO_ANSWER).close()
         return JobSubmissionClient(address)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import RemoteExecutor
 from rm_assets.executors.output import OnEvent, TaskEnd, TaskOutput
+from rm_assets.storage.remote import Remote
 from rm_assets.storage.requests import send_request
 from rm_assets.storage.store import Store
 
@@ -63,14 +64,8 @@ def run_remote(
 
     Raises: ExecutorError EXECUTOR_001 if the store is a folder of this machine, EXECUTOR_002 to EXECUTOR_005 as the engine says.
     """
-    if store.remote is None:
-        raise ExecutorError(
-            "EXECUTOR_001",
-            f"task {task} is to run by {executor.kind}, but the store is the folder {store.home}",
-            why="what runs elsewhere reads its inputs from the store and writes its result there",
-            fix="set RM_ASSETS_HOME to a URL that both can reach (s3://bucket/prefix; file:///mounted/folder for a shared disk), or execution.executor to local",
-        )
-    where = send_request(store.remote, request | {"saves_work": executor.kind in VANISHING, "keeps_figures": False})
+    remote = require_url(store, executor.kind)
+    where = send_request(remote, request | {"saves_work": executor.kind in VANISHING, "keeps_figures": False})
     order = Order(
         task,
         where,
@@ -82,8 +77,20 @@ def run_remote(
         output = TaskOutput(on_event, timeout_seconds, started.end)
         output.follow(started.lines())
         end = output.ended(started.status())
-    store.remote.forget()  # what was there before the task says nothing of its result
+    remote.forget()  # what was there before the task says nothing of its result
     return end
+
+
+def require_url(store: Store, kind: str) -> Remote:
+    """Where the store lies for a task by an executor of this kind. Raises: ExecutorError EXECUTOR_001 if it is a folder of this machine."""
+    if store.remote is None:
+        raise ExecutorError(
+            "EXECUTOR_001",
+            f"a task is to run by {kind}, but the store is the folder {store.home}",
+            why="what runs elsewhere reads its inputs from the store and writes its result there",
+            fix="set RM_ASSETS_HOME to a URL that both can reach (s3://bucket/prefix; file:///mounted/folder for a shared disk), or execution.executor to local",
+        )
+    return store.remote
 
 
 def variables_of(names: Iterable[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.events import event_line, parse_line
@@ -28,6 +29,7 @@ OPTIONS = (
 ENDS = event_line(event="ends", status=0).partition(",")[0]
 """How the last line begins. A task that was killed may have left half a line before it."""
 REFUSALS = {
+    r"Can't open user config": ("its configuration file is not there", "correct `config` of the executor"),
     r"Could not resolve hostname": ("no machine of that name is known", "correct the host, or name it in ~/.ssh/config"),
     r"Connection refused|timed out|No route|unreachable": ("it does not answer", "see that it runs, with sshd, on the port of ~/.ssh/config"),
     r"Host key verification failed": (
@@ -137,7 +139,7 @@ def start_over_ssh(executor: SshExecutor, order: Order) -> Iterator[PipedTask]:
     """As remote.Start. Raises: ExecutorError EXECUTOR_002 without ssh, EXECUTOR_003 if no task begins there."""
     if shutil.which("ssh") is None:
         raise ExecutorError("EXECUTOR_002", "the command ssh is not there", fix="install OpenSSH's client")
-    configuration = ["-F", executor.config] if executor.config else []
+    configuration = ["-F", str(Path(executor.config).expanduser())] if executor.config else []
     command = ["ssh", *OPTIONS, *configuration, "--", executor.host, remote_command(executor.python, order)]
     with start_piped(command, variables_of(executor.environment), executor.host) as task:
         yield task

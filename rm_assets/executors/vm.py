@@ -30,6 +30,7 @@ class VmTask:
         self._variables = variables_of(executor.environment)
         self._connection = ExitStack()
         self._num_machines, self._is_known = 0, True
+        self._refusal: ExecutorError | None = None
 
     def begin(self) -> None:
         """Makes a machine and starts the task there. Raises: ExecutorError EXECUTOR_002 to EXECUTOR_004."""
@@ -37,8 +38,8 @@ class VmTask:
         self._order.say(f"making the machine {self._name}")
         try:
             self._provider.create(self._name, self._executor)
-        except ExecutorError:
-            self._is_known = True  # whether it is there can be asked now
+        except ExecutorError as refusal:
+            self._is_known, self._refusal = True, refusal  # whether it is there can be asked now
             raise
         self._is_known = True
         command = self._provider.command(self._name, remote_command(self._executor.python, self._order))
@@ -68,7 +69,7 @@ class VmTask:
         try:
             self._connection.close()
         finally:
-            delete(self._provider, self._name, is_known=self._is_known)
+            delete(self._provider, self._name, is_known=self._is_known, refusal=self._refusal)
 
     @property
     def _name(self) -> str:

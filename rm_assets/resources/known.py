@@ -37,9 +37,9 @@ def with_device(recipe: Recipe, notes: list[str]) -> Recipe:
         return recipe
     device = "mps" if has_gpu() else "cpu"
     if device == "cpu":
-        notes.append(
-            "execution.device is auto and no GPU is here, so the plan is for a CPU: set it to cuda to plan for a GPU"
-        )
+        place = recipe.execution.executor_of("train").kind
+        what = "no GPU is here" if place == "local" else f"what the training has there (by {place}) is not known here"
+        notes.append(f"execution.device is auto and {what}, so the plan is for a CPU: set it to cuda to plan for a GPU")
     return recipe.model_copy(update={"execution": recipe.execution.model_copy(update={"device": device})})
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rm_assets.core.errors import RecipeError
-from rm_assets.core.recipe import Recipe, RecordedGold, VerifierGold
+from rm_assets.core.recipe import Recipe, RecordedGold, SkyPilotMachine, VerifierGold, VmExecutor
 from rm_assets.core.recipe_files import PACKAGE_FOLDER, SHIPPED_FOLDER, RecipeBook, json_schema
 from rm_assets.core.recipe_reference import reference
 
@@ -82,6 +82,11 @@ def test_misspelt_section_suggests_the_section(tmp_path: Path) -> None:
         ("gold: {kind: combined, scorers: [{nam: a, gold: {kind: verifier}}]}", "gold.scorers.0.nam: 'a': unknown key; did you mean 'name'?"),
         ("prompts: {source: {kind: mixture, parts: [{name: a, wait: 2}]}}", "prompts.source.parts.0.wait: 2: unknown key; did you mean 'weight'?"),
         ("prompts: {split: {train: 0.5}}", "prompts.split: train + validation + test must be 1"),
+        ("execution: {executors: {trian: {kind: local}}}", "execution.executors.trian: unknown key; did you mean 'train'?"),
+        ("execution: {executors: {reward_model: {kind: local}}}", "reward_model: unknown key; known here: ingest, sample, score, pair, train, evaluate, release"),
+        ("execution: {executor: {kind: vm, machine: {dialect: gclod}}}", "executor.machine.dialect: 'gclod'; it must be one of gcloud, skypilot; did you mean 'gcloud'?"),
+        ("execution: {executor: {kind: vm, machine: gcloud}}", "executor.machine: 'gcloud': write {dialect: gcloud}"),
+        ("execution: {executor: {kind: vm, machine: {dialect: gcloud, zon: a}}}", "execution.executor.machine.zon: 'a': unknown key; did you mean 'zone'?"),
     ],
 )  # fmt: skip
 def test_wrong_value_is_one_sentence_with_its_place(tmp_path: Path, override: str, sentence: str) -> None:
@@ -107,6 +112,12 @@ def test_a_key_written_into_the_recipe_is_refused_and_not_repeated(
 ) -> None:
     message = fault(tmp_path, f"extends: minimal\nsampling: {{{sampling}}}")
     assert sentence in message and "sk-secret" not in message
+
+
+@pytest.mark.parametrize("key", ["environment: [HF_TOKEN=hf_secret]", "environment: HF_TOKEN=hf_secret"])
+def test_a_secret_written_for_the_name_of_a_variable_is_not_repeated(tmp_path: Path, key: str) -> None:
+    message = fault(tmp_path, f"extends: minimal\nexecution: {{executor: {{kind: ssh, host: box, {key}}}}}")
+    assert "execution.executor.environment" in message and "hf_secret" not in message
 
 
 def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
@@ -208,6 +219,18 @@ def test_change_of_kind_replaces_the_whole_mapping(tmp_path: Path) -> None:
     same_kind = book.load("c").gold
     assert isinstance(same_kind, VerifierGold)
     assert (same_kind.format, same_kind.partial) == (0.5, 0.1)
+
+
+def test_change_of_dialect_replaces_the_whole_machine(tmp_path: Path) -> None:
+    machine = "{dialect: gcloud, zone: z, machine_type: m, image_family: f, image_project: p}"
+    book = write(
+        tmp_path,
+        a=f"{MINIMAL}execution: {{executor: {{kind: vm, machine: {machine}, max_hours: 2}}}}",
+        b="extends: a\nexecution: {executor: {machine: {dialect: skypilot}}}",
+    )
+    executor = book.load("b").execution.executor
+    assert isinstance(executor, VmExecutor) and executor.max_hours == 2
+    assert isinstance(executor.machine, SkyPilotMachine)
 
 
 def test_another_model_takes_nothing_over_from_the_first(tmp_path: Path) -> None:

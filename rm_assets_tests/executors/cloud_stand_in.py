@@ -2,7 +2,7 @@
 
 `python cloud_stand_in.py CLOUD COMMAND ARGUMENTS...`. A machine is a folder of CLOUD/machines, with a cache of its own for the store
 and the processes that run on it; it is gone, with all of them, when it is deleted, taken away (`take_away`), or its time is over.
-CLOUD/fault says what goes wrong: stock, quota, delete (once each), hang (while a machine is made). With CLOUD/hurry a machine's time is
+CLOUD/fault says what goes wrong: stock, quota, delete (once each), login (always), hang (while a machine is made). With CLOUD/hurry a machine's time is
 over ten times as fast.
 """
 
@@ -18,6 +18,9 @@ from pathlib import Path
 
 CLOUD = Path(sys.argv[1]) if len(sys.argv) > 2 else Path()
 WORDS = {
+    "login": "ERROR: (gcloud.compute.instances.create) You do not currently have an active account selected.\nPlease run:\n\n"
+    "  $ gcloud auth login\n\nto obtain new credentials.\n\nIf you have already logged in with a different account, run:\n\n"
+    "  $ gcloud config set account ACCOUNT\n\nto select an already authenticated account to use.",
     "stock": "ERROR: (gcloud.compute.instances.create) Could not fetch resource:\n - The zone 'z' does not have enough resources available",
     "quota": "ERROR: (gcloud.compute.instances.create) Could not fetch resource:\n - Quota 'GPUS' exceeded. Limit: 0.0",
     "delete": "ERROR: (gcloud.compute.instances.delete) HTTPError 503: The service is currently unavailable.",
@@ -48,11 +51,13 @@ def _fail(fault: str) -> None:
     """Ends with the words of a fault that is to happen now."""
     file = CLOUD / "fault"
     if file.is_file() and file.read_text() == fault:
-        file.unlink()
+        if fault != "login":
+            file.unlink()
         sys.exit(WORDS[fault])
 
 
 def _create(name: str, seconds: float) -> None:
+    _fail("login")
     _fail("stock")
     _fail("quota")
     machine = CLOUD / "machines" / name
@@ -72,6 +77,7 @@ def _create(name: str, seconds: float) -> None:
 
 
 def _delete(name: str) -> None:
+    _fail("login")
     _fail("delete")
     if not (CLOUD / "machines" / name).is_dir():
         sys.exit(f"ERROR: the resource '{name}' was not found")

@@ -46,6 +46,16 @@ def test_an_address_where_nothing_listens_is_refused() -> None:
     assert caught.value.code == "EXECUTOR_003"
 
 
+def test_the_address_of_the_environment_goes_before_that_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'rm-assets[ray]'")
+    asked = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("RAY_ADDRESS", asked)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # whose answer would be waited for
+        other = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ExecutorError, match=asked), start_on_ray(section(other), order("a")):
+            pass
+
+
 def test_an_address_that_says_nothing_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="ray is not installed: pip install 'rm-assets[ray]'")
     assert executor_ray.SECONDS_TO_ANSWER <= 20

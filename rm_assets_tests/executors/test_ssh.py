@@ -22,6 +22,7 @@ FAULTS: dict[str, tuple[Callable[[str, Path], str], dict[str, Any], str]] = {
     "a machine that does not listen": (lambda text, there: _with(text, "Port", free_port()), {}, "does not answer"),
     "an unknown host key": (lambda text, there: _with(text, "UserKnownHostsFile", "/dev/null"), {}, "host key is not known"),
     "a refused key": (lambda text, there: _with(text, "IdentityFile", there / "host_key"), {}, "refuses this account"),
+    "no configuration": (lambda text, there: text, {"config": "~/no/such/config"}, "its configuration file is not there"),
     "no Python": (lambda text, there: text, {"python": "/no/such/python"}, "no such Python"),
 }  # fmt: skip
 """What is changed in the client's configuration and in the executor, and what is said."""

@@ -16,8 +16,10 @@ import pytest
 import yaml
 from rich.console import Console
 
+from rm_assets import __version__
 from rm_assets.cli.machines import machines
 from rm_assets.core.recipe import VmExecutor
+from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.executors import gcloud
 from rm_assets.executors import machines as shared
 from rm_assets.executors.vm import provider_of
@@ -30,6 +32,7 @@ from rm_assets_tests.processes import wait_for
 from rm_assets_tests.tasks.conftest import TOY
 
 SLOW = pytest.mark.slow
+EXAMPLES = ("smoke-on-tpu", "smoke-on-gpu")
 
 
 @pytest.fixture(params=["gcloud_place", pytest.param("skypilot_place", marks=SLOW)], ids=["gcloud", "skypilot"])
@@ -273,8 +276,27 @@ def test_without_the_command_it_is_said(driver: Driver, monkeypatch: pytest.Monk
     assert driver.refusal().code == "EXECUTOR_002"
 
 
+def test_without_a_login_it_is_said_why_no_machine_was_made(driver: Driver, cloud: Path) -> None:
+    (cloud / "fault").write_text("login")
+    error = driver.refusal()
+    assert error.code == "EXECUTOR_005" and "failed, and whether the machine rm-ingest-" in error.what
+    assert "do not currently have an active account" in error.why and "rm-assets machines" in error.fix
+    assert machine_names(cloud) == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_copy_the_wheel_that_their_page_says_to_build(example: str) -> None:
+    executor = (
+        RecipeBook(REPOSITORY / "docs" / "examples" / "machines", {}).load(example).execution.executor_of("train")
+    )
+    assert isinstance(executor, VmExecutor)
+    assert executor.files == [str(REPOSITORY / "dist" / f"rm_assets-{__version__}-py3-none-any.whl")]
+    assert executor.setup is not None and f"~/rm_assets-{__version__}-py3-none-any.whl" in executor.setup
+    assert "pip wheel --no-deps --wheel-dir dist ." in (REPOSITORY / "docs" / "executors.md").read_text("utf-8")
+
+
 @SLOW
-@pytest.mark.parametrize("example", ["smoke-on-tpu", "smoke-on-gpu"])
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_the_smoke_run_of_the_examples_trains_ten_steps_on_a_machine(
     example: str, cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,8 +37,7 @@ class TaskCost:
 def cost_of(made: Mapping[str, Any], prices: Sequence[DevicePrice]) -> TaskCost:
     """The cost of what a manifest's `made` tells of.
 
-    The price is that of the device: the entry of its name, or one whose name is a word of it ("H100" of "NVIDIA H100 80GB
-    HBM3").
+    The price is that of the device: the entry of its name, or one whose name is a word of it ("H100" of "NVIDIA H100 80GB HBM3").
     """
     executor, device = str(made.get("executor", OWN)), str(made.get("device", "unknown device"))
     is_own = executor == OWN and device in ("cpu", "mps")

@@ -25,7 +25,10 @@ class SshExecutor(Section):
 
     kind: Literal["ssh"] = Field(description="Run over SSH.")
     host: str = Field(pattern=HOST, description="HOST or USER@HOST, or a name of the SSH configuration.")
-    python: str = Field("python3", description="Python there, with the same version of rm_assets installed.")
+    python: str = Field(
+        "python3",
+        description="Python there, with the same version of rm_assets installed: a command, or a path that is absolute or starts at the home folder there (venv/bin/python, without ~).",
+    )
     config: str | None = Field(None, description="OpenSSH configuration file; without it ~/.ssh/config, as always.")
     environment: list[VariableName] = Field(
         default=[],
@@ -185,13 +188,13 @@ class VmExecutor(Section):
     )
     files: list[str] = Field(
         default=[],
-        description="Files of this machine that are copied to the home folder there, such as a wheel of rm_assets.",
+        description="Files of this machine, relative to the recipe file, that are copied to the home folder there, such as a wheel of rm_assets.",
     )
     setup: str | None = Field(
         None,
         description="Shell commands that install rm_assets there, in the same version: pip install ~/rm_assets-*.whl.",
     )
-    python: str = Field("python3", description="Python there, which has rm_assets after `setup`.")
+    python: str = Field("python3", description="Python there, which has rm_assets after `setup`; a path as with `ssh`.")
     environment: list[VariableName] = Field(
         default=[],
         description="Names of variables of this environment that the task is given there, such as HF_TOKEN; never their values.",

@@ -12,6 +12,7 @@ from rm_assets.core.recipe import Recipe
 from rm_assets.core.recipe_needs import needs_of
 from rm_assets.resources.health import installation, machine, network, recipes
 from rm_assets.resources.recipes import recipe_book
+from rm_assets.storage.store import Store
 
 
 def examine(
@@ -26,7 +27,7 @@ def examine(
     yield machine.executors()
     yield machine.dagster_instance(dagster_home, is_set=is_set)
     yield _definitions(load_definitions)
-    yield from _recipes(recipe)
+    yield from _recipes(recipe, home)
 
 
 def _definitions(load: Callable[[], str]) -> Condition:
@@ -40,7 +41,7 @@ def _definitions(load: Callable[[], str]) -> Condition:
         return faulty("definitions", SetupError("SETUP_007", "the definitions do not load", why=said, fix=fix))
 
 
-def _recipes(named: str | None) -> Iterator[Condition]:
+def _recipes(named: str | None, home: Path) -> Iterator[Condition]:
     """The recipes, or one, and what they need from the network. For one that is named, what is missing is an error."""
     book, loaded = recipe_book(), list[Recipe]()
     try:
@@ -55,6 +56,7 @@ def _recipes(named: str | None) -> Iterator[Condition]:
     if named and loaded:
         yield from installation.extras(needs[0].extras)
         yield from recipes.on_disk(needs[0])
+        yield from recipes.elsewhere(loaded[0], Store(home))
         yield from recipes.fit(loaded[0])
         questions += recipes.on_hub(needs[0])
     yield from network.ask_all(questions)

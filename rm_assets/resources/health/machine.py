@@ -116,7 +116,7 @@ def _existing(home: Path) -> Iterator[None]:
 
 
 def executors() -> Condition:
-    """Where tasks run: processes of this machine, the only executor so far."""
+    """Whether processes of this machine can be tasks; what other executors need, a recipe says."""
     fault = start_fault()
     if fault is None:
         return sound("executor local", "task processes start")

@@ -16,14 +16,28 @@ from rm_assets.core.health import Condition, faulty, sound
 from rm_assets.core.planning.model_shape import shape_from_config
 from rm_assets.core.planning.recipe_counts import Known
 from rm_assets.core.planning.recipe_plan import plan_training
-from rm_assets.core.recipe import DatasetSource, FileSource, ModelRef, Recipe, TrainingSection, scorers_of
+from rm_assets.core.recipe import (
+    DatasetSource,
+    FileSource,
+    LocalExecutor,
+    ModelRef,
+    Recipe,
+    RemoteExecutor,
+    TrainingSection,
+    scorers_of,
+)
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.recipe_needs import Needs
+from rm_assets.executors.readiness import require_ready
 from rm_assets.resources.health.machine import gigabytes
 from rm_assets.resources.health.network import ALL_SECONDS, ANSWER_SECONDS, Question
 from rm_assets.storage import hub_access
 from rm_assets.storage.model_configs import find_config
 from rm_assets.storage.source_files import is_url, matching_files
+from rm_assets.storage.store import Store
+
+WITH_MODELS = ("sample", "score", "train", "evaluate", "release")
+"""Tasks that compute with a model."""
 
 
 def load_all(book: RecipeBook, keys: Sequence[str]) -> tuple[list[Recipe], list[Condition]]:
@@ -110,19 +124,41 @@ def _on_hub(kind: hub_access.RepoKind, repo: str, revision: str | None) -> str:
     return f"{repo} can be read from the Hub"
 
 
+def elsewhere(recipe: Recipe, store: Store) -> Iterator[Condition]:
+    """What the recipe's executors need of this machine. They themselves are not asked."""
+    execution = recipe.execution
+    named = {f"executors.{task}": executor for task, executor in execution.executors.items()}
+    for key, executor in {"executor": execution.executor, **named}.items():
+        if not isinstance(executor, LocalExecutor):
+            yield _looked_at(f"execution.{key}", partial(_ready, executor, store))
+
+
+def _ready(executor: RemoteExecutor, store: Store) -> str:
+    """Raises: ExecutorError."""
+    require_ready(executor, store)
+    return f"{executor.kind}: what it needs here is there; it was not asked"
+
+
 def fit(recipe: Recipe) -> Iterator[Condition]:
-    """Whether device, precision, memory and the form of the release go together."""
-    on_cpu = recipe.execution.device == "cpu" or (recipe.execution.device == "auto" and not has_gpu())
-    if on_cpu:
-        yield sound("device", "cpu")
-        yield from _memory(recipe, available_memory(), on_cpu=True)
-    else:
-        yield from _on_gpu(recipe)
+    """Whether device, precision, memory and the form of the release go together. Other machines' devices are not known."""
+    here = {task for task in WITH_MODELS if isinstance(recipe.execution.executor_of(task), LocalExecutor)}
+    if here:
+        yield from _device(recipe, trains="train" in here)
     if recipe.release.form == "adapter":
         yield _adapter(recipe)
 
 
-def _on_gpu(recipe: Recipe) -> Iterator[Condition]:
+def _device(recipe: Recipe, *, trains: bool) -> Iterator[Condition]:
+    """This machine's device, and where it `trains` its memory."""
+    on_cpu = recipe.execution.device == "cpu" or (recipe.execution.device == "auto" and not has_gpu())
+    if on_cpu:
+        yield sound("device", "cpu")
+        yield from _memory(recipe, available_memory(), on_cpu=True) if trains else ()
+    else:
+        yield from _on_gpu(recipe, trains=trains)
+
+
+def _on_gpu(recipe: Recipe, *, trains: bool) -> Iterator[Condition]:
     from rm_assets.backends.torch.devices import gpus, pick_device
 
     try:
@@ -144,7 +180,7 @@ def _on_gpu(recipe: Recipe) -> Iterator[Condition]:
         yield faulty("device", problem, "warning")
     else:
         yield sound("device", f"{device.type}, {seen[0].name}")
-    yield from _memory(recipe, seen[0].free_bytes, on_cpu=False)
+    yield from _memory(recipe, seen[0].free_bytes, on_cpu=False) if trains else ()
 
 
 def _uses_bfloat16(recipe: Recipe) -> bool:
