@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import RayExecutor
+from rm_assets.executors.patience import Patience
 from rm_assets.executors.remote import Order
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 SECONDS_TO_ANSWER = 15.0
 SECONDS_BETWEEN_STREAMS = 1.0
+SECONDS_OF_SILENCE = 300.0
+"""A log that is silent for so long is opened again, since its connection may be dead."""
 SECONDS_TO_END = 20.0
 """Ray ends a job within about 4 seconds: SIGTERM, and SIGKILL 3 seconds later."""
 SPREAD = ("sample", "score")
@@ -39,6 +42,7 @@ class RayJob:
 
     def __init__(self, client: "JobSubmissionClient", address: str, name: str) -> None:
         self._client, self._address, self._name = client, address, name
+        self._patience, self._has_ended = Patience(), False
 
     def begin(self, say: Callable[[str], None]) -> None:
         """Waits until Ray has room for the job. It says so if that takes a while, since nothing else does."""
@@ -74,7 +78,8 @@ class RayJob:
         stream, rest = self._client.tail_job_logs(self._name), ""
 
         async def piece() -> str | None:
-            return await anext(stream, None)
+            async with asyncio.timeout(SECONDS_OF_SILENCE):
+                return await anext(stream, None)
 
         with asyncio.Runner() as runner:
             while (text := runner.run(piece())) is not None:
@@ -101,21 +106,35 @@ class RayJob:
         )  # fmt: skip
 
     def end(self) -> None:
-        """As in RemoteTask. A job that Ray has not begun ends when it begins."""
-        with contextlib.suppress(ExecutorError):  # a cluster that is gone runs no job
+        """As in RemoteTask. A job that Ray has not begun ends when it begins. Raises: ExecutorError EXECUTOR_005 if Ray does not stop it."""
+        try:
             until = time.monotonic() + SECONDS_TO_END
             if not self._is_over():
                 with _asked(self._address):
                     self._client.stop_job(self._name)
             while not self._is_over() and time.monotonic() < until:
                 time.sleep(0.1)
+        except ExecutorError as error:
+            raise ExecutorError(
+                "EXECUTOR_005", f"the Ray job {self._name} could not be stopped", why=error.why,
+                fix=f"it goes on where the cluster does, and the next run joins it; or `ray job stop {self._name} --address {self._address}`",
+            ) from error  # fmt: skip
 
     def _info(self) -> "JobDetails":
-        with _asked(self._address):
-            return self._client.get_job_info(self._name)
+        while True:
+            try:
+                with _asked(self._address):
+                    info = self._client.get_job_info(self._name)
+            except ExecutorError as error:
+                self._patience.failed(error)
+            else:
+                self._patience.answered()
+                return info
+            self._patience.wait()
 
     def _is_over(self) -> bool:
-        return bool(self._info().status.is_terminal())
+        self._has_ended = self._has_ended or bool(self._info().status.is_terminal())
+        return self._has_ended
 
 
 @contextmanager
