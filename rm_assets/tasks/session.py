@@ -248,7 +248,7 @@ def _make(task: Task, work: Callable[[Task], Product], run_id: str) -> None:
         "inputs": {
             name: {"digest": m.digest, "data_version": m.version_read_by(task.asset)} for name, m in task.inputs.items()
         },
-        "made": {**_circumstances(time.monotonic() - started, run_id), **used_devices(_num_devices(task))},
+        "made": {**_circumstances(task, time.monotonic() - started, run_id), **used_devices(_num_devices(task))},
     }
     if task.store.remote:
         task.reporter.log(f"uploading to {task.store.remote.url}")
@@ -277,9 +277,9 @@ def _num_devices(task: Task) -> int:
     return num_devices(task.recipe) if is_training else 1
 
 
-def _circumstances(seconds: float, run_id: str) -> dict[str, Any]:
+def _circumstances(task: Task, seconds: float, run_id: str) -> dict[str, Any]:
     return {
-        "executor": "local",
+        "executor": task.recipe.execution.executor_of(STAGES[task.asset].task).kind,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "run_id": run_id,

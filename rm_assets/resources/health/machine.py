@@ -116,7 +116,7 @@ def _existing(home: Path) -> Iterator[None]:
 
 
 def executors() -> Condition:
-    """Where tasks run: processes of this machine, the only executor so far."""
+    """Where tasks run: processes of this machine. Whether another executor can be reached, its first task says."""
     fault = start_fault()
     if fault is None:
         return sound("executor local", "task processes start")
