@@ -190,13 +190,18 @@ def _running_job(client: "JobSubmissionClient", order: Order) -> str | None:
 
 def _jobs(client: "JobSubmissionClient", order: Order) -> "list[JobDetails]":
     """All jobs of the order's name, which has a number from the second on."""
-    name = re.compile(rf"{order.name}(-\d+)?")
-    return [job for job in client.list_jobs() if name.fullmatch(job.submission_id or "")]
+    return [job for job in client.list_jobs() if _number(order, job.submission_id or "")]
+
+
+def _number(order: Order, name: str) -> int | None:
+    """Which of the order's jobs has this name, None for a job of another order."""
+    found = re.fullmatch(rf"{order.name}(?:-(\d+))?", name)
+    return int(found[1] or 1) if found else None
 
 
 def _submit(client: "JobSubmissionClient", executor: RayExecutor, order: Order) -> str:
-    num_before = len(_jobs(client, order))
-    name = f"{order.name}-{num_before + 1}" if num_before else order.name
+    last = max((_number(order, job.submission_id or "") or 0 for job in _jobs(client, order)), default=0)
+    name = f"{order.name}-{last + 1}" if last else order.name
     try:
         client.submit_job(entrypoint=_entrypoint(order), submission_id=name, **_held(executor, order.task))
     except RuntimeError:

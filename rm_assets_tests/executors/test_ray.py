@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -160,6 +161,28 @@ def test_a_job_that_cannot_be_stopped_is_named_with_the_command(monkeypatch: pyt
     with pytest.raises(ExecutorError) as caught:
         job.end()
     assert caught.value.code == "EXECUTOR_005" and "ray job stop a --address http://head" in caught.value.fix
+
+
+class Jobs:
+    """A cluster with jobs that have ended, some of which somebody has deleted."""
+
+    def __init__(self, *names: str) -> None:
+        self.submitted: list[str] = []
+        status = SimpleNamespace(is_terminal=lambda: True)
+        self._jobs = [SimpleNamespace(submission_id=name, status=status) for name in names]
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        return self._jobs
+
+    def submit_job(self, *, submission_id: str, **options: object) -> None:
+        self.submitted.append(submission_id)
+
+
+@pytest.mark.parametrize(("before", "next_one"), [([], "a"), (["a", "b-7"], "a-2"), (["a-2", None], "a-3")])
+def test_a_job_has_a_name_that_none_of_its_order_has(before: list[str], next_one: str) -> None:
+    client = Jobs(*before)
+    executor_ray._submit(client, section("http://head:8265"), order("a"))  # type: ignore[arg-type]
+    assert client.submitted == [next_one]
 
 
 @pytest.mark.slow
