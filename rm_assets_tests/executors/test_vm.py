@@ -75,6 +75,16 @@ def test_a_machine_that_cannot_be_had_is_said(driver: Driver, cloud: Path, fault
 
 
 @SLOW
+@pytest.mark.parametrize("place", ["gcloud_place"], indirect=True)
+def test_a_machine_that_comes_after_gcloud_gave_up_is_used_and_deleted(
+    driver: Driver, cloud: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gcloud, "SECONDS_BETWEEN_LOOKS", 0.2)
+    (cloud / "fault").write_text("queue")
+    assert not driver.make().was_there and machine_names(cloud) == []
+
+
+@SLOW
 @pytest.mark.parametrize("ending", ["well", "an error", "a failed setup", "cancelled while it is made"])
 def test_no_machine_is_left_however_it_ends(driver: Driver, cloud: Path, ending: str) -> None:
     wheel = driver.folder / "rm_assets.whl"
