@@ -53,7 +53,7 @@ def cache_of(url: str) -> Path:
     if re.search(r"[*?\[\]]", place.partition("/")[2]):
         raise StoreError(
             "STORE_004",
-            f"the store's URL {url} is a pattern",
+            f"the store's URL {protocol}://{place.partition('?')[0]} is a pattern",
             why="what is removed in it would be removed in every store that it fits",
             fix="name a store without * ? [ ]",
         )

@@ -274,6 +274,7 @@ def test_a_change_whose_answer_was_lost_is_not_made_twice(machine: Machine, monk
         ("nonsense://bucket/team", "STORE_004", "nonsense://bucket/team cannot be opened"),
         ("s3:/bucket/team", "STORE_004", "'s3:/bucket/team' is neither the path nor the URL of a store"),
         ("s3://bucket/team[12]", "STORE_004", r"the store's URL s3://bucket/team\[12\] is a pattern"),
+        ("https://host/team?signature=secret", "STORE_004", "the store's URL https://host/team is a pattern"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_why(machine: Machine, url: str, code: str, what: str) -> None:
