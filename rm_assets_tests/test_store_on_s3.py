@@ -140,6 +140,8 @@ def test_a_second_machine_finds_everything_made_and_traces_it(bucket: Bucket) ->
     again = bucket.rm_assets("two", "run", "tiny")
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("made before") == len(STAGES) and " starts" not in again.stderr
+    (release,) = (line.split()[-1] for line in again.stdout.splitlines() if line.startswith("release:"))
+    assert Path(release).is_dir() and Path(release).is_relative_to(bucket.folder / "two")
     of_finding = bucket.requests()
     assert not any(verb.startswith("PUT") for verb in of_finding), of_finding
     for command in (("show", "implicit_pairs", "--recipe", "tiny", "--json"), ("release", "list", "--json")):

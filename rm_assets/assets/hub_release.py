@@ -15,4 +15,5 @@ from rm_assets.resources.releases import make_release
 def hub_release(context: dg.AssetExecutionContext, compute: Compute) -> dg.MaterializeResult[Any]:
     """The release folder, built only behind the gate, validated as its user would, registered, and pushed where the recipe says so."""
     made = compute.make(context, by=partial(make_release, compute))
-    return materialize_result(made, lineage_cost(compute.store(), made.manifest), page="release/README.md")
+    here = {"rm/path": str(made.folder / "release")}  # the manifest names that of the machine which made it
+    return materialize_result(made, here | lineage_cost(compute.store(), made.manifest), page="release/README.md")

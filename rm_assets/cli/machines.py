@@ -6,20 +6,28 @@ from rich.table import Table
 
 from rm_assets.core.errors import ExecutorError, RecipeError
 from rm_assets.core.recipe import GcloudMachine, VmExecutor
-from rm_assets.executors.machines import Found, delete
+from rm_assets.executors.machines import Found, Provider, delete
 from rm_assets.executors.vm import provider_of
 from rm_assets.resources.recipes import recipe_book
 
 
 def machines(*, remove: bool, in_use: bool, console: Console) -> None:
-    """Lists them, and with `remove` deletes those that are left over, `in_use` all. Raises: ExecutorError, as Provider and `delete`."""
-    found = _find(console)
+    """Lists them, and with `remove` deletes those that are left over, `in_use` all.
+
+    Raises: ExecutorError, as Provider and `delete`, when all is done that can be.
+    """
+    found, failed = list[Found](), None
+    for provider in _providers(console):
+        try:
+            found += provider.machines()
+        except ExecutorError as error:  # the others are looked for
+            failed = error
     table = Table("machine", "made", "by", "")
     for machine in found:
         state = "left over: this process has ended" if machine.is_left_over else "in use, as far as is known here"
         table.add_row(escape(machine.name), escape(machine.created), escape(machine.driver), state)
-    console.print(table if found else "No machine of the recipes here is there.")
-    failed = None
+    if found or failed is None:
+        console.print(table if found else "No machine of the recipes here is there.")
     for machine in found if remove else ():
         if machine.is_left_over or in_use:
             try:
@@ -31,8 +39,8 @@ def machines(*, remove: bool, in_use: bool, console: Console) -> None:
         raise failed
 
 
-def _find(console: Console) -> list[Found]:
-    """The machines of every command and project that a recipe names."""
+def _providers(console: Console) -> list[Provider]:
+    """One for every command and project that a recipe names."""
     book = recipe_book()
     sections = {}
     for key in book.partition_keys():
@@ -46,4 +54,4 @@ def _find(console: Console) -> list[Found]:
                 machine = executor.machine
                 where = machine.project if isinstance(machine, GcloudMachine) else machine.command
                 sections[machine.dialect, where] = machine
-    return [machine for section in sections.values() for machine in provider_of(section).machines()]
+    return [provider_of(section) for section in sections.values()]

@@ -1,9 +1,11 @@
 """`rm-assets`: build a recipe, look at recipes and results. Everything it builds is a run in Dagster."""
 
 import json
+import signal
 import sys
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -402,11 +404,20 @@ def version() -> None:
 
 def main() -> None:
     """Entry point: errors that a user can mend are one message and exit status 1, not a traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+            signal.signal(number, _interrupt)
     try:
         app(standalone_mode=True)
     except RmAssetsError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """What Ctrl-C does here: a run that is ended ends its work elsewhere, and deletes the machines that it has made."""
+    by_ctrl_c = signal.getsignal(signal.SIGINT)
+    (by_ctrl_c if callable(by_ctrl_c) else signal.default_int_handler)(number, frame)
 
 
 if __name__ == "__main__":

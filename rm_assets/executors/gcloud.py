@@ -18,6 +18,9 @@ from rm_assets.executors.ssh import OPTIONS
 LABEL = "rm-assets"
 """Of every machine, so that what is left over is found."""
 SECONDS_TO_START = 600.0
+SECONDS_IN_QUEUE = 7200.0
+"""As long as `--request-valid-for-duration`; gcloud itself gives up after half an hour, and the machine may still come."""
+UNDERWAY = "may still be underway"
 SECONDS_BETWEEN_LOOKS = 5.0
 HAS_GPUS = re.compile(r"(a[2-9]|g[2-9])[a-z]*-")
 PROVISIONING = {
@@ -45,8 +48,11 @@ class Gcloud:
             *([f"--accelerator={machine.accelerator}"] if machine.accelerator else []),
             *([f"--service-account={machine.service_account}"] if machine.service_account else []),
         ]  # fmt: skip
-        require_machine(self._call("instances", "create", name, *self._place(), *options), machine.machine_type)
-        self._wait(name)
+        created = self._call("instances", "create", name, *self._place(), *options)
+        is_underway = UNDERWAY in created.stderr
+        if not is_underway:
+            require_machine(created, machine.machine_type)
+        self._wait(name, SECONDS_IN_QUEUE if is_underway else SECONDS_TO_START)
         if executor.files:
             require(
                 self._call("scp", *self._place(), *self._tunnel(), *executor.files, f"{name}:"), "copying the files"
@@ -80,9 +86,9 @@ class Gcloud:
             for found in json.loads(require(done, "listing the machines") or "[]")
         ]
 
-    def _wait(self, name: str) -> None:
-        """Until it takes connections: seconds after it is there, or minutes."""
-        end = time.monotonic() + SECONDS_TO_START
+    def _wait(self, name: str, seconds: float) -> None:
+        """Until it takes connections: seconds after it is there, or minutes. Raises: ExecutorError EXECUTOR_003 if that takes longer."""
+        end = time.monotonic() + seconds
         while (done := call(self._ssh(name, "true"))).returncode != 0:
             if time.monotonic() > end:
                 words = "\n".join(done.stderr.strip().splitlines()[-5:])

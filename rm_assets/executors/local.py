@@ -36,7 +36,7 @@ def run_local(task: str, request: Path, on_event: OnEvent, *, timeout_seconds: f
         watcher.start()
         assert process.stdout is not None
         output.follow(process.stdout)
-        return output.ended(process.wait())
+        return output.ended(process.wait)
     finally:
         _end_group(process)
         watcher.join()

@@ -1,6 +1,6 @@
 """What the commands that make machines have in common: how they are called, what they refuse, and that each machine is deleted.
 
-A machine's name says for what and by whom it was made: rm-<task>-<digest>-<host>-<process>-<number>.
+A machine's name says for what and by whom it was made: <name of the order>-<host>-<process>-<number>.
 """
 
 import contextlib
@@ -12,12 +12,13 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Protocol
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import VmExecutor
 
-NAME = re.compile(r"rm-[a-z]+-[0-9a-f]{1,16}-(?P<host>[a-z0-9]+)-(?P<pid>\d+)-\d+")
+NAME = re.compile(r"rm-[a-z]+-[0-9a-f]{16}-[0-9a-f]{6}-(?P<host>[a-z0-9]+)-(?P<pid>\d+)-\d+")
 GONE = re.compile(r"not found|does not exist|No existing cluster", re.IGNORECASE)
 NO_STOCK = re.compile(
     r"ZONE_RESOURCE_POOL_EXHAUSTED|enough resources|stockout|insufficient ?capacity|Failed to acquire resources|Failed to provision",
@@ -81,7 +82,11 @@ def name_of(order_name: str, number: int) -> str:
 
 
 def _host() -> str:
-    return re.sub(r"[^a-z0-9]", "", socket.gethostname().lower())[:12] or "host"
+    """This machine, of a container the container, in 12 letters; names of hosts often begin alike, so the last six are of the whole."""
+    whole = socket.gethostname()
+    with contextlib.suppress(OSError):  # where processes have the numbers that names of machines tell of
+        whole += os.readlink("/proc/self/ns/pid")
+    return re.sub(r"[^a-z0-9]", "", socket.gethostname().lower())[:6] + sha256(whole.encode()).hexdigest()[:6]
 
 
 def call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

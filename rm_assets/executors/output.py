@@ -47,10 +47,13 @@ class TaskOutput:
             self._limit.pause()
             raise
 
-    def ended(self, status: int) -> TaskEnd:
-        """The end of the task, once it has ended."""
-        self._limit.pause()
-        return TaskEnd(status, self._limit.is_over, "\n".join(self._tail))
+    def ended(self, status: Callable[[], int]) -> TaskEnd:
+        """The end of the task, once it has ended; whatever `status` raises."""
+        try:
+            code = status()
+        finally:
+            self._limit.pause()
+        return TaskEnd(code, self._limit.is_over, "\n".join(self._tail))
 
 
 class _TimeLimit:
@@ -72,6 +75,7 @@ class _TimeLimit:
         """Time stands still."""
         if self._left is not None and self._timer is not None:
             self._timer.cancel()
+            self._timer = None
             self._left -= time.monotonic() - self._since
 
     def _end(self) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import RayExecutor
+from rm_assets.executors.patience import Patience
 from rm_assets.executors.remote import Order
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SECONDS_TO_ANSWER = 15.0
 SECONDS_BETWEEN_STREAMS = 1.0
+SECONDS_OF_SILENCE = 300.0
+"""A log that is silent for so long is opened again, since its connection may be dead."""
 SECONDS_TO_END = 20.0
 """Ray ends a job within about 4 seconds: SIGTERM, and SIGKILL 3 seconds later."""
 SPREAD = ("sample", "score")
@@ -40,6 +43,7 @@ class RayJob:
 
     def __init__(self, client: "JobSubmissionClient", address: str, name: str) -> None:
         self._client, self._address, self._name = client, address, name
+        self._patience, self._has_ended = Patience(), False
 
     def begin(self, say: Callable[[str], None]) -> None:
         """Waits until Ray has room for the job. It says so if that takes a while, since nothing else does."""
@@ -75,7 +79,8 @@ class RayJob:
         stream, rest = self._client.tail_job_logs(self._name), ""
 
         async def piece() -> str | None:
-            return await anext(stream, None)
+            async with asyncio.timeout(SECONDS_OF_SILENCE):
+                return await anext(stream, None)
 
         with asyncio.Runner() as runner:
             while (text := runner.run(piece())) is not None:
@@ -102,21 +107,35 @@ class RayJob:
         )  # fmt: skip
 
     def end(self) -> None:
-        """As in RemoteTask. A job that Ray has not begun ends when it begins."""
-        with contextlib.suppress(ExecutorError):  # a cluster that is gone runs no job
+        """As in RemoteTask. A job that Ray has not begun ends when it begins. Raises: ExecutorError EXECUTOR_005 if Ray does not stop it."""
+        try:
             until = time.monotonic() + SECONDS_TO_END
             if not self._is_over():
                 with _asked(self._address):
                     self._client.stop_job(self._name)
             while not self._is_over() and time.monotonic() < until:
                 time.sleep(0.1)
+        except ExecutorError as error:
+            raise ExecutorError(
+                "EXECUTOR_005", f"the Ray job {self._name} could not be stopped", why=error.why,
+                fix=f"it goes on where the cluster does, and the next run joins it; or `ray job stop {self._name} --address {self._address}`",
+            ) from error  # fmt: skip
 
     def _info(self) -> "JobDetails":
-        with _asked(self._address):
-            return self._client.get_job_info(self._name)
+        while True:
+            try:
+                with _asked(self._address):
+                    info = self._client.get_job_info(self._name)
+            except ExecutorError as error:
+                self._patience.failed(error)
+            else:
+                self._patience.answered()
+                return info
+            self._patience.wait()
 
     def _is_over(self) -> bool:
-        return bool(self._info().status.is_terminal())
+        self._has_ended = self._has_ended or bool(self._info().status.is_terminal())
+        return self._has_ended
 
 
 @contextmanager
@@ -175,13 +194,18 @@ def _running_job(client: "JobSubmissionClient", order: Order) -> str | None:
 
 def _jobs(client: "JobSubmissionClient", order: Order) -> "list[JobDetails]":
     """All jobs of the order's name, which has a number from the second on."""
-    name = re.compile(rf"{order.name}(-\d+)?")
-    return [job for job in client.list_jobs() if name.fullmatch(job.submission_id or "")]
+    return [job for job in client.list_jobs() if _number(order, job.submission_id or "")]
+
+
+def _number(order: Order, name: str) -> int | None:
+    """Which of the order's jobs has this name, None for a job of another order."""
+    found = re.fullmatch(rf"{order.name}(?:-(\d+))?", name)
+    return int(found[1] or 1) if found else None
 
 
 def _submit(client: "JobSubmissionClient", executor: RayExecutor, order: Order) -> str:
-    num_before = len(_jobs(client, order))
-    name = f"{order.name}-{num_before + 1}" if num_before else order.name
+    last = max((_number(order, job.submission_id or "") or 0 for job in _jobs(client, order)), default=0)
+    name = f"{order.name}-{last + 1}" if last else order.name
     try:
         client.submit_job(entrypoint=_entrypoint(order), submission_id=name, **_held(executor, order.task))
     except RuntimeError:

@@ -76,7 +76,7 @@ def run_remote(
     with _engine(executor.kind)(executor, order) as started:
         output = TaskOutput(on_event, timeout_seconds, started.end)
         output.follow(started.lines())
-        end = output.ended(started.status())
+        end = output.ended(started.status)
     remote.forget()  # what was there before the task says nothing of its result
     return end
 

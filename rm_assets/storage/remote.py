@@ -11,14 +11,15 @@ URL/registry/<number>.jsonl                      the events of one change of the
 HOME/remote/url                                  says that this store is a cache, and of what
 HOME/remote/manifests/, HOME/remote/registry/    copies of those that were read, which never change
 
-Nothing is renamed on an object store: what is there under its name is whole. Credentials are those that the file system
-finds in the environment.
+Nothing is renamed on an object store: what is there under its name is whole. On a mounted disk (file://) it is so because it is
+written beside its place. Credentials are those that the file system finds in the environment.
 """
 
 import errno
 import hashlib
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ Answer = set[str] | StoreError
 def cache_of(url: str) -> Path:
     """The folder of this machine that is the cache of a store's URL: below RM_ASSETS_CACHE, else in the user's cache folder.
 
-    Raises: StoreError STORE_004 for a URL that holds a password.
+    Raises: StoreError STORE_004 for a URL that holds a password, or a pattern.
     """
     url = url.rstrip("/")
     protocol, _, place = url.partition("://")
@@ -48,6 +49,13 @@ def cache_of(url: str) -> Path:
             f"the store's URL {protocol}://{place.rpartition('@')[2]} holds a password",
             why="it would be written to logs and to the cache",
             fix="give credentials by the variables or files that the file system reads, such as AWS_ACCESS_KEY_ID",
+        )
+    if re.search(r"[*?\[\]]", place.partition("/")[2]):
+        raise StoreError(
+            "STORE_004",
+            f"the store's URL {protocol}://{place.partition('?')[0]} is a pattern",
+            why="what is removed in it would be removed in every store that it fits",
+            fix="name a store without * ? [ ]",
         )
     named, users = os.environ.get("RM_ASSETS_CACHE"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     name = f"{re.sub(r'[^A-Za-z0-9.]+', '-', place).strip('-')[-60:]}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
@@ -113,7 +121,10 @@ class Remote:
         """Writes a small file. Raises: FileExistsError if there is one: of several who try, one succeeds."""
         with self._asked() as (files, root):
             try:
-                files.pipe_file(f"{root}/{name}", text.encode(), mode="create")
+                if _is_disk(files):
+                    _create_on_disk(Path(root), name, text)
+                else:
+                    files.pipe_file(f"{root}/{name}", text.encode(), mode="create")
             except FileExistsError:
                 if files.cat_file(f"{root}/{name}") != text.encode():
                     raise  # else it is this one: the answer to an earlier try was lost
@@ -122,7 +133,11 @@ class Remote:
     def upload(self, file: Path, name: str) -> None:
         """Writes a file, whole or not at all."""
         with self._asked() as (files, root):
-            files.put_file(str(file), f"{root}/{name}")
+            if _is_disk(files):
+                with whole_file(Path(root, name)) as temporary:
+                    shutil.copyfile(file, temporary)
+            else:
+                files.put_file(str(file), f"{root}/{name}")
 
     def download(self, name: str, to: Path) -> None:
         """Reads a file. Raises: StoreError STORE_003 if it is gone."""
@@ -213,6 +228,24 @@ def _file_system(url: str) -> tuple[Any, str]:
     options = {"auto_mkdir": True} if url.startswith(("file://", "local://")) else {}
     files, root = fsspec.core.url_to_fs(url, **options)
     return files, root
+
+
+def _is_disk(files: Any) -> bool:
+    """Whether this is a mounted disk, where fsspec writes to a file in its place."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    return isinstance(files, LocalFileSystem)
+
+
+def _create_on_disk(root: Path, name: str, text: str) -> None:
+    """Raises: FileExistsError if there is one: unlike a rename, a link takes the place of nothing."""
+    draft, place = root / f".{uuid.uuid4().hex}", root / name
+    write_text(draft, text)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.link(draft, place)
+    finally:
+        draft.unlink()
 
 
 def _one_line(error: Exception) -> str:

@@ -6,8 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe_files import PACKAGE_FOLDER
 from rm_assets.storage.files import write_json
@@ -28,12 +26,18 @@ def send_request(remote: Remote, request: dict[str, Any]) -> str:
 
 
 def read_request(location: str) -> dict[str, Any]:
-    """The request at a path or URL. Raises: ExecutorError EXECUTOR_003 if another version of rm_assets has sent it."""
+    """The request at a path or URL.
+
+    Raises: ExecutorError EXECUTOR_003 if another version of rm_assets has sent it; StoreError as Remote.
+    """
     if not is_url(location):
         request: dict[str, Any] = json.loads(Path(location).read_text("utf-8"))
         return request
-    with fsspec.open(location, encoding="utf-8") as file:
-        request = json.load(file)
+    url, _, name = location.rpartition("/requests/")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "request.json"
+        Remote(url, Path(folder)).download(f"requests/{name}", file)
+        request = json.loads(file.read_text("utf-8"))
     if request["version"] != version("rm-assets"):
         raise ExecutorError(
             "EXECUTOR_003",

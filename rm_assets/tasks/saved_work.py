@@ -32,12 +32,16 @@ class SavedWork:
         self._units = set[str]()  # whole at the URL
 
     def fetch(self) -> int:
-        """Brings here what another machine has saved, and gives the number of units. What is here stays as it is."""
+        """Brings here what another machine has saved, and gives the number of units.
+
+        What is here stays as it is, and is not saved: it lies on a disk that was there before this task.
+        """
+        here = {unit for unit, _ in self._committed()}
         saved = {
             name.removesuffix(".json") for name in self._remote.names(self._place, now=True) if name.endswith(".json")
         }
         fetched = [unit for unit in sorted(saved) if self._fetch(unit)]
-        self._units = set(fetched)
+        self._units = here.union(fetched)
         return len(fetched)
 
     def save(self) -> None:
@@ -109,12 +113,15 @@ def saving(work: SavedWork, say: Callable[[str], None]) -> Iterator[None]:
         say(f"goes on from {fetched} committed shards or states of another machine")
     is_over = threading.Event()
 
+    def save() -> None:
+        try:
+            work.save()
+        except (StoreError, OSError) as error:  # of the store, or a state that its training removes just now
+            say(f"warning: what is committed could not be saved: {error}")
+
     def look() -> None:
         while not is_over.wait(SECONDS_BETWEEN_LOOKS):
-            try:
-                work.save()
-            except StoreError as error:  # the work goes on; the next look tries again
-                say(f"warning: what is committed could not be saved: {error}")
+            save()
 
     looking = threading.Thread(target=look, daemon=True)
     looking.start()
@@ -123,9 +130,12 @@ def saving(work: SavedWork, say: Callable[[str], None]) -> Iterator[None]:
     except Exception:
         is_over.set()
         looking.join()
-        work.save()
+        save()
         raise
     finally:
         is_over.set()
     looking.join()
-    work.remove()
+    try:
+        work.remove()
+    except StoreError as error:  # the result is there
+        say(f"warning: what was saved could not be removed: {error}")

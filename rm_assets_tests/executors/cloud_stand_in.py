@@ -2,7 +2,8 @@
 
 `python cloud_stand_in.py CLOUD COMMAND ARGUMENTS...`. A machine is a folder of CLOUD/machines, with a cache of its own for the store
 and the processes that run on it; it is gone, with all of them, when it is deleted, taken away (`take_away`), or its time is over.
-CLOUD/fault says what goes wrong: stock, quota, delete (once each), login (always), hang (while a machine is made). With CLOUD/hurry a machine's time is
+CLOUD/fault says what goes wrong: stock, quota, queue (the machine comes later), delete (once each), login (always), hang (while a machine
+is made). With CLOUD/hurry a machine's time is
 over ten times as fast.
 """
 
@@ -23,6 +24,8 @@ WORDS = {
     "  $ gcloud config set account ACCOUNT\n\nto select an already authenticated account to use.",
     "stock": "ERROR: (gcloud.compute.instances.create) Could not fetch resource:\n - The zone 'z' does not have enough resources available",
     "quota": "ERROR: (gcloud.compute.instances.create) Could not fetch resource:\n - Quota 'GPUS' exceeded. Limit: 0.0",
+    "queue": "ERROR: (gcloud.compute.instances.create) Did not create the following resources within 1800s: m. These operations may still be "
+    "underway remotely and may still succeed",
     "delete": "ERROR: (gcloud.compute.instances.delete) HTTPError 503: The service is currently unavailable.",
 }
 
@@ -61,6 +64,9 @@ def _create(name: str, seconds: float) -> None:
     _fail("stock")
     _fail("quota")
     machine = CLOUD / "machines" / name
+    if (CLOUD / "fault").is_file() and (CLOUD / "fault").read_text() == "queue":
+        subprocess.Popen(["sh", "-c", f"sleep 3; mkdir {machine}"], stdin=-3, stdout=-3, stderr=-3)
+        _fail("queue")
     machine.mkdir()
     if (CLOUD / "hurry").exists():
         seconds /= 10

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from rm_assets.executors import kubernetes, local
+from rm_assets.executors import kubernetes, local, patience, vertex
 from rm_assets_tests.executors import cloud_stand_in
 from rm_assets_tests.executors.fake_kubernetes import FakeKubernetes, serving_kubernetes
+from rm_assets_tests.executors.fake_vertex import FakeVertex, serving_vertex
 from rm_assets_tests.executors.ssh_server import MISSING, SSHD, running_sshd, write_python
 from rm_assets_tests.ray_cluster import RayCluster, ray_cluster
 
@@ -28,6 +29,7 @@ PLACES = [
     pytest.param("ssh_place", id="ssh"),
     pytest.param("ray_place", id="ray", marks=pytest.mark.slow),
     pytest.param("kubernetes_place", id="kubernetes", marks=pytest.mark.slow),  # test_kubernetes.py has fast ones
+    pytest.param("vertex_place", id="vertex", marks=pytest.mark.slow),  # test_vertex.py has fast ones
     pytest.param("gcloud_place", id="vm-gcloud", marks=pytest.mark.slow),
     pytest.param("skypilot_place", id="vm-skypilot", marks=pytest.mark.slow),
 ]
@@ -37,8 +39,8 @@ PLACES = [
 class Place:
     """An executor that is ready.
 
-    `section` is the executor as a recipe names it; it passes the variable RM_ASSETS_SECRET on to tasks. `environment` is
-    what the driver's process needs besides. In `traces` lies what the engine writes by itself: logs, its own records. `joins` says
+    `section` is the executor as a recipe names it; it passes the variable RM_ASSETS_SECRET on to tasks, if it `takes_secrets`. `environment`
+    is what the driver's process needs besides. In `traces` lies what the engine writes by itself: logs, its own records. `joins` says
     what becomes of a task whose driver was killed: the next run joins it, else it ends.
     """
 
@@ -46,6 +48,7 @@ class Place:
     environment: dict[str, str] = field(default_factory=dict)
     traces: tuple[Path, ...] = ()
     joins: bool = False
+    takes_secrets: bool = True
 
     @property
     def is_remote(self) -> bool:
@@ -131,6 +134,29 @@ def kubernetes_place(kubernetes_cluster: FakeKubernetes, tmp_path: Path) -> Plac
     """A stand-in of a Kubernetes cluster on loopback."""
     section = {"kind": "kubernetes", "image": "rm-assets:tests", "secret": "rm-assets"}
     return Place(section, {"KUBECONFIG": str(tmp_path / "kubeconfig")}, joins=True)
+
+
+@pytest.fixture
+def vertex_cloud(there: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVertex]:
+    """A stand-in of Vertex AI, whose images hold our code; the credentials in `key.json` are its."""
+    monkeypatch.setattr(vertex, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(vertex, "LATE_SECONDS", 0.6)
+    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.05)
+    with serving_vertex(there | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}) as server:
+        server.write_credentials(tmp_path / "key.json")
+        yield server
+
+
+@pytest.fixture
+def vertex_place(vertex_cloud: FakeVertex, tmp_path: Path) -> Place:
+    """A stand-in of Vertex AI on loopback."""
+    section = {
+        "kind": "vertex",
+        "project": "research",
+        "region": "europe-west4",
+        "image": "europe-docker.pkg.dev/r/i@sha256:1",
+    }
+    return Place(section, vertex_cloud.environment(tmp_path / "key.json"), joins=True, takes_secrets=False)
 
 
 GCLOUD = {

@@ -1,5 +1,6 @@
 """What the executor `ray` does beyond the contract."""
 
+import asyncio
 import json
 import os
 import socket
@@ -7,11 +8,13 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import RayExecutor
+from rm_assets.executors import patience
 from rm_assets.executors import ray as executor_ray
 from rm_assets.executors.ray import RayJob, start_on_ray
 from rm_assets.executors.remote import Order
@@ -104,6 +107,92 @@ def test_lines_are_whole_and_come_once_though_the_stream_breaks_off(monkeypatch:
     monkeypatch.setattr(executor_ray, "SECONDS_BETWEEN_STREAMS", 0.0)
     client = Pieces(["one\ntw", "o\n", "thr"], ["one\n", "two\nthree", "\n\n", "five"])
     assert list(RayJob(client, "http://head", "a").lines()) == ["one", "two", "three", "", "five"]  # type: ignore[arg-type]
+
+
+class Silent(Pieces):
+    """Whose first stream stands still, as over a connection that died without a word."""
+
+    async def tail_job_logs(self, name: str) -> AsyncIterator[str]:
+        is_first = self._left == 2
+        async for piece in super().tail_job_logs(name):
+            yield piece
+        if is_first:
+            await asyncio.sleep(60)
+
+
+def test_a_stream_that_says_nothing_any_more_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_ray, "SECONDS_BETWEEN_STREAMS", 0.0)
+    monkeypatch.setattr(executor_ray, "SECONDS_OF_SILENCE", 0.2)
+    began, client = time.monotonic(), Silent(["one\n"], ["one\n", "two\n"])
+    assert list(RayJob(client, "http://head", "a").lines()) == ["one", "two"]  # type: ignore[arg-type]
+    assert time.monotonic() - began < 20
+
+
+class Unreachable:
+    """A cluster that answers, is not reached for so many questions, and answers again; its job runs until it is stopped."""
+
+    def __init__(self, num_lost: int) -> None:
+        self._lost = iter([False, *[True] * num_lost])
+        self.is_stopped = False
+
+    def get_job_info(self, name: str) -> "Unreachable":
+        if next(self._lost, False):
+            raise ConnectionError("Network is unreachable")
+        return self
+
+    def stop_job(self, name: str) -> None:
+        self.is_stopped = True
+
+    @property
+    def status(self) -> "Unreachable":
+        return self
+
+    def is_terminal(self) -> bool:
+        return self.is_stopped
+
+
+def test_a_cluster_that_is_not_reached_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'rm-assets[ray]'")
+    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.01)
+    client = Unreachable(num_lost=3)
+    job = RayJob(client, "http://head", "a")  # type: ignore[arg-type]
+    job.begin(print)
+    job.begin(print)
+    job.end()
+    assert client.is_stopped
+
+
+def test_a_job_that_cannot_be_stopped_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'rm-assets[ray]'")
+    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.1)
+    job = RayJob(Unreachable(num_lost=1_000), "http://head", "a")  # type: ignore[arg-type]
+    job.begin(print)
+    with pytest.raises(ExecutorError) as caught:
+        job.end()
+    assert caught.value.code == "EXECUTOR_005" and "ray job stop a --address http://head" in caught.value.fix
+
+
+class Jobs:
+    """A cluster with jobs that have ended, some of which somebody has deleted."""
+
+    def __init__(self, *names: str) -> None:
+        self.submitted: list[str] = []
+        status = SimpleNamespace(is_terminal=lambda: True)
+        self._jobs = [SimpleNamespace(submission_id=name, status=status) for name in names]
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        return self._jobs
+
+    def submit_job(self, *, submission_id: str, **options: object) -> None:
+        self.submitted.append(submission_id)
+
+
+@pytest.mark.parametrize(("before", "next_one"), [([], "a"), (["a", "b-7"], "a-2"), (["a-2", None], "a-3")])
+def test_a_job_has_a_name_that_none_of_its_order_has(before: list[str], next_one: str) -> None:
+    client = Jobs(*before)
+    executor_ray._submit(client, section("http://head:8265"), order("a"))  # type: ignore[arg-type]
+    assert client.submitted == [next_one]
 
 
 @pytest.mark.slow

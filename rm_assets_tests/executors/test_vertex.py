@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ import pytest
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import VertexExecutor
-from rm_assets.executors import patience, vertex
 from rm_assets.executors.remote import Order
 from rm_assets.executors.vertex import VertexTask, job_of, start_on_vertex
-from rm_assets_tests.executors.fake_vertex import FakeVertex, refusal, serving_vertex
+from rm_assets_tests.executors.fake_vertex import FakeVertex, refusal
 from rm_assets_tests.processes import wait_for
 
 NAME = "rm-script-0123456789abcdef"
@@ -35,15 +34,10 @@ SECTIONS = {"least": {}, "gpus": EVERYTHING, "tpu": {"machine": "ct5lp-hightpu-4
 
 
 @pytest.fixture
-def cloud(there: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVertex]:
-    monkeypatch.setattr(vertex, "POLL_SECONDS", 0.1)
-    monkeypatch.setattr(vertex, "LATE_SECONDS", 0.6)
-    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.05)
-    with serving_vertex(there | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}) as server:
-        server.write_credentials(tmp_path / "key.json")
-        for name, value in server.environment(tmp_path / "key.json").items():
-            monkeypatch.setenv(name, value)
-        yield server
+def cloud(vertex_cloud: FakeVertex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeVertex:
+    for name, value in vertex_cloud.environment(tmp_path / "key.json").items():
+        monkeypatch.setenv(name, value)
+    return vertex_cloud
 
 
 class Ran:
@@ -183,7 +177,8 @@ def test_a_failing_listener_cancels_the_job(cloud: FakeVertex) -> None:
 def test_a_job_whose_driver_died_is_joined_and_one_that_ended_is_not(cloud: FakeVertex) -> None:
     code = "import time\nprint('begun', flush=True)\ntime.sleep(2)\nprint('done')"
     driver = (
-        "import sys\nfrom rm_assets_tests.executors.test_vertex import Ran, vertex\nvertex.POLL_SECONDS = 0.1\n"
+        "import sys\nfrom rm_assets.executors import vertex\nfrom rm_assets_tests.executors.test_vertex import Ran\n"
+        "vertex.POLL_SECONDS = 0.1\n"
         "Ran(sys.argv[1], lambda task: print('runs', flush=True))"
     )
     with subprocess.Popen([sys.executable, "-c", driver, code], stdout=subprocess.PIPE) as killed:

@@ -72,6 +72,16 @@ def test_a_machine_that_cannot_be_had_is_said(driver: Driver, cloud: Path, fault
 
 
 @SLOW
+@pytest.mark.parametrize("place", ["gcloud_place"], indirect=True)
+def test_a_machine_that_comes_after_gcloud_gave_up_is_used_and_deleted(
+    driver: Driver, cloud: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gcloud, "SECONDS_BETWEEN_LOOKS", 0.2)
+    (cloud / "fault").write_text("queue")
+    assert not driver.make().was_there and machine_names(cloud) == []
+
+
+@SLOW
 @pytest.mark.parametrize("ending", ["well", "an error", "a failed setup", "cancelled while it is made"])
 def test_no_machine_is_left_however_it_ends(driver: Driver, cloud: Path, ending: str) -> None:
     wheel = driver.folder / "rm_assets.whl"
@@ -205,8 +215,8 @@ def test_what_a_killed_driver_leaves_is_found_and_deleted(
     driver: Driver, cloud: Path, killed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RM_ASSETS_RECIPES", str(driver.folder / "recipes"))
-    (cloud / "machines" / shared.name_of("rm-train-0123456789abcdef", 1)).mkdir()  # of this process, which lives
-    (cloud / "machines" / "rm-train-0123456789abcdef-elsewhere-1-1").mkdir()
+    (cloud / "machines" / shared.name_of("rm-train-0123456789abcdef-abcdef", 1)).mkdir()  # of this process, which lives
+    (cloud / "machines" / "rm-train-0123456789abcdef-abcdef-elsewhere-1-1").mkdir()
     console = Console(record=True, width=200)
     machines(remove=False, in_use=False, console=console)
     assert len(machine_names(cloud)) == 3 and console.export_text(clear=False).count("left over") == 1
@@ -215,6 +225,38 @@ def test_what_a_killed_driver_leaves_is_found_and_deleted(
     machines(remove=True, in_use=True, console=console)
     assert machine_names(cloud) == []
     wait_until_gone(killed)
+
+
+@SLOW
+@pytest.mark.parametrize("place", ["gcloud_place"], indirect=True)
+def test_a_command_that_is_not_there_hides_no_machine_of_another(
+    driver: Driver, cloud: Path, killed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = {"kind": "vm", "machine": SKYPILOT | {"command": "/nowhere/sky"}}
+    driver.recipe(WORK_FOR_LONG, executors={"train": absent, "score": driver.place.section})
+    monkeypatch.setenv("RM_ASSETS_RECIPES", str(driver.folder / "recipes"))
+    with pytest.raises(shared.ExecutorError, match="/nowhere/sky"):
+        machines(remove=True, in_use=False, console=Console())
+    assert machine_names(cloud) == []
+    wait_until_gone(killed)
+
+
+@SLOW
+@pytest.mark.parametrize("place", ["gcloud_place"], indirect=True)
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP], ids=["kill", "closed terminal"])
+def test_a_run_that_is_ended_politely_leaves_no_machine(driver: Driver, cloud: Path, how: signal.Signals) -> None:
+    driver.recipe(WORK_FOR_LONG)
+    environment = os.environ | {
+        "PYTHONPATH": str(REPOSITORY), "RM_ASSETS_HOME": driver.url, "DAGSTER_HOME": "",
+        "RM_ASSETS_RECIPES": str(driver.folder / "recipes"),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "rm_assets.cli.main", "run", "toy", "--select", "prompts"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=driver.folder) as run:
+        pids = driver.pids()
+        run.send_signal(how)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 1 and "cancelled" in said and machine_names(cloud) == []
+    wait_until_gone(pids)
 
 
 @SLOW

@@ -9,6 +9,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from rm_assets.core.errors import StoreError
 from rm_assets.resources.compute import Compute
@@ -17,6 +18,7 @@ from rm_assets.storage.home import find_home, home_of
 from rm_assets.storage.lineage import wanted
 from rm_assets.storage.registry import Registry, Release
 from rm_assets.storage.remote import Remote
+from rm_assets.storage.requests import read_request
 from rm_assets.storage.store import Manifest, Store
 from rm_assets_tests.tasks.conftest import Bench
 
@@ -271,12 +273,50 @@ def test_a_change_whose_answer_was_lost_is_not_made_twice(machine: Machine, monk
         ("s3://key:secret@bucket/team", "STORE_004", "s3://bucket/team holds a password"),
         ("nonsense://bucket/team", "STORE_004", "nonsense://bucket/team cannot be opened"),
         ("s3:/bucket/team", "STORE_004", "'s3:/bucket/team' is neither the path nor the URL of a store"),
+        ("s3://bucket/team[12]", "STORE_004", r"the store's URL s3://bucket/team\[12\] is a pattern"),
+        ("https://host/team?signature=secret", "STORE_004", "the store's URL https://host/team is a pattern"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_why(machine: Machine, url: str, code: str, what: str) -> None:
     with pytest.raises(StoreError, match=what) as caught:
         machine("one", url).manifest("prompts", "d")
     assert caught.value.code == code and "secret" not in str(caught.value)
+
+
+def test_on_a_mounted_disk_one_of_several_creates_a_file_though_none_saw_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, name = Remote((tmp_path / "disk").as_uri(), tmp_path / "copies"), "manifests/prompts/d.json"
+    monkeypatch.setattr(LocalFileSystem, "exists", lambda self, path: False)  # each has looked before the other wrote
+    disk.create(name, "first")
+    with pytest.raises(FileExistsError):
+        disk.create(name, "second")
+    disk.create(name, "first")  # the answer was lost
+    assert files_below(tmp_path / "disk") == [name] and (tmp_path / "disk" / name).read_text() == "first"
+
+
+def test_on_a_mounted_disk_a_second_upload_that_is_cut_off_leaves_the_first_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines make the same to the same place, and the slower one dies when the faster one's manifest is there."""
+
+    def cut(source: Any, to: Any) -> None:
+        Path(to).write_bytes(Path(source).read_bytes()[:3])
+        raise KeyboardInterrupt
+
+    disk, name = Remote((tmp_path / "disk").as_uri(), tmp_path / "copies"), "files/prompts/d/c/a.txt"
+    (tmp_path / "a.txt").write_text("all rows")
+    disk.upload(tmp_path / "a.txt", name)
+    monkeypatch.setattr("shutil.copyfile", cut)
+    with pytest.raises(KeyboardInterrupt):
+        disk.upload(tmp_path / "a.txt", name)
+    assert (tmp_path / "disk" / name).read_text() == "all rows"
+
+
+def test_a_task_that_cannot_read_its_request_says_what_is_wrong_with_the_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"requests/prompts/d\.json is gone") as caught:
+        read_request(f"{(tmp_path / 'disk').as_uri()}/requests/prompts/d.json")
+    assert caught.value.code == "STORE_003"
 
 
 def test_a_package_that_is_missing_is_named(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from rm_assets.backends import training_state
+from rm_assets.core.errors import StoreError
 from rm_assets.storage.remote import Remote
 from rm_assets.tasks import saved_work
 from rm_assets.tasks.saved_work import SavedWork, saving
@@ -114,3 +115,44 @@ def test_what_is_committed_is_saved_while_the_work_goes_on_and_removed_when_it_i
         assert (two.home / "shards" / "responses" / "i" / "b.parquet").read_text() == "b"
     assert said == ["goes on from 2 committed shards or states of another machine"]
     assert [path for path in one.bucket.rglob("*") if path.is_file()] == []
+
+
+def test_what_lies_on_a_disk_that_was_there_before_is_not_saved(one: Machine, two: Machine) -> None:
+    """As a volume that many tasks have for their cache, with the shards of all."""
+    one.commit_shard("of another task")
+    one.commit_state(20)
+    assert one.saved.fetch() == 0
+    one.commit_shard("a")
+    one.commit_state(40)
+    one.saved.save()
+    assert two.saved.fetch() == 2
+    assert not [file for file in two.files() if "another" in file or "-20" in file]
+
+
+class Unreachable(SavedWork):
+    """The store does not answer when work is saved or removed, and a state vanishes while it is looked for."""
+
+    fault: Exception = StoreError("STORE_006", "does not answer")
+
+    def save(self) -> None:
+        raise self.fault
+
+    def remove(self) -> None:
+        raise self.fault
+
+
+def test_work_that_cannot_be_saved_hides_neither_an_error_nor_a_result(
+    one: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_work, "SECONDS_BETWEEN_LOOKS", 0.02)
+    one.saved.__class__ = Unreachable
+    said: list[str] = []
+    with saving(one.saved, said.append):
+        wait_for(lambda: len(said) >= 2, 10)
+        monkeypatch.setattr(Unreachable, "fault", FileNotFoundError("a state that is gone"))
+        wait_for(lambda: "that is gone" in said[-1], 10)
+        monkeypatch.setattr(Unreachable, "fault", StoreError("STORE_006", "does not answer"))
+        wait_for(lambda: "does not answer" in said[-1], 10)  # and it is tried again
+    assert "could not be removed" in said[-1]
+    with pytest.raises(ZeroDivisionError), saving(one.saved, said.append):
+        raise ZeroDivisionError

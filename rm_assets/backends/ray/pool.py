@@ -18,6 +18,7 @@ from rm_assets.core.recipe import RayExecutor
 
 MOST_DEATHS = 8
 """Workers that may die one after another while none finishes anything."""
+SECONDS_TO_BEGIN = 60.0
 BYTES_PER_GB = 10**9
 OURS = "rm-assets"
 
@@ -130,6 +131,10 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
 
     def _next(self) -> Iterator[tuple[Work, Done]]:
         """Waits for one call: a worker that has begun, or died, or done its work, which is given."""
+        if not self._num_begun and not self._ray.wait(list(self._calls), timeout=SECONDS_TO_BEGIN)[0]:
+            self._reporter.log(
+                "waiting: no worker has begun; the cluster has no room for one, or its model is being loaded"
+            )
         (call, *_), _ = self._ray.wait(list(self._calls))
         worker, piece = self._calls.pop(call)
         try:

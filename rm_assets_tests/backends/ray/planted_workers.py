@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rm_assets.backends.ray import pool as pool_module
 from rm_assets.backends.ray.pool import WorkerPool
 from rm_assets.core.errors import ModelError, RmAssetsError
 from rm_assets.core.protocols import QuietReporter
@@ -61,7 +62,11 @@ def device() -> str:
 
 
 def main(case: str, folder: Path) -> None:
-    executor = RayExecutor(kind="ray", address="http://unused", workers=3 if case == "joining" else 2)
+    pool_module.SECONDS_TO_BEGIN = 1.0 if case == "no room" else 60.0
+    executor = RayExecutor(
+        kind="ray", address="http://unused", workers=3 if case == "joining" else 2,
+        resources={"of no node": 1} if case == "no room" else {},
+    )  # fmt: skip
     asked = list[int]()
 
     def numbers(ask: Callable[[int], None] = asked.append):  # type: ignore[no-untyped-def]

@@ -101,3 +101,10 @@ def test_what_a_model_refuses_arrives_as_it_is(cluster: RayCluster, tmp_path: Pa
 
 def test_workers_that_compute_differently_are_refused(cluster: RayCluster, tmp_path: Path) -> None:
     assert outcome(said(cluster, "unlike", tmp_path / "unlike")) == "refused EXECUTOR_003 ExecutorError"
+
+
+def test_a_cluster_without_room_for_any_worker_is_said(cluster: RayCluster, tmp_path: Path) -> None:
+    with begin(cluster, "no room", tmp_path / "no room") as driver:
+        assert driver.stdout is not None
+        assert next(line for line in driver.stdout if line.startswith("waiting: no worker has begun"))
+        driver.kill()
