@@ -1,12 +1,10 @@
-"""Training in JAX takes the native engine's steps, goes on where it stopped, and writes what transformers loads."""
+"""Training in JAX takes the native engine's steps, and writes what transformers loads."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,65 +12,19 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from rm_assets.backends.jax import checkpoints, devices, packed_rows, training_files, training_loop
+from rm_assets.backends.jax import checkpoints, devices, training_files
 from rm_assets.backends.jax.architecture import read_architecture
 from rm_assets.backends.jax.checkpoints import load_parameters
 from rm_assets.backends.jax.devices import make_mesh
 from rm_assets.backends.jax.trainer import JaxTrainer
-from rm_assets.backends.jax.training_files import read_state, write_state
-from rm_assets.backends.jax.training_step import num_compilations
 from rm_assets.backends.step_control import LossGuard
 from rm_assets.backends.tokenization import load_config, load_renderer
-from rm_assets.backends.torch import native_engine
-from rm_assets.backends.torch.trainer import TorchTrainer
-from rm_assets.backends.training_progress import Misfit, Sums
 from rm_assets.core.errors import ModelError, RecipeError
-from rm_assets.core.protocols import Trainer, TrainingResult
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
-from rm_assets.core.records import Pair, conversation
-from rm_assets.tasks.scorers import load_scorer
-from rm_assets_tests.backends.jax.conftest import SHAPES
-from rm_assets_tests.fakes import ListReporter, in_float64, save_causal, save_classifier, save_encoder, toy_pairs
+from rm_assets_tests.backends.jax.conftest import EXECUTION, SHAPES, TRAINERS, rewards_of, train
+from rm_assets_tests.fakes import ListReporter, save_classifier, save_encoder, toy_pairs
 
 torch.set_num_threads(1)
-TRAINERS: tuple[Trainer, ...] = (TorchTrainer(), JaxTrainer())
-EXECUTION = ExecutionSection(device="cpu", token_budget=256, training_token_budget=256, save_every_steps=4)
-
-
-def graded(pairs: list[Pair]) -> list[Pair]:
-    """Pairs of unequal gold margins, up to four to a prompt."""
-    return [
-        replace(p, prompt_id=f"p{i // 4}", chosen_gold_reward=1 + i % 5 / 3, gold_margin=1 + i % 5 / 3)
-        for i, p in enumerate(pairs)
-    ]
-
-
-def train(trainer: Trainer, folder: Path, base: Path, **changes: Any) -> TrainingResult:
-    pairs = changes.pop("pairs", None) or toy_pairs(40)
-    validation_pairs = changes.pop("validation_pairs", None) or toy_pairs(10, "validation")
-    options: dict[str, Any] = {
-        "execution": changes.pop("execution", EXECUTION), "seed": 1, "checkpoint": folder / "model", "work": folder / "work",
-        "reporter": changes.pop("reporter", None) or ListReporter(),
-    }  # fmt: skip
-    values: dict[str, Any] = {
-        "base": ModelRef(path=str(base)), "max_length": 100, "pairs_per_step": 8, "learning_rate": 0.01, "num_epochs": 6
-    }  # fmt: skip
-    section = TrainingSection.model_validate(values | changes)
-    return trainer.train(graded(pairs), validation_pairs, settings=section, **options)
-
-
-@pytest.fixture
-def in_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Both backends in float64."""
-    load: Callable[..., Any] = native_engine.load_base_for_reward
-    monkeypatch.setattr(
-        native_engine, "load_base_for_reward", lambda *args, **options: in_float64(load(*args, **options))
-    )
-    monkeypatch.setattr(checkpoints, "MASTER", jnp.float64)
-    with jax.enable_x64(True):
-        yield
-
-
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "qwen3": {},
     "llama-3.1": {
@@ -128,12 +80,6 @@ def test_regression_on_single_pairs_in_float64_is_that_of_torch(tmp_path: Path) 
     assert losses[1] == pytest.approx(losses[0], rel=0, abs=1e-8)
 
 
-def test_a_tie_counts_half_and_places_without_a_pair_count_nothing() -> None:
-    sums, rewards = Sums(), jnp.array([[1.0, 0.0], [3.0, 3.0], [0.0, 5.0]])
-    training_loop._add(sums, jnp.array([1.0, 2.0, 9.0]), rewards, np.array([0.5, 0.25]))
-    assert sums == Sums(weight=0.75, loss=1.0, num_pairs=2, num_right=1.5, margin=1.0)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_double")
 def test_a_step_that_is_skipped_leaves_weights_and_moments_as_those_of_torch(
@@ -160,66 +106,6 @@ def test_bfloat16_computes_in_less_and_keeps_the_weights_in_float32(tmp_path: Pa
     for name, weight in after.items():
         assert weight.dtype == torch.float32 and not torch.equal(weight, before[name])
         assert not torch.equal(weight, weight.bfloat16().float())
-
-
-@pytest.mark.slow
-def test_activations_that_are_recomputed_change_nothing_and_take_less_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base = save_classifier(tmp_path / "base", num_hidden_layers=6)
-    compute: Any = training_loop.add_gradients
-    losses, memory = list[list[float]](), list[int]()
-
-    def measured(*arguments: Any) -> Any:
-        memory.append(compute.lower(*arguments).compile().memory_analysis().temp_size_in_bytes)
-        return compute(*arguments)
-
-    monkeypatch.setattr(training_loop, "add_gradients", measured)
-    for setting in ("never", "always"):
-        execution = EXECUTION.model_copy(update={"gradient_checkpointing": setting})
-        result = train(JaxTrainer(), tmp_path / setting, base, max_optimizer_steps=2, execution=execution)
-        losses.append([step["loss"] for step in result.history])
-    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
-    assert memory[-1] < 0.7 * memory[0]
-
-
-class StopAfter(ListReporter):
-    """Ends a training in the middle."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def metrics(self, step: int, values: Any) -> None:
-        if step > self.step:
-            raise KeyboardInterrupt
-        super().metrics(step, values)
-
-
-def test_a_training_goes_on_where_it_was_stopped_and_leaves_the_same_checkpoint(tmp_path: Path) -> None:
-    """From a causal language model, whose head is drawn; transformers loads what was trained, bit by bit."""
-    base, before = save_causal(tmp_path / "base", "llama"), num_compilations()
-    whole = train(JaxTrainer(), tmp_path / "whole", base, num_epochs=3)
-    compiled = num_compilations()
-    assert max(number - before[name] for name, number in compiled.items()) <= 1
-    with pytest.raises(KeyboardInterrupt):
-        train(JaxTrainer(), tmp_path / "cut", base, num_epochs=3, reporter=StopAfter(10))
-    again = ListReporter()
-    resumed = train(JaxTrainer(), tmp_path / "cut", base, num_epochs=3, reporter=again)
-    assert num_compilations() == compiled
-    assert "resuming after optimizer step 8 of 15" in again.lines and again.steps[0][0] == 9
-    timings = ("tokens_per_second", "eta_seconds")
-    plain = [[{k: v for k, v in e.items() if k not in timings} for e in r.history] for r in (whole, resumed)]
-    assert plain[0] == plain[1] and whole.final_loss < whole.history[0]["loss"]
-    files = [tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut")]
-    assert files[0].read_bytes() == files[1].read_bytes()
-    assert whole.batch_comparison["largest_difference"] < 1e-5 < whole.batch_comparison["spread"]
-    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole" / "model")
-    saved = load_file(files[0])
-    assert all(torch.equal(weight, saved[name]) for name, weight in model.state_dict().items())
-    assert model.config.id2label == {0: "reward"} and model.config.problem_type == "regression"
-    found, expected = (rewards_of(tmp_path / "whole" / "model", backend) for backend in ("jax", "torch"))
-    assert found == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.usefixtures("in_double")
@@ -252,95 +138,6 @@ def test_looks_at_validation_pairs_choose_and_stop_as_those_of_torch(tmp_path: P
     assert both[0].validation_accuracy == both[1].validation_accuracy
 
 
-def test_a_resumed_training_remembers_its_best_weights(tmp_path: Path) -> None:
-    base = save_causal(tmp_path / "base", "llama")
-    options: dict[str, Any] = {"num_epochs": 3, "validation": {"every_steps": 3, "metric": "accuracy"}}
-    whole = train(JaxTrainer(), tmp_path / "whole", base, **options)
-    with pytest.raises(KeyboardInterrupt):
-        train(JaxTrainer(), tmp_path / "cut", base, reporter=StopAfter(10), **options)
-    resumed = train(JaxTrainer(), tmp_path / "cut", base, **options)
-    looks = [[entry.get("validation_accuracy") for entry in result.history] for result in (whole, resumed)]
-    assert looks[0] == looks[1] and whole.validation_accuracy == resumed.validation_accuracy == max(
-        filter(None, looks[0])
-    )
-    files = [tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut")]
-    assert files[0].read_bytes() == files[1].read_bytes()
-
-
-def failing_at(number: int, real: Callable[..., Any]) -> Callable[..., Any]:
-    """`real`, which finds no memory at this of its calls, counted from 1, in XLA's words."""
-    calls = 0
-
-    def call(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == number:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes.")
-        return real(*arguments)
-
-    return call
-
-
-def test_a_step_without_memory_is_computed_again_in_smaller_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base, reporter = save_causal(tmp_path / "base", "llama"), ListReporter()
-    execution = EXECUTION.model_copy(update={"training_token_budget": 512})
-    options: dict[str, Any] = {"num_epochs": 2, "execution": execution, "pairs_per_step": 40, "learning_rate": 1e-3}
-    whole = train(JaxTrainer(), tmp_path / "whole", base, **options)
-    monkeypatch.setattr(training_loop, "add_gradients", failing_at(2, training_loop.add_gradients))
-    halved = train(JaxTrainer(), tmp_path / "halved", base, reporter=reporter, **options)
-    assert [e["loss"] for e in halved.history] == pytest.approx([e["loss"] for e in whole.history], abs=1e-5)
-    assert halved.facts == {"token_budget_halved_to": 256} and whole.facts == {}
-    assert halved.num_pair_tokens == whole.num_pair_tokens  # the first attempt counts for nothing
-    assert "the token budget is halved to 256, since the device has no memory left: RESOURCE_EXHAUSTED" in str(
-        reporter.lines
-    )
-
-
-class FilesOfBest(ListReporter):
-    """Notes after each step which best weights are on disk."""
-
-    def __init__(self, work: Path) -> None:
-        super().__init__()
-        self.work, self.found = work, list[set[str]]()
-
-    def metrics(self, step: int, values: Any) -> None:
-        self.found.append({file.name for file in self.work.glob("best-*")})
-
-
-@pytest.mark.parametrize("trainer", TRAINERS)
-def test_best_weights_make_room_for_better_ones(trainer: Trainer, tmp_path: Path) -> None:
-    """However many looks there are between two states."""
-    base, reporter = save_causal(tmp_path / "base", "llama"), FilesOfBest(tmp_path / "work")
-    execution = EXECUTION.model_copy(update={"save_every_steps": 1000})
-    options: dict[str, Any] = {"num_epochs": 2, "learning_rate": 1e-3, "validation": {"every_steps": 1}}
-    train(trainer, tmp_path, base, execution=execution, reporter=reporter, **options)
-    assert {len(names) for names in reporter.found} == {1} and len(set.union(*reporter.found)) > 2
-
-
-@pytest.mark.slow
-def test_pairs_of_any_length_compile_a_few_times(tmp_path: Path) -> None:
-    base, before = save_causal(tmp_path / "base", "llama"), num_compilations()
-    pairs = [
-        replace(pair, chosen=conversation(f"make {i} pies", None, "good " * (1 + 7 * i % 180)))
-        for i, pair in enumerate(toy_pairs(120))
-    ]  # fmt: skip
-    execution = EXECUTION.model_copy(update={"training_token_budget": 512, "token_budget": 512})
-    options: dict[str, Any] = {"pairs": pairs, "pairs_per_step": 10, "max_length": 200, "num_epochs": 3}
-    train(JaxTrainer(), tmp_path, base, execution=execution, **options)
-    # 1 or 2 rows of 256 tokens, one of 512
-    assert packed_rows.most_shapes(400, 512) == 3
-    compiled = {name: number - before[name] for name, number in num_compilations().items()}
-    assert 1 < compiled["add_gradients"] <= 3 and compiled["update"] <= 1
-
-
-def test_more_compilations_than_shapes_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_rows, "most_shapes", lambda longest, budget: -1)
-    with pytest.raises(AssertionError, match="was compiled 0 times"):
-        train(JaxTrainer(), tmp_path, save_causal(tmp_path / "base", "llama"))
-
-
 @pytest.mark.parametrize("largest", [training_files.LARGEST_FILE, 8_000])
 def test_checkpoints_go_both_ways_bit_by_bit(
     model: Path, largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -358,26 +155,6 @@ def test_checkpoints_go_both_ways_bit_by_bit(
     again: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     weights = again.state_dict()
     assert weights.keys() == saved.keys() and all(torch.equal(weights[name], saved[name]) for name in saved)
-
-
-def rewards_of(checkpoint: Path, backend: Any) -> list[float]:
-    scorer = load_scorer(
-        ModelRef(path=str(checkpoint)), backend, max_length=100, dtype="float32", execution=EXECUTION,
-        reporter=ListReporter(),
-    )  # fmt: skip
-    return [score.reward for score in scorer.score(pair.chosen for pair in toy_pairs(8))]
-
-
-def test_a_damaged_state_is_not_gone_on_from(tmp_path: Path) -> None:
-    like = {"weight": jnp.zeros((2, 3)), "count": jnp.zeros((), jnp.int32)}
-    write_state(like, tmp_path / "state")
-    assert jax.tree.structure(read_state(like, tmp_path / "state")) == jax.tree.structure(like)
-    for other, said in (({**like, "weight": jnp.zeros((3, 2))}, "'weight'"), ({"count": like["count"]}, "'weight'")):
-        with pytest.raises(Misfit, match=said):
-            read_state(other, tmp_path / "state")
-    (tmp_path / "state").write_bytes(b"no tensors")
-    with pytest.raises(Misfit, match="cannot be read"):
-        read_state(like, tmp_path / "state")
 
 
 def test_what_cannot_fit_is_refused_before_a_weight_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
