@@ -30,7 +30,7 @@ test: install  ## Run the tests, two files at a time
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install  ## Run the tests that need a browser, servers or much time
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --timeout 900
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --timeout 900 --durations 15
 
 bench: install  ## Measure against TRL, plain scoring and generate; needs RM_ASSETS_REAL_DATA; about 20 minutes
 	@$(BIN)/python -W ignore -m benchmarks

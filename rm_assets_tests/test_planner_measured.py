@@ -1,5 +1,9 @@
-"""The planner against real task processes, at sizes where the model's memory is most of it."""
+"""The planner against real task processes, at sizes where the model's memory is most of it.
 
+Two settings by default, of two shapes; with RM_ASSETS_QUIET_MACHINE=1 the others as well, and time, which other work falsifies.
+"""
+
+import os
 import sys
 
 import pytest
@@ -12,14 +16,19 @@ pytestmark = [
 ]
 MEMORY, TIME = 0.15, 1.5
 """The largest share by which memory may be off, and the largest factor between times."""
+IS_QUIET = os.environ.get("RM_ASSETS_QUIET_MACHINE") == "1"
+SETTINGS = {"qwen3": ["kept", "lora"], "llama": ["recomputed", "score"]}
 
 
-@pytest.mark.parametrize(("shape", "settings"), [("qwen3", ["kept", "lora"]), ("llama", ["recomputed", "score"])])
+@pytest.mark.parametrize(
+    ("shape", "settings"), [(shape, names if IS_QUIET else names[:1]) for shape, names in SETTINGS.items()]
+)
 def test_the_planned_memory_is_what_a_task_takes(shape: str, settings: list[str]) -> None:
     ratios = {line["setting"]: line["ratio"] for line in measured([shape], settings, RETURNED)}
     assert all(abs(ratio - 1) <= MEMORY for ratio in ratios.values()), ratios
 
 
+@pytest.mark.skipif(not IS_QUIET, reason="RM_ASSETS_QUIET_MACHINE=1 says that nothing else runs here")
 def test_the_planned_time_is_what_a_training_takes() -> None:
     (line,) = measured(["qwen3"], ["time"], RETURNED)
     assert 1 / TIME <= line["ratio"] <= TIME, line

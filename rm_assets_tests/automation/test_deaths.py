@@ -30,7 +30,7 @@ from rm_assets_tests.fakes import save_causal
 from rm_assets_tests.processes import wait_for
 from rm_assets_tests.tasks.conftest import TOY, Bench
 
-NUM_DEATHS = int(os.environ.get("RM_ASSETS_NUM_DEATHS", "2"))
+NUM_DEATHS = int(os.environ.get("RM_ASSETS_NUM_DEATHS", "1"))
 RECIPES = [f"toy{place}" for place in range(NUM_DEATHS + 2)]
 SERVERS = ("code", "webserver", "daemon")
 
