@@ -47,7 +47,8 @@ def test_with_a_worker_killed_midway_nothing_is_lost_or_done_twice(cluster: RayC
         assert line["rows_in_shards"] == line["distinct_rows_in_shards"] == NUM_PROMPTS
         assert line["shards"] == -(-NUM_PROMPTS // SHARD_PROMPTS)
         assert line["workers_said"].endswith(", 1 died")
-        assert line["made_on"] == ["ray", "cpu", 2]  # never more than two at a time
+        # Two at most at a time; one where the first died before the second had begun.
+        assert line["made_on"] in (["ray", "cpu", 1], ["ray", "cpu", 2])
         made = by_one_process.make_asset(chosen, line["asset"], say=str, debug=str)
         assert made.manifest.data_version == line["data_version"]
 
