@@ -15,7 +15,7 @@ from rm_assets_tests.backends.ray.planted_workers import NUM_PIECES
 from rm_assets_tests.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = pytest.mark.slow
-NUM_PROMPTS, SHARD_PROMPTS = 600, 16
+NUM_PROMPTS, SHARD_PROMPTS = 900, 16
 REPOSITORY = Path(__file__).parents[3]
 
 
