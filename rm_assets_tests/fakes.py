@@ -58,6 +58,19 @@ class ListReporter:
         self.steps.append((step, dict(values)))
 
 
+class StopAfter(ListReporter):
+    """Ends a training in the middle."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def metrics(self, step: int, values: Any) -> None:
+        if step > self.step:
+            raise KeyboardInterrupt
+        super().metrics(step, values)
+
+
 def build_tokenizer(
     template: str | None = TEMPLATE, *, pad: str | None = "<|pad|>", adds_bos: bool = False
 ) -> PreTrainedTokenizerFast:

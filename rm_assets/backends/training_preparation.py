@@ -12,8 +12,9 @@ from rm_assets.backends.pair_store import PairStore
 from rm_assets.backends.rendering import Renderer
 from rm_assets.backends.training_state import State
 from rm_assets.core.digests import digest
+from rm_assets.core.errors import RecipeError
 from rm_assets.core.protocols import Reporter
-from rm_assets.core.recipe import TrainingSection
+from rm_assets.core.recipe import ExecutionSection, TrainingSection
 from rm_assets.core.records import Pair
 from rm_assets.core.training_order import StepPlan, make_plan
 
@@ -65,3 +66,19 @@ def prepare(
     if state is not None:
         reporter.log(f"resuming after optimizer step {state.step} of {plan.num_optimizer_steps}")
     return Prepared(store, validation, plan, renderer, config, state)
+
+
+def refuse_what_is_native_alone(execution: ExecutionSection, *, by: str, instead: str) -> None:
+    """For a loop that is not the native engine's. Raises: RecipeError RECIPE_003, which names what `by` does not do."""
+    asked = {
+        "num_processes to 1": execution.num_processes > 1,
+        "profile to false": execution.profile,
+        "deterministic to false": execution.deterministic,
+    }
+    if any(asked.values()):
+        to_set = ", ".join(f"execution.{setting}" for setting, is_asked in asked.items() if is_asked)
+        raise RecipeError(
+            "RECIPE_003",
+            f"the recipe's `execution` asks for what {by} does not do",
+            fix=f"set {to_set}, or {instead}",
+        )

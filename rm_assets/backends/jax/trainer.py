@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rm_assets.core.errors import RecipeError
 from rm_assets.core.protocols import Reporter, TrainingResult
 from rm_assets.core.recipe import ExecutionSection, TrainingSection
 from rm_assets.core.records import Pair
@@ -49,9 +48,9 @@ class JaxTrainer:
         from rm_assets.backends.jax.training_files import write_model
         from rm_assets.backends.jax.training_loop import Job, TrainingLoop
         from rm_assets.backends.room import require_room_to_train
-        from rm_assets.backends.training_preparation import prepare
+        from rm_assets.backends.training_preparation import prepare, refuse_what_is_native_alone
 
-        _refuse_what_is_of_torch_alone(execution)
+        refuse_what_is_native_alone(execution, by="a training with JAX", instead="training.backend to torch")
         mesh = make_mesh(execution)
         config = tokenization.load_config(settings.base)
         architecture = read_architecture(settings.base, config)
@@ -84,21 +83,6 @@ class JaxTrainer:
             batch_comparison=comparison,
             history=progress.history,
             facts=loop.facts,
-        )
-
-
-def _refuse_what_is_of_torch_alone(execution: ExecutionSection) -> None:
-    asked = {
-        "num_processes to 1": execution.num_processes > 1,
-        "profile to false": execution.profile,
-        "deterministic to false": execution.deterministic,
-    }
-    if any(asked.values()):
-        to_set = ", ".join(f"execution.{setting}" for setting, is_asked in asked.items() if is_asked)
-        raise RecipeError(
-            "RECIPE_003",
-            "the recipe's `execution` asks for what a training with JAX does not do",
-            fix=f"set {to_set}, or training.backend to torch",
         )
 
 

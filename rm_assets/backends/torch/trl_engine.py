@@ -26,11 +26,11 @@ from rm_assets.backends.torch.checkpoints import load_base_for_reward
 from rm_assets.backends.torch.fit import FitJob, Fitted, add_pairs
 from rm_assets.backends.torch.reward_forward import right_padded
 from rm_assets.backends.torch.step_profile import memory_figures
+from rm_assets.backends.training_preparation import refuse_what_is_native_alone
 from rm_assets.backends.training_progress import Sums
-from rm_assets.core.errors import ModelError, RecipeError
+from rm_assets.core.errors import ModelError
 from rm_assets.core.planning.plan import num_pairs_per_forward
 from rm_assets.core.protocols import Reporter
-from rm_assets.core.recipe import ExecutionSection
 from rm_assets.core.training_order import epoch_order
 
 FIGURES = ("loss", "accuracy", "margin", "grad_norm", "learning_rate", "tokens_per_second", "eta_seconds")
@@ -42,7 +42,7 @@ TOKENS_FILE = "num_tokens.json"
 def fit(job: FitJob) -> Fitted:
     """Trains to the last step. Raises: RecipeError RECIPE_003 for what only the native engine carries out."""
     settings, execution, plan = job.settings, job.execution, job.plan
-    _refuse_what_is_native_alone(execution)
+    refuse_what_is_native_alone(execution, by="engine trl", instead="training.engine to native")
     model = load_base_for_reward(settings.base, seed=job.seed, device=job.device, tokenizer=job.renderer.tokenizer)
     pairs_per_forward = num_pairs_per_forward(settings.pairs_per_step, execution.pairs_per_forward)
     options: dict[str, Any] = {
@@ -69,21 +69,6 @@ def fit(job: FitJob) -> Fitted:
     trainer.fit(job.state)
     # Every pair is computed on both sides: nothing is shared.
     return Fitted(model, plan.num_optimizer_steps, trainer.num_tokens, trainer.num_tokens, trainer.history())
-
-
-def _refuse_what_is_native_alone(execution: ExecutionSection) -> None:
-    asked = {
-        "profile to false": execution.profile,
-        "num_processes to 1": execution.num_processes > 1,
-        "deterministic to false": execution.deterministic,
-    }
-    if any(asked.values()):
-        to_set = ", ".join(f"execution.{setting}" for setting, is_asked in asked.items() if is_asked)
-        raise RecipeError(
-            "RECIPE_003",
-            "the recipe's `execution` asks for what engine trl does not do",
-            fix=f"set {to_set}, or training.engine to native",
-        )
 
 
 class EpochOrder(torch.utils.data.Sampler[int]):

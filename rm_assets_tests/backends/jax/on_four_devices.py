@@ -19,8 +19,7 @@ from rm_assets.backends.tokenization import load_config
 from rm_assets.core.recipe import ExecutionSection, JaxMesh, ModelRef
 from rm_assets.tasks.scorers import load_scorer
 from rm_assets_tests.backends.jax.conftest import EXECUTION, SHAPES, train
-from rm_assets_tests.backends.jax.test_training_loop import StopAfter
-from rm_assets_tests.fakes import ListReporter, save_classifier, toy_pairs
+from rm_assets_tests.fakes import ListReporter, StopAfter, save_classifier, toy_pairs
 
 # Rewards stay near 1, where numbers in float32 are 1e-7 apart.
 SETTINGS: dict[str, Any] = {"num_epochs": 3, "learning_rate": 0.003}

@@ -21,7 +21,7 @@ from rm_assets.backends.training_progress import Misfit, Sums
 from rm_assets.core.protocols import Trainer
 from rm_assets.core.records import conversation
 from rm_assets_tests.backends.jax.conftest import EXECUTION, TRAINERS, rewards_of, train
-from rm_assets_tests.fakes import ListReporter, save_causal, save_classifier, toy_pairs
+from rm_assets_tests.fakes import ListReporter, StopAfter, save_causal, save_classifier, toy_pairs
 
 torch.set_num_threads(1)
 
@@ -51,19 +51,6 @@ def test_activations_that_are_recomputed_change_nothing_and_take_less_memory(
         losses.append([step["loss"] for step in result.history])
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
     assert memory[-1] < 0.7 * memory[0]
-
-
-class StopAfter(ListReporter):
-    """Ends a training in the middle."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def metrics(self, step: int, values: Any) -> None:
-        if step > self.step:
-            raise KeyboardInterrupt
-        super().metrics(step, values)
 
 
 def test_a_training_goes_on_where_it_was_stopped_and_leaves_the_same_checkpoint(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ from rm_assets.backends.torch.trained_weights import OPTIMIZER, WEIGHTS
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import Regression, SoftBradleyTerry
 from rm_assets.core.training_order import StepPlan, epoch_order, step_slice
-from rm_assets_tests.backends.torch.test_trainer import EXECUTION, StopAfter, settings, train
-from rm_assets_tests.fakes import ListReporter, save_causal, toy_pairs
+from rm_assets_tests.backends.torch.test_trainer import EXECUTION, settings, train
+from rm_assets_tests.fakes import ListReporter, StopAfter, save_causal, toy_pairs
 
 torch.set_num_threads(1)
 

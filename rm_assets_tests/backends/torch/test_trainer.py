@@ -15,7 +15,7 @@ from rm_assets.core.errors import DataError, ModelError, RecipeError
 from rm_assets.core.protocols import TrainingResult
 from rm_assets.core.recipe import ExecutionSection, ModelRef, TrainingSection
 from rm_assets.core.records import conversation
-from rm_assets_tests.fakes import ListReporter, save_causal, save_encoder, toy_pairs
+from rm_assets_tests.fakes import ListReporter, StopAfter, save_causal, save_encoder, toy_pairs
 
 torch.set_num_threads(1)
 EXECUTION = ExecutionSection(device="cpu", pairs_per_forward=4, save_every_steps=3)
@@ -45,17 +45,6 @@ def train(folder: Path, section: TrainingSection, **changes: Any) -> TrainingRes
         "checkpoint": folder / "model", "work": folder / "work", "reporter": ListReporter(), **changes,
     }  # fmt: skip
     return TorchTrainer().train(options.pop("pairs"), options.pop("validation_pairs"), settings=section, **options)
-
-
-class StopAfter(ListReporter):
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def metrics(self, step: int, values: Any) -> None:
-        if step > self.step:
-            raise KeyboardInterrupt
-        super().metrics(step, values)
 
 
 def test_training_learns_a_separable_toy_set_and_writes_a_loadable_checkpoint(
