@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ SHARDS: dict[str, tuple[str, Any]] = {
     "gold_rewards": ("gold", ScoredRow),
 }
 """By asset: the kind of its shards, and a row of them."""
-BEGINS = re.compile(r"worker \d+ begins: process (\d+)")
 DEATHS = re.compile(r"\d+ workers began, \d+ died")
 
 
@@ -75,59 +75,48 @@ def recipe(folder: Path, executor: dict[str, Any], num_prompts: int, shard_promp
     return RecipeBook(folder / "recipes", {}).load("shards")
 
 
-class Killer:
-    """Kills the worker that began first as soon as half of the shards are committed. Hears what the task says."""
+@contextmanager
+def killer(cluster: RayCluster, shards: Path, num_shards: int) -> Iterator[None]:
+    """Kills a worker at work as soon as half of the shards are committed: not later by what the job's log, where workers tell, lags behind."""
+    over = threading.Event()
 
-    def __init__(self, shards: Path, num_shards: int) -> None:
-        self._shards, self._half = shards, num_shards // 2
-        self._pids, self._over = list[int](), threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def hear(self, line: str) -> None:
-        """Notes each worker that begins."""
-        self._pids += [int(pid) for pid in BEGINS.findall(line)]
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.05):
-            if self._pids and len(list(self._shards.glob("*/*.parquet"))) >= self._half:
-                os.kill(self._pids[0], signal.SIGKILL)
+    def watch() -> None:
+        while not over.wait(0.02):
+            if len(list(shards.glob("*/*.parquet"))) >= num_shards // 2 and (
+                pids := cluster.pids_of_actors("Worker.work")
+            ):
+                os.kill(pids[0], signal.SIGKILL)
                 return
 
-    def __enter__(self) -> "Killer":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Runs:
     """Runs of one recipe on a cluster whose nodes keep their caches of stores in `folder / "there"`."""
 
     def __init__(self, cluster: RayCluster, folder: Path, num_prompts: int, shard_prompts: int = SHARD_PROMPTS) -> None:
-        self._address, self._folder = cluster.address, folder
+        self._cluster, self._folder = cluster, folder
         self._num_prompts, self._shard_prompts = num_prompts, shard_prompts
         save_gold_model(folder / "gold")
 
     def run(self, num_workers: int, *, is_killed: bool = False) -> Iterator[dict[str, Any]]:
         """Makes prompts, responses and rewards in a store of their own, and gives the figures of the last two."""
-        executor = {"kind": "ray", "address": self._address, "workers": num_workers}
+        executor = {"kind": "ray", "address": self._cluster.address, "workers": num_workers}
         chosen = recipe(self._folder, executor, self._num_prompts, self._shard_prompts)
         url = (self._folder / f"{num_workers}-workers{'-killed' * is_killed}").as_uri()
         compute = Compute(home=url)
         compute.make_asset(chosen, "prompts", say=str, debug=str)
         for asset, (kind, row_type) in SHARDS.items():
             shards = self._folder / "there" / cache_of(url).name / "shards" / kind
-            said = list[str]()
-            with Killer(shards, -(-self._num_prompts // self._shard_prompts)) as killer:
-
-                def hear(line: str) -> None:
-                    said.append(line)  # noqa: B023
-                    if is_killed:
-                        killer.hear(line)
-
-                made = compute.make_asset(chosen, asset, say=hear, debug=hear)
+            said, num_shards = list[str](), -(-self._num_prompts // self._shard_prompts)
+            with killer(self._cluster, shards, num_shards) if is_killed else nullcontext():
+                made = compute.make_asset(chosen, asset, say=said.append, debug=said.append)
             files = list(shards.glob("*/*.parquet"))
             keys = [row.key for file in files for row in read_table(file, row_type)]
             file, record = TABLES[asset]

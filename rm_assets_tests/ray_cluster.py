@@ -56,6 +56,16 @@ class RayCluster:
         """One more node."""
         return self._start(cpus, [f"--address={self.gcs}"])
 
+    def pids_of_actors(self, method: str) -> list[int]:
+        """Processes of the actors in which `method`, as `Worker.work`, runs now. Ray names a process by what runs in it."""
+        nodes, found = {node.pid for node in self._nodes}, list[int]()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if process.joinpath("cmdline").read_bytes().startswith(f"ray::{method}".encode()):
+                    pid = int(process.name)
+                    found += [pid] if os.getsid(pid) in nodes else []
+        return found
+
     def _start(self, cpus: int, options: list[str]) -> subprocess.Popen[bytes]:
         ports = [f"--{name}={free_port()}" for name in ("dashboard-agent-listen-port", "metrics-export-port")]
         node = subprocess.Popen(
