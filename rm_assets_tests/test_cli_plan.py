@@ -391,18 +391,6 @@ def test_a_mac_has_a_gpu_that_counts_if_it_is_apple_silicon(
     assert machine_facts.has_gpu() == has_gpu
 
 
-def test_what_a_training_elsewhere_has_is_not_taken_for_what_is_here(
-    recipes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(known, "has_gpu", lambda: False)
-    (recipes / "mine.yaml").write_text(
-        MINE.replace("{training_token", "{executors: {train: {kind: ssh, host: box}}, training_token")
-    )
-    notes: list[str] = []
-    known.with_device(recipe_book().load("mine"), notes)
-    assert "what the training has there (by ssh) is not known here" in notes[0]
-
-
 def test_tables_say_what_auto_may_come_to_and_what_is_trained(recipes: Path) -> None:
     text = plan("mine").stdout
     assert "at least" in text and "(this recipe if it fits)" in text and "parameters trained" not in text

@@ -20,7 +20,7 @@ from rm_assets.core.planning.recipe_plan import operations_left
 from rm_assets.core.rebuilding import Decision, Try, decide
 from rm_assets.core.recipe import Recipe
 from rm_assets.resources.compute import AIM_TAG, Compute
-from rm_assets.resources.known import find_known, with_device
+from rm_assets.resources.known import find_known
 from rm_assets.resources.partitions import RECIPES
 from rm_assets.resources.recipes import keys_in_use, recipe_book
 from rm_assets.storage.fingerprints import Fingerprints
@@ -156,7 +156,7 @@ def _judge(
 def _operations(store: Store, recipe: Recipe, work: list[str]) -> float | None:
     key = digest([recipe.model_dump(mode="json"), work])
     if key not in _PLANNED:
-        planned = operations_left(with_device(recipe, []), find_known(recipe, None, [], store))
+        planned = operations_left(recipe, find_known(recipe, None, [], store))
         if planned is None:  # it may be known at the next look
             return None
         _PLANNED[key] = planned

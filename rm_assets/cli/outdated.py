@@ -8,7 +8,7 @@ from rich.table import Table
 
 from rm_assets.core.errors import RecipeError, RmAssetsError
 from rm_assets.core.planning.recipe_plan import operations_left
-from rm_assets.resources.known import find_known, with_device
+from rm_assets.resources.known import find_known
 from rm_assets.resources.recipes import keys_in_use, recipe_book
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import find_home
@@ -41,7 +41,7 @@ def find(names: list[str]) -> list[dict[str, Any]]:
                         "rebuild": recipe.automation.rebuild,
                         "assets": outdated.assets,
                         "why": reasons(store, recipe, outdated),
-                        "operations_at_most": operations_left(with_device(recipe, []), find_known(recipe, None, [])),
+                        "operations_at_most": operations_left(recipe, find_known(recipe, None, [])),
                     }
                 )
         except RmAssetsError as error:

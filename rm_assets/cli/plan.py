@@ -17,7 +17,7 @@ from rm_assets.core.planning.plan import Probe, num_optimizer_steps
 from rm_assets.core.planning.prices import DevicePrice
 from rm_assets.core.planning.recipe_plan import RecipePlan, plan_recipe
 from rm_assets.core.recipe import Recipe
-from rm_assets.resources.known import find_known, with_device
+from rm_assets.resources.known import find_known
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.price_list import price_list
 
@@ -159,6 +159,5 @@ def make_plan(recipe: Recipe, *, model_config: Path | None = None, probe: Probe 
     if probe is not None:
         _require_price(probe.device, prices)
     notes: list[str] = []
-    recipe = with_device(recipe, notes)
     known = find_known(recipe, model_config, notes)
     return plan_recipe(recipe, known, prices=prices, probe=probe, notes=list(dict.fromkeys(notes)))

@@ -17,7 +17,7 @@ from rm_assets.core.planning.recipe_plan import plan_training
 from rm_assets.core.recipe import Recipe, SearchSection
 from rm_assets.core.search import Trial, best_recipe_text, longest_trials, num_ties
 from rm_assets.resources.compute import Compute
-from rm_assets.resources.known import find_known, with_device
+from rm_assets.resources.known import find_known
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.resources.search import Searched, folder_of, run_search, search_of
 from rm_assets.storage.files import write_text
@@ -58,7 +58,6 @@ def search(name: str, trials: int | None, *, force: bool, as_json: bool, log_lev
 
 def cost_line(recipe: Recipe, search: SearchSection, num_trials: int) -> str:
     """What the search may cost at most, by the planner."""
-    recipe = with_device(recipe, [])
     known = find_known(recipe, None, [])
     # What is made says what this recipe's own training took, and a trial's may take more.
     known = replace(known, made={asset: made for asset, made in known.made.items() if asset != "reward_model"})

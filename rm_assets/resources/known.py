@@ -5,18 +5,21 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from rm_assets.backends.machine import has_gpu
 from rm_assets.core.errors import DataError, ModelError, RecipeError, StoreError
 from rm_assets.core.planning.model_shape import ModelShape, shape_from_config
 from rm_assets.core.planning.recipe_counts import Known, Made
 from rm_assets.core.recipe import (
+    SMALL_BATCHES,
     ClassifierGold,
     FileSource,
     ModelRef,
     PolicySampling,
     Recipe,
     RecordedResponses,
+    TaskName,
     scorers_of,
 )
 from rm_assets.core.stages import STAGES, asset_of
@@ -31,16 +34,23 @@ from rm_assets.tasks.benchmarks import read_benchmark
 SYSTEM = sys.platform
 
 
-def with_device(recipe: Recipe, notes: list[str]) -> Recipe:
-    """The recipe with `device: auto` made out: on a CPU and on Apple's GPUs, a forward pass has fewer tokens."""
-    if recipe.execution.device != "auto" or (has_gpu() and SYSTEM != "darwin"):
-        return recipe
-    device = "mps" if has_gpu() else "cpu"
-    if device == "cpu":
-        place = recipe.execution.executor_of("train").kind
+def small_batches(recipe: Recipe, notes: list[str]) -> set[str]:
+    """The tasks whose device is a CPU or Apple's GPU, on which a forward pass has fewer tokens.
+
+    With `device: auto` that is what the task's executor asks for, or else what is here.
+    """
+    execution = recipe.execution
+    if execution.device != "auto":
+        return set(get_args(TaskName) if execution.device in SMALL_BATCHES else ())
+    is_small_here = not has_gpu() or SYSTEM == "darwin"
+    has_accelerator = {task: execution.executor_of(task).has_accelerator for task in get_args(TaskName)}
+    place = execution.executor_of("train").kind
+    if has_accelerator["train"] is False:
+        notes.append(f"the training is given no GPU or TPU (by {place}), so its plan is for a CPU")
+    elif has_accelerator["train"] is None and not has_gpu():
         what = "no GPU is here" if place == "local" else f"what the training has there (by {place}) is not known here"
         notes.append(f"execution.device is auto and {what}, so the plan is for a CPU: set it to cuda to plan for a GPU")
-    return recipe.model_copy(update={"execution": recipe.execution.model_copy(update={"device": device})})
+    return {task for task, has in has_accelerator.items() if has is False or (has is None and is_small_here)}
 
 
 def find_known(recipe: Recipe, model_config: Path | None, notes: list[str], store: Store | None = None) -> Known:
@@ -59,6 +69,7 @@ def find_known(recipe: Recipe, model_config: Path | None, notes: list[str], stor
     return Known(
         made=made, num_source_rows=rows.get("source"), num_test_rows=rows.get("test"), recorded=recorded, shapes=shapes,
         num_benchmark_responses=None if "evaluation_report" in made else _benchmark_responses(recipe, notes),
+        small_batches=small_batches(recipe, notes),
     )  # fmt: skip
 
 

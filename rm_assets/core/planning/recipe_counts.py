@@ -1,6 +1,6 @@
 """How many prompts, responses and pairs a recipe comes to: counted where a stage is committed, else the most it allows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,7 +68,7 @@ class Known:
 
     `recorded`: for each prompt of the rows of recorded responses, the number of its responses; first of the prompts that
     are not in the test prompts' file, then of those that are. `num_benchmark_responses` are those of all benchmarks of the
-    evaluation, None where they are in no file.
+    evaluation, None where they are in no file. `small_batches` are the tasks whose device is one of `SMALL_BATCHES`.
     """
 
     made: Mapping[str, Made] = field(default_factory=dict)
@@ -77,6 +77,7 @@ class Known:
     recorded: tuple[Sequence[int], Sequence[int]] | None = None
     shapes: Mapping[str, ModelShape] = field(default_factory=dict)
     num_benchmark_responses: int | None = None
+    small_batches: Set[str] = frozenset()
 
 
 def split_prompts(recipe: Recipe, known: Known) -> dict[str, Count]:

@@ -22,7 +22,7 @@ from rm_assets.core.planning.plan import (
 from rm_assets.core.planning.prices import DevicePrice
 from rm_assets.core.planning.recipe_counts import UNKNOWN, Count, Known, pairs_by_split, share_of
 from rm_assets.core.planning.stage_plans import BYTES, StagePlan, plan_stages
-from rm_assets.core.recipe import SMALL_BATCHES, Recipe, SamplingSettings, TrainingSection
+from rm_assets.core.recipe import Recipe, SamplingSettings, TrainingSection
 from rm_assets.core.shares import at_shares
 from rm_assets.core.stages import model_at
 
@@ -186,7 +186,7 @@ def plan_training(recipe: Recipe, known: Known, probe: Probe | None) -> Training
     steps = Count(made.counts["optimizer_steps"], "made") if made else steps
     tokens = Count(made.counts["tokens"], "made") if made else _most_tokens(recipe, pairs, steps)
     shape = known.shapes.get(settings.base.location)
-    tokens_per_forward, checkpointing = _tokens_per_forward(recipe), _gradient_checkpointing(recipe)
+    tokens_per_forward, checkpointing = _tokens_per_forward(recipe, known), _gradient_checkpointing(recipe)
     flops, adapted, memory = None, None, dict[bool, TrainingMemory]()
     if shape:
         if settings.lora:
@@ -249,12 +249,12 @@ def _gradient_checkpointing(recipe: Recipe) -> str:
     return "never" if training_of(recipe).engine == "trl" and setting == "auto" else setting
 
 
-def _tokens_per_forward(recipe: Recipe) -> int:
+def _tokens_per_forward(recipe: Recipe, known: Known) -> int:
     """At most: a pair is never cut, a step has no more pairs, and engine trl pads all sides of its pairs to the longest."""
     settings, execution = training_of(recipe), recipe.execution
     if settings.engine == "trl":
         return 2 * num_pairs_per_forward(settings.pairs_per_step, execution.pairs_per_forward) * settings.max_length
-    budget = execution.forward_tokens("training", on_cpu=execution.device in SMALL_BATCHES)
+    budget = execution.forward_tokens("training", on_cpu="train" in known.small_batches)
     return min(max(budget, 2 * settings.max_length), settings.pairs_per_step * 2 * settings.max_length)
 
 

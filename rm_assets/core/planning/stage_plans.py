@@ -23,7 +23,6 @@ from rm_assets.core.planning.recipe_counts import (
     total,
 )
 from rm_assets.core.recipe import (
-    SMALL_BATCHES,
     ClassifierGold,
     GoldSection,
     HumanGold,
@@ -33,6 +32,7 @@ from rm_assets.core.recipe import (
     SamplingSettings,
     scorers_of,
 )
+from rm_assets.core.stages import STAGES
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CACHED_TOKENS_PER_BUDGET = 4
@@ -93,7 +93,7 @@ def _sampling(recipe: Recipe, known: Known) -> StagePlan:
     shape = known.shapes.get(section.policy.location)
     flops = memory = None
     if shape:
-        budget = recipe.execution.forward_tokens("sampling", on_cpu=recipe.execution.device in SMALL_BATCHES)
+        budget = recipe.execution.forward_tokens("sampling", on_cpu="sample" in known.small_batches)
         memory = sampling_memory(
             shape, tokens_per_forward=budget, cached_tokens=CACHED_TOKENS_PER_BUDGET * budget,
             weight_bytes=BYTES[section.dtype],
@@ -182,7 +182,7 @@ def _scored(
         memory = scoring_memory(
             shape,
             tokens_per_forward=max(
-                recipe.execution.forward_tokens("scoring", on_cpu=recipe.execution.device in SMALL_BATCHES), max_length
+                recipe.execution.forward_tokens("scoring", on_cpu=STAGES[asset].task in known.small_batches), max_length
             ),
             weight_bytes=weight_bytes,
         )

@@ -1,5 +1,6 @@
 """Where tasks run: one model for each kind of place."""
 
+import re
 from math import prod
 from typing import Annotated, Literal, Self
 
@@ -10,17 +11,28 @@ from rm_assets.core.recipe.section import Section
 TaskName = Literal["ingest", "sample", "score", "pair", "train", "evaluate", "release"]
 HOST = r"^[A-Za-z0-9_.@\[:][A-Za-z0-9_.@\[\]:-]*$"
 KUBERNETES_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
+GOOGLE_ACCELERATED = re.compile(r"(a|g|ct)\d")
+"""How Google's machine types with GPUs or TPU chips of their own begin: a3-highgpu-1g, g2-standard-8, ct6e-standard-4t."""
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """The name of an environment variable; NAME=VALUE is refused, so that no secret gets into a recipe."""
 
 
-class LocalExecutor(Section):
+class Place(Section):
+    """Where tasks run."""
+
+    @property
+    def has_accelerator(self) -> bool | None:
+        """Whether the recipe gives its tasks a GPU or TPU there; None where it does not say."""
+        return None
+
+
+class LocalExecutor(Place):
     """A process of this machine."""
 
     kind: Literal["local"] = Field("local", description="Run here.")
 
 
-class SshExecutor(Section):
+class SshExecutor(Place):
     """A process on another machine, over OpenSSH's `ssh`, whose configuration and keys are used."""
 
     kind: Literal["ssh"] = Field(description="Run over SSH.")
@@ -36,7 +48,7 @@ class SshExecutor(Section):
     )
 
 
-class RayExecutor(Section):
+class RayExecutor(Place):
     """A job on a Ray cluster, with the variables of the cluster's nodes."""
 
     kind: Literal["ray"] = Field(description="Run on a Ray cluster.")
@@ -59,6 +71,11 @@ class RayExecutor(Section):
         gt=0,
         description="Workers that share the shards of sampling and scoring with a model; other tasks are one process.",
     )
+
+    @property
+    def has_accelerator(self) -> bool | None:
+        """As of every place."""
+        return self.gpus > 0 or self.resources.get("TPU", 0) > 0
 
 
 class TpuSlice(Section):
@@ -85,7 +102,7 @@ class TpuSlice(Section):
         return self
 
 
-class KubernetesExecutor(Section):
+class KubernetesExecutor(Place):
     """A Job of one pod on Kubernetes."""
 
     kind: Literal["kubernetes"] = Field(description="Run on Kubernetes.")
@@ -118,6 +135,11 @@ class KubernetesExecutor(Section):
         description="Name of a Secret in the namespace whose keys become environment variables of the task.",
     )
 
+    @property
+    def has_accelerator(self) -> bool | None:
+        """As of every place."""
+        return self.gpus > 0 or self.tpu is not None
+
     @model_validator(mode="after")
     def _sound(self) -> Self:
         if self.gpus and self.tpu:
@@ -127,7 +149,7 @@ class KubernetesExecutor(Section):
         return self
 
 
-class GcloudMachine(Section):
+class GcloudMachine(Place):
     """A machine of Google Compute Engine, made and deleted by the command `gcloud`."""
 
     dialect: Literal["gcloud"] = Field(description="Made by `gcloud compute instances`.")
@@ -158,8 +180,13 @@ class GcloudMachine(Section):
         description="Account whose rights the machine has, such as to the store's bucket; the project's default without it.",
     )
 
+    @property
+    def has_accelerator(self) -> bool | None:
+        """As of every place."""
+        return self.accelerator is not None or GOOGLE_ACCELERATED.match(self.machine_type) is not None
 
-class SkyPilotMachine(Section):
+
+class SkyPilotMachine(Place):
     """A machine of whatever cloud SkyPilot finds one at, made and deleted by its command `sky`."""
 
     dialect: Literal["skypilot"] = Field(description="Made by `sky launch`.")
@@ -178,8 +205,13 @@ class SkyPilotMachine(Section):
     )
     disk_gb: int = Field(256, gt=0, description="Size of the disk in GB.")
 
+    @property
+    def has_accelerator(self) -> bool | None:
+        """As of every place."""
+        return self.accelerators is not None
 
-class VmExecutor(Section):
+
+class VmExecutor(Place):
     """A machine that is made for the task and deleted after it."""
 
     kind: Literal["vm"] = Field(description="Run on a machine that is made for it.")
@@ -211,8 +243,13 @@ class VmExecutor(Section):
         description="Machines that are made in turn, where one after the other is taken away before the task is done.",
     )
 
+    @property
+    def has_accelerator(self) -> bool | None:
+        """As of every place."""
+        return self.machine.has_accelerator
 
-class VertexExecutor(Section):
+
+class VertexExecutor(Place):
     """A custom job of Vertex AI, on one machine that Google makes for it. No secret reaches it: its service account reaches the bucket."""
 
     kind: Literal["vertex"] = Field(description="Run as a custom job of Vertex AI.")
@@ -241,6 +278,11 @@ class VertexExecutor(Section):
     usd_per_hour: float | None = Field(
         None, ge=0, description="Price of the machine for an hour in US dollars, by which the cost of a task is said."
     )
+
+    @property
+    def has_accelerator(self) -> bool | None:
+        """As of every place."""
+        return bool(self.accelerator or self.tpu_topology) or GOOGLE_ACCELERATED.match(self.machine) is not None
 
 
 RemoteExecutor = SshExecutor | RayExecutor | KubernetesExecutor | VertexExecutor | VmExecutor

@@ -199,9 +199,8 @@ def _memory(recipe: Recipe, free: int | None, *, on_cpu: bool) -> Iterator[Condi
         return
     if shape is None:
         return
-    execution = recipe.execution.model_copy(update={"device": "cpu"} if on_cpu else {})
-    known = Known(shapes={recipe.training.base.location: shape})
-    memory = plan_training(recipe.model_copy(update={"execution": execution}), known, None).memory
+    known = Known(shapes={recipe.training.base.location: shape}, small_batches={"train"} if on_cpu else frozenset())
+    memory = plan_training(recipe, known, None).memory
     if memory is None:
         return
     if memory.total <= free:
