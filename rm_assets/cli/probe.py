@@ -44,7 +44,7 @@ def measure(recipe: Recipe, device: str) -> Probe:
             "recipe": recipe.model_dump(mode="json"), "home": str(store.home), "pairs": str(pairs), "folder": folder,
         }  # fmt: skip
         write_json(request, values)
-        end = run_local("probe", request, listen, timeout_seconds=recipe.execution.timeout_seconds)
+        end = run_local("probe", request, listen, timeout_seconds=recipe.execution.timeout_of("train"))
     if "error" in found:
         raise RmAssetsError.from_dict(found["error"]["error"])
     if "probe" not in found:

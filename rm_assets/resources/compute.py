@@ -167,7 +167,7 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         if listener.error:
             raise listener.error
         if manifest is None or end.status != 0:
-            raise unfinished(task, end, asset, recipe.execution.timeout_seconds)
+            raise unfinished(task, end, asset, recipe.execution.timeout_of(task))
         if listener.found:
             say(f"{asset}: another run has made it in the meantime")
         else:
@@ -190,7 +190,7 @@ def _run(
     recipe: Recipe, task: str, request: dict[str, Any], store: Store, folder: Path, hear: OnEvent, *, say: Say
 ) -> TaskEnd:  # fmt: skip
     """Runs the task where the recipe says."""
-    executor, limit = recipe.execution.executor_of(task), recipe.execution.timeout_seconds
+    executor, limit = recipe.execution.executor_of(task), recipe.execution.timeout_of(task)
     if isinstance(executor, LocalExecutor):
         say(f"{request['asset']}: task {task} starts")
         keep_warm()  # for the assets that follow
@@ -244,7 +244,7 @@ def unfinished(task: str, end: TaskEnd, result: str, timeout_seconds: float | No
         return TaskError(
             "TASK_003",
             f"task {task} was ended after {timeout_seconds} s",
-            fix="raise execution.timeout_seconds; committed shards and training state are kept",
+            fix="raise execution.timeout_seconds or task_timeout_seconds; committed shards and training state are kept",
         )
     if end.status < 0:
         name = signal.Signals(-end.status).name

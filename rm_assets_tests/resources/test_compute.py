@@ -1,10 +1,15 @@
-"""What a run says while a task works."""
+"""What a run says while a task works, and for how long a task may."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rm_assets.core.errors import TaskError
+from rm_assets.core.recipe import Recipe
+from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import compute
+from rm_assets.resources.compute import Compute
 
 
 def test_a_training_is_told_in_a_line_with_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,3 +23,26 @@ def test_a_training_is_told_in_a_line_with_the_time_that_is_left(monkeypatch: py
         "reward_model: step 3: loss 0.6907, accuracy 0.5, learning rate 0.00024, about 675 s left",
         "reward_model: step 4: loss 0.5",
     ]
+
+
+def test_a_task_has_its_own_time_limit_or_that_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = dict[str, float | None]()
+
+    def ends(task: str, request: Path, on_event: object, *, timeout_seconds: float | None) -> TaskEnd:
+        limits[task] = timeout_seconds
+        return TaskEnd(-9, timed_out=True, tail="")
+
+    monkeypatch.setattr(compute, "run_local", ends)
+    for execution, limit in (
+        ({"timeout_seconds": 5, "task_timeout_seconds": {"ingest": 7}}, 7),
+        ({"timeout_seconds": 5, "task_timeout_seconds": {"train": 7}}, 5),
+        ({"task_timeout_seconds": {"train": 7}}, None),
+    ):
+        recipe = Recipe.model_validate({
+            "name": "mine", "prompts": {"source": {"kind": "generator", "num_prompts": 9}},
+            "sampling": {"kind": "policy", "policy": {"path": "/base"}}, "gold": {"kind": "verifier"},
+            "training": {"base": {"path": "/base"}, "learning_rate": 3e-4}, "execution": execution,
+        })  # fmt: skip
+        with pytest.raises(TaskError, match=rf"TASK_003.* task ingest was ended after {limit}") as refused:
+            Compute(home=str(tmp_path)).make_asset(recipe, "prompts", say=str, debug=str)
+        assert "task_timeout_seconds" in refused.value.fix and limits == {"ingest": limit}

@@ -1,6 +1,6 @@
 """How work is carried out."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -68,6 +68,9 @@ class ExecutionSection(Section):
         gt=0,
         description="Longest time for one task, not counting what it waits for the device or another run; without it there is no limit.",
     )
+    task_timeout_seconds: dict[TaskName, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="The limits of single tasks instead, by the task's name."
+    )
     server_concurrency: int = Field(32, gt=0, description="Requests that a server works on at a time.")
     server_timeout_seconds: float = Field(
         600, gt=0, description="Longest time for one answer of a server; then it is asked again."
@@ -81,6 +84,10 @@ class ExecutionSection(Section):
     def executor_of(self, task: str) -> Executor:
         """Where a task runs."""
         return dict(self.executors).get(task, self.executor)  # type: ignore[call-overload, no-any-return]
+
+    def timeout_of(self, task: str) -> float | None:
+        """Seconds that a task may take, without a limit None."""
+        return dict(self.task_timeout_seconds).get(task, self.timeout_seconds)  # type: ignore[call-overload, no-any-return]
 
     def forward_tokens(self, work: Literal["sampling", "scoring", "training"], *, on_cpu: bool) -> int:
         """Tokens in one forward pass; `on_cpu` on every device of `SMALL_BATCHES`.
