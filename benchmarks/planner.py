@@ -1,13 +1,14 @@
-"""What the planner says against what a task really takes: peak memory, and time after a probe.
+"""What the planner says against what a task really takes: peak memory, and after a probe time and memory.
 
-    python -m benchmarks.planner [--shapes qwen3,llama] [--settings kept,time]     JSON lines into planner-results.jsonl
+    python -m benchmarks.planner [--shapes qwen3,llama] [--settings kept,probed]     JSON lines into planner-results.jsonl
 
 Each training and scoring is a real task process, on two threads of a CPU, of pairs whose texts are all as long as the plan takes
-them for (for `time`: of very different lengths). Memory is the largest resident memory of the process (Linux's VmHWM) above that of
+them for (after a probe: of very different lengths). Memory is the largest resident memory of the process (Linux's VmHWM) above that of
 the same task with a model of a few thousand parameters, which is what Python, the libraries and the tables take. The plan is of
 tensors, so the C library is told to give back what they leave (`RETURNED`); `--keep-freed` measures it as it comes.
-Time is wall time of the training, from libraries to the saved model, with the C library as it comes; another load on the machine
-between probe and training falsifies it, so the load is in the line.
+After a probe, both are with the C library as it comes. Memory is then that of the whole process, Python and libraries too: the probe's
+largest against the training's. Time is wall time of the training, from libraries to the saved model; another load on the machine between
+probe and training falsifies it, so the load is in the line.
 """
 
 import argparse
@@ -68,7 +69,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "recomputed": {"pairs_per_step": 4, "training_token_budget": 512, "gradient_checkpointing": "always"},
     "lora": {"pairs_per_step": 4, "training_token_budget": 512, "gradient_checkpointing": "never", "lora": {"rank": 8}},
     "score": {"token_budget": 2_048},
-    "time": {"pairs_per_step": 2, "max_optimizer_steps": 16, "training_token_budget": 512},
+    "probed": {"pairs_per_step": 2, "max_optimizer_steps": 16, "training_token_budget": 512},
+    "probed-lora": {
+        "pairs_per_step": 8,
+        "max_optimizer_steps": 24,
+        "training_token_budget": 1_024,
+        "lora": {"rank": 8},
+    },
 }
 RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 """With glibc as it comes, the heap keeps what tensors below 32 MiB leave, in holes that others may not fit."""
@@ -101,7 +108,7 @@ class Workplace:
         """The recipe of one measurement; its seed makes it another training for the store, whose execution has no digest."""
         self._save_model(shape)
         values = SETTINGS[setting]
-        data = {"kind": "files", "files": ["uneven.jsonl" if setting == "time" else "even.jsonl"]}
+        data = {"kind": "files", "files": ["uneven.jsonl" if setting.startswith("probed") else "even.jsonl"]}
         recorded = {"kind": "recorded", "source": data, "response_field": "response"}
         recipe = {
             "seed": list(SETTINGS).index(setting),
@@ -159,13 +166,15 @@ class Workplace:
             for name in self.allocator:
                 del os.environ[name]
 
-    def time(self, shape: str) -> dict[str, Any]:
-        """Seconds of a training with validation, and what the plan says after its probe."""
-        recipe = self.recipe(shape, "time")
+    def probed(self, shape: str, setting: str) -> Iterator[dict[str, Any]]:
+        """Seconds and memory of a training with validation, and what the plan says after its probe."""
+        recipe = self.recipe(shape, setting)
         self.make(recipe, "prompts", "sampled_responses", "gold_rewards", "implicit_pairs")
-        planned = make_plan(recipe, probe=measure(recipe, "local")).training.seconds
-        assert planned is not None, "there is a probe"
-        return _line(shape, "time", "s", planned, float(self.make(recipe, "reward_model").made["seconds"]))
+        plan = make_plan(recipe, probe=measure(recipe, "local")).training
+        assert plan.seconds is not None and plan.peak_bytes is not None, "there is a probe"
+        made = self.make(recipe, "reward_model").made
+        yield _line(shape, setting, "s", plan.seconds, float(made["seconds"]))
+        yield _line(shape, setting, "MB", plan.peak_bytes / 1e6, float(made["peak_memory_mb"])) | {"keeps_freed": True}
 
 
 def _text(number: int, num_tokens: int) -> str:
@@ -190,11 +199,14 @@ def measured(shapes: list[str], settings: list[str], allocator: dict[str, str]) 
         place = Workplace(Path(name), allocator)
         for shape in shapes:
             for setting in settings:
-                yield place.time(shape) if setting == "time" else place.memory(shape, setting)
+                if setting.startswith("probed"):
+                    yield from place.probed(shape, setting)
+                else:
+                    yield place.memory(shape, setting)
 
 
 def _key(line: dict[str, Any]) -> tuple[Any, ...]:
-    return line["shape"], line["setting"], line.get("keeps_freed")
+    return line["shape"], line["setting"], line["unit"], line.get("keeps_freed")
 
 
 def main() -> None:

@@ -29,6 +29,8 @@ def test_the_planned_memory_is_what_a_task_takes(shape: str, settings: list[str]
 
 
 @pytest.mark.skipif(not IS_QUIET, reason="RM_ASSETS_QUIET_MACHINE=1 says that nothing else runs here")
-def test_the_planned_time_is_what_a_training_takes() -> None:
-    (line,) = measured(["qwen3"], ["time"], RETURNED)
-    assert 1 / TIME <= line["ratio"] <= TIME, line
+@pytest.mark.parametrize("setting", ["probed", "probed-lora"])
+def test_after_a_probe_time_and_memory_are_what_a_training_takes(setting: str) -> None:
+    time, memory = measured(["llama-wide"], [setting], RETURNED)
+    assert 1 / TIME <= time["ratio"] <= TIME, time
+    assert abs(memory["ratio"] - 1) <= MEMORY, memory
