@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from rm_assets.core.errors import ExecutorError
 from rm_assets.core.events import parse_line
 
 TAIL_LINES = 30
+SECONDS_BETWEEN_TRIES = 15.0
 OnEvent = Callable[[dict[str, Any]], None]
 
 
@@ -26,7 +28,8 @@ class TaskOutput:
     """Passes on a task's events as they come, and ends a task that works for longer than it may."""
 
     def __init__(self, on_event: OnEvent, timeout_seconds: float | None, end: Callable[[], None]) -> None:
-        self._on_event, self._limit = on_event, _TimeLimit(timeout_seconds, end)
+        self._on_event, self._limit = on_event, _TimeLimit(timeout_seconds, self._end)
+        self._end_task = end
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     def follow(self, lines: Iterable[str]) -> None:
@@ -47,6 +50,17 @@ class TaskOutput:
             self._limit.pause()
             raise
 
+    def _end(self) -> bool:
+        """Whether the task could be ended; what is elsewhere may not answer just now."""
+        try:
+            self._end_task()
+        except ExecutorError as error:
+            self._on_event(
+                {"event": "log", "message": f"the task's time is over, it is tried again to end it: {error}"}
+            )
+            return False
+        return True
+
     def ended(self, status: Callable[[], int]) -> TaskEnd:
         """The end of the task, once it has ended; whatever `status` raises."""
         try:
@@ -57,17 +71,19 @@ class TaskOutput:
 
 
 class _TimeLimit:
-    """Calls `end` after some seconds (None: never) in which a task worked; while it waits for another, time stands still."""
+    """Calls `end` after some seconds (None: never) in which a task worked, until that is true; while it waits for another, time stands still."""
 
-    def __init__(self, seconds: float | None, end: Callable[[], None]) -> None:
+    def __init__(self, seconds: float | None, end: Callable[[], bool]) -> None:
         self._left, self._end_task = seconds, end
         self._timer: threading.Timer | None = None
+        self._stands_still = threading.Event()
         self.is_over = False
 
     def run(self) -> None:
         """Time goes on."""
         if self._left is not None:
             self._since = time.monotonic()
+            self._stands_still.clear()
             self._timer = threading.Timer(self._left, self._end)
             self._timer.start()
 
@@ -75,9 +91,11 @@ class _TimeLimit:
         """Time stands still."""
         if self._left is not None and self._timer is not None:
             self._timer.cancel()
+            self._stands_still.set()
             self._timer = None
             self._left -= time.monotonic() - self._since
 
     def _end(self) -> None:
         self.is_over = True
-        self._end_task()
+        while not self._end_task() and not self._stands_still.wait(SECONDS_BETWEEN_TRIES):
+            pass

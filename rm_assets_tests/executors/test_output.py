@@ -1,0 +1,55 @@
+"""What ends a task whose time is over."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rm_assets.core.errors import ExecutorError
+from rm_assets.executors import output
+from rm_assets.executors.output import TaskEnd, TaskOutput
+
+
+def test_a_task_that_could_not_be_ended_is_ended_as_soon_as_its_engine_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "SECONDS_BETWEEN_TRIES", 0.01)
+    is_over, tries, heard = threading.Event(), list[int](), list[dict[str, Any]]()
+
+    def end() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ExecutorError("EXECUTOR_005", "the Job a could not be deleted", why="no answer", fix="delete it")
+        is_over.set()
+
+    def lines() -> Iterator[str]:
+        yield "works"
+        assert is_over.wait(30)
+
+    task = TaskOutput(heard.append, 0.01, end)
+    task.follow(lines())
+    assert task.ended(lambda: -9) == TaskEnd(-9, timed_out=True, tail="works")
+    assert len(tries) == 3
+    said = [event["message"] for event in heard if event["event"] == "log"]
+    assert len(said) == 2 and "could not be deleted" in said[0]
+
+
+def test_nobody_tries_to_end_what_has_ended_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "SECONDS_BETWEEN_TRIES", 30.0)
+    was_tried = threading.Event()
+
+    def end() -> None:
+        was_tried.set()
+        raise ExecutorError("EXECUTOR_005", "the Job a could not be deleted", why="no answer", fix="delete it")
+
+    def lines() -> Iterator[str]:
+        assert was_tried.wait(30)
+        yield "ended by itself"
+
+    threads = threading.active_count()
+    task = TaskOutput(lambda event: None, 0.01, end)
+    task.follow(lines())
+    assert task.ended(lambda: 0).timed_out
+    (timer,) = [each for each in threading.enumerate() if isinstance(each, threading.Timer)] or [None]
+    if timer is not None:
+        timer.join(5)
+    assert threading.active_count() == threads
