@@ -17,7 +17,11 @@ ROPES = ("default", "llama3")
 
 @dataclass(frozen=True)
 class Architecture:
-    """Shape of a decoder with one output. Sizes count elements; `inverse_frequencies` are radians per position."""
+    """Shape of a decoder with one output. Sizes count elements; `inverse_frequencies` are radians per position.
+
+    `untrained_token` is the checkpoint's own pad token, whose embedding transformers gives no gradient. A text may hold it: in
+    SmolLM2 it ends each message, and the recipe names another one to pad with.
+    """
 
     family: str
     num_layers: int
@@ -31,6 +35,7 @@ class Architecture:
     inverse_frequencies: tuple[float, ...]
     attention_bias: bool
     mlp_bias: bool
+    untrained_token: int | None
 
     @property
     def classifier(self) -> str:
@@ -93,6 +98,7 @@ def read_architecture(ref: ModelRef, config: PretrainedConfig) -> Architecture:
         inverse_frequencies=tuple(inverse_frequencies(config.rope_parameters, head_dim).tolist()),
         attention_bias=bool(config.attention_bias),
         mlp_bias=bool(getattr(config, "mlp_bias", False)),
+        untrained_token=None if config.pad_token_id is None else config.pad_token_id % config.vocab_size,
     )
 
 

@@ -34,7 +34,7 @@ def rewards(
 
     # Without it TPUs and newer GPUs multiply float32 matrices in a lower precision.
     with jax.default_matmul_precision("highest"):
-        hidden = by_row(parameters["model.embed_tokens.weight"][tokens.ids].astype(dtype))  # (B, T, W)
+        hidden = by_row(_embedded(parameters, tokens, architecture).astype(dtype))  # (B, T, W)
         rotary = _rotary(tokens.positions, architecture, dtype)
         visible = _visible(tokens)
 
@@ -48,6 +48,15 @@ def rewards(
         precise = _at_least_float32(hidden.dtype)
         result: jax.Array = hidden.astype(precise) @ parameters["score.weight"][0].astype(precise)
         return result
+
+
+def _embedded(parameters: Parameters, tokens: Tokens, architecture: Architecture) -> jax.Array:
+    """(B, T, W) embeddings of the tokens."""
+    embedded: jax.Array = parameters["model.embed_tokens.weight"][tokens.ids]
+    if architecture.untrained_token is None:
+        return embedded
+    is_trained = (tokens.ids != architecture.untrained_token)[:, :, None]
+    return jnp.where(is_trained, embedded, jax.lax.stop_gradient(embedded))
 
 
 def _layer(

@@ -68,6 +68,18 @@ def test_thirty_steps_in_float32_are_those_of_torch(shape: str, tmp_path: Path) 
     assert other == pytest.approx(one, rel=0, abs=1e-5)
 
 
+@pytest.mark.usefixtures("in_double")
+def test_a_pad_token_of_the_base_that_texts_hold_is_trained_as_by_torch(tmp_path: Path) -> None:
+    base = save_classifier(tmp_path / "base", pad_token_id=2)  # the end of each message; the tokenizer has another
+    for trainer in TRAINERS:
+        train(trainer, tmp_path / type(trainer).__name__, base, num_epochs=1)
+    one, other = (
+        load_file(tmp_path / type(trainer).__name__ / "model" / "model.safetensors")["model.embed_tokens.weight"]
+        for trainer in TRAINERS
+    )
+    assert (one - other).abs().max() < 1e-7
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_double")
 def test_regression_on_single_pairs_in_float64_is_that_of_torch(tmp_path: Path) -> None:
