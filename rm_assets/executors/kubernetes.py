@@ -4,7 +4,6 @@ The Job has the order's name, so there is one Job for the same work: one that ru
 What is secret is in a Secret of the cluster, which the Job names.
 """
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from rm_assets.core.recipe import KubernetesExecutor
 from rm_assets.executors.kubernetes_api import Cluster, LogBroken
 from rm_assets.executors.kubernetes_job import CONTAINER, job_of
 from rm_assets.executors.kubernetes_log import LogPosition
+from rm_assets.executors.output import status_of
 from rm_assets.executors.remote import Order
 
 POLL_SECONDS = 1.0
@@ -74,8 +74,7 @@ class KubernetesTask:
             self._say(f"the pod was ended: {'; '.join(words)}")
         if ended is None:  # evicted, or its node is gone, or deleted
             return KILLED
-        number = ended.exit_code - 128
-        return -number if number in signal.valid_signals() else int(ended.exit_code)
+        return status_of(int(ended.exit_code))
 
     def end(self) -> None:
         """As in RemoteTask. Raises: ExecutorError EXECUTOR_005 if the cluster does not do so."""

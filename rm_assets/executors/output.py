@@ -1,5 +1,6 @@
 """What a task says, and how it ends, wherever it runs."""
 
+import signal
 import threading
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from rm_assets.core.events import parse_line
 TAIL_LINES = 30
 SECONDS_BETWEEN_TRIES = 15.0
 OnEvent = Callable[[dict[str, Any]], None]
+SIGNALS = frozenset(map(int, signal.Signals))
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,11 @@ class TaskEnd:
     status: int
     timed_out: bool
     tail: str
+
+
+def status_of(code: int) -> int:
+    """The status that a shell or a container ends with, as TaskEnd has it: 128 and a signal's number is that of the signal."""
+    return 128 - code if code - 128 in SIGNALS else code
 
 
 class TaskOutput:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import RayExecutor
+from rm_assets.executors.output import status_of
 from rm_assets.executors.patience import Patience
 from rm_assets.executors.remote import Order
 
@@ -95,8 +96,7 @@ class RayJob:
             time.sleep(0.1)
         info = self._info()
         if info.driver_exit_code is not None:
-            code = int(info.driver_exit_code)
-            return 128 - code if code > 128 else code  # what the shell makes of a signal
+            return status_of(int(info.driver_exit_code))
         if info.status == "STOPPED":
             return -SIGTERM
         if info.error_type == "JOB_SUPERVISOR_ACTOR_DIED":  # with its node, or for want of memory

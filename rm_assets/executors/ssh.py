@@ -78,7 +78,7 @@ class PipedTask:
             if words:
                 yield words
             if ends:
-                self._status = int(parse_line(ends + status)["status"])
+                self._status = parse_line(ends + status).get("status")  # none where the connection broke within it
 
     @property
     def is_cut_off(self) -> bool:

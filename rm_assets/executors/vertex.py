@@ -13,6 +13,7 @@ from typing import Any
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import VertexExecutor
+from rm_assets.executors.output import status_of
 from rm_assets.executors.remote import Order
 from rm_assets.executors.vertex_api import VertexApi, no_machine
 
@@ -99,8 +100,7 @@ class VertexTask:
         if self._job["state"] != "JOB_STATE_FAILED" or "ran out of memory" in message:  # or cancelled, or too old
             return KILLED
         found = re.search(r"non-zero status of (\d+)", message)
-        status = int(found[1]) if found else 1
-        return 128 - status if 128 < status < 160 else status
+        return status_of(int(found[1]) if found else 1)
 
     def end(self) -> None:
         """As in RemoteTask. Raises: ExecutorError EXECUTOR_005 if Vertex does not do so."""

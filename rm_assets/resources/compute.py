@@ -19,7 +19,7 @@ from rm_assets.core.recipe import LocalExecutor, Recipe
 from rm_assets.core.smoke import smoke_recipe
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.executors.local import run_local
-from rm_assets.executors.output import OnEvent, TaskEnd
+from rm_assets.executors.output import SIGNALS, OnEvent, TaskEnd
 from rm_assets.executors.remote import run_remote
 from rm_assets.executors.warm import keep_warm
 from rm_assets.resources.heartbeat import beating
@@ -247,7 +247,7 @@ def unfinished(task: str, end: TaskEnd, result: str, timeout_seconds: float | No
             fix="raise execution.timeout_seconds or task_timeout_seconds; committed shards and training state are kept",
         )
     if end.status < 0:
-        name = signal.Signals(-end.status).name
+        name = signal.Signals(-end.status).name if -end.status in SIGNALS else f"signal {-end.status}"
         why = "out of memory, or somebody ended it" if name == "SIGKILL" else f"the process got {name}"
         return TaskError(
             "TASK_001",

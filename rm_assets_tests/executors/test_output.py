@@ -53,3 +53,10 @@ def test_nobody_tries_to_end_what_has_ended_meanwhile(monkeypatch: pytest.Monkey
     if timer is not None:
         timer.join(5)
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(0, 0), (1, 1), (127, 127), (137, -9), (143, -15), (168, 168), (255, 255)]
+)
+def test_the_status_of_a_shell_is_that_of_a_signal_only_where_there_is_one(code: int, status: int) -> None:
+    assert output.status_of(code) == status

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import SshExecutor
 from rm_assets.executors.remote import Order
-from rm_assets.executors.ssh import start_over_ssh
+from rm_assets.executors.ssh import start_over_ssh, start_piped
 from rm_assets_tests.executors.ssh_server import write_python
 from rm_assets_tests.processes import free_port, is_alive, wait_for
 
@@ -107,3 +107,11 @@ def test_a_connection_that_breaks_is_said_and_ends_the_task(box: dict[str, Any],
         with pytest.raises(ExecutorError, match="the connection broke"):
             task.status()
     wait_for(lambda: not is_alive(pid), 20, "the end of the task")
+
+
+def test_a_connection_that_breaks_within_the_last_line_broke() -> None:
+    said = '@rm {"event": "begins"}\\nworks\\n@rm {"event": "ends", "sta'
+    with start_piped(["printf", said], {}, "box") as task:
+        assert list(task.lines()) == ["works\n"]
+        with pytest.raises(ExecutorError, match="the connection broke"):
+            task.status()
