@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,10 +62,13 @@ class TaskOutput:
         """Whether the task could be ended; what is elsewhere may not answer just now."""
         try:
             self._end_task()
-        except ExecutorError as error:
-            self._on_event(
-                {"event": "log", "message": f"the task's time is over, it is tried again to end it: {error}"}
-            )
+        # Broad, since this is a thread of its own: whatever ended it, nobody would end the task.
+        except Exception as error:  # noqa: BLE001
+            said = str(error) if isinstance(error, ExecutorError) else repr(error)
+            with suppress(Exception):  # what `on_event` raises wants the task's end, which is tried anyway
+                self._on_event(
+                    {"event": "log", "message": f"the task's time is over, it is tried again to end it: {said}"}
+                )
             return False
         return True
 
@@ -87,8 +91,8 @@ class _TimeLimit:
         self.is_over = False
 
     def run(self) -> None:
-        """Time goes on."""
-        if self._left is not None:
+        """Time goes on, if it does not."""
+        if self._left is not None and self._timer is None:
             self._since = time.monotonic()
             self._stands_still.clear()
             self._timer = threading.Timer(self._left, self._end)

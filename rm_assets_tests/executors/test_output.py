@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rm_assets.core.errors import ExecutorError
+from rm_assets.core.events import event_line
 from rm_assets.executors import output
 from rm_assets.executors.output import TaskEnd, TaskOutput
 
@@ -60,3 +61,40 @@ def test_nobody_tries_to_end_what_has_ended_meanwhile(monkeypatch: pytest.Monkey
 )
 def test_the_status_of_a_shell_is_that_of_a_signal_only_where_there_is_one(code: int, status: int) -> None:
     assert output.status_of(code) == status
+
+
+@pytest.mark.parametrize("fails", ["the engine", "who hears of it"])
+def test_what_else_goes_wrong_does_not_leave_a_task_working(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "SECONDS_BETWEEN_TRIES", 0.01)
+    is_over, tries = threading.Event(), list[int]()
+
+    def end() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ValueError("no JSON") if fails == "the engine" else ExecutorError("EXECUTOR_005", "a", fix="b")
+        is_over.set()
+
+    def hear(event: dict[str, Any]) -> None:
+        if fails == "who hears of it" and event["event"] == "log":
+            raise RuntimeError("not wanted any more")
+
+    def lines() -> Iterator[str]:
+        assert is_over.wait(10)
+        yield "the end"
+
+    task = TaskOutput(hear, 0.01, end)
+    task.follow(lines())
+    assert task.ended(lambda: -9).timed_out and len(tries) == 3
+
+
+def test_a_task_that_says_twice_that_it_works_is_not_ended_before_its_time() -> None:
+    ended = threading.Event()
+
+    def lines() -> Iterator[str]:
+        yield event_line(event="working")
+        yield event_line(event="waiting")
+        assert not ended.wait(0.5)
+
+    task = TaskOutput(lambda event: None, 0.2, ended.set)
+    task.follow(lines())
+    assert not task.ended(lambda: 0).timed_out
