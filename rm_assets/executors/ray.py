@@ -113,7 +113,15 @@ class RayJob:
             if not self._is_over():
                 with _asked(self._address):
                     self._client.stop_job(self._name)
-            while not self._is_over() and time.monotonic() < until:
+            while not self._is_over():
+                if time.monotonic() > until:
+                    if self._info().status == "RUNNING":
+                        raise ExecutorError(
+                            "EXECUTOR_003",
+                            "Ray does not end it",
+                            why=f"it works on {SECONDS_TO_END:.0f} s after it was to stop",
+                        )
+                    return
                 time.sleep(0.1)
         except ExecutorError as error:
             raise ExecutorError(

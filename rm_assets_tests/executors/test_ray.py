@@ -220,3 +220,34 @@ def test_no_secret_of_the_nodes_is_shown_by_the_job(cluster: RayCluster) -> None
     with start_on_ray(section(cluster.address), order(name := f"rm-{time.time_ns()}")) as job:
         assert list(job.lines())
     assert CLUSTER_SECRET not in json.dumps(client.get_job_info(name).model_dump(mode="json"))
+
+
+class Stubborn:
+    """A cluster whose job is in a state and stays there, though it is asked to end it."""
+
+    def __init__(self, status: str) -> None:
+        self.status, self.is_asked = Status(status), False
+
+    def get_job_info(self, name: str) -> "Stubborn":
+        return self
+
+    def stop_job(self, name: str) -> None:
+        self.is_asked = True
+
+
+class Status(str):
+    """As Ray's, which has not ended."""
+
+    def is_terminal(self) -> bool:
+        return False
+
+
+def test_a_job_that_works_on_though_it_was_to_stop_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'rm-assets[ray]'")
+    monkeypatch.setattr(executor_ray, "SECONDS_TO_END", 0.3)
+    running, waiting = Stubborn("RUNNING"), Stubborn("PENDING")
+    with pytest.raises(ExecutorError, match="could not be stopped") as caught:
+        RayJob(running, "http://head", "a").end()  # type: ignore[arg-type]
+    assert caught.value.code == "EXECUTOR_005" and "it works on" in caught.value.why
+    RayJob(waiting, "http://head", "a").end()  # type: ignore[arg-type]
+    assert running.is_asked and waiting.is_asked
