@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from rm_assets.backends.torch import devices
 from rm_assets.core.health import Condition, worst
+from rm_assets.core.planning.recipe_plan import plan_training
 from rm_assets.core.recipe_needs import needs_of
 from rm_assets.resources.health import installation, machine, recipes
 from rm_assets.storage.store import Store
@@ -182,3 +184,21 @@ def test_a_training_that_does_not_fit_is_a_warning(bench: Bench, monkeypatch: py
     monkeypatch.setattr(recipes, "available_memory", lambda: 1_000_000)
     found = named(recipes.fit(bench.recipe()), "memory")
     assert (found.code, found.status) == ("SETUP_005", "warning") and "1 MB are free" in found.what
+
+
+@pytest.mark.parametrize(("device", "tokens"), [("mps", 2_048), ("cuda", 16_384)])
+def test_the_memory_of_a_gpu_is_that_of_its_batches(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, device: str, tokens: int
+) -> None:
+    monkeypatch.setattr(f"torch.{'cuda' if device == 'cuda' else 'backends.mps'}.is_available", lambda: True)
+    monkeypatch.setattr(devices, "gpus", lambda: [devices.Gpu(device, 10**9, 10**9, has_bfloat16=True)])
+    recipe, planned = bench.recipe(execution={"device": device}), list[int]()
+
+    def plan(*arguments: Any) -> Any:
+        planned.append((made := plan_training(*arguments)).tokens_per_forward)
+        return made
+
+    training = recipe.training.model_copy(update={"pairs_per_step": 10_000})
+    monkeypatch.setattr(recipes, "plan_training", plan)
+    assert named(recipes.fit(recipe.model_copy(update={"training": training})), "memory").code == ""
+    assert planned == [tokens]

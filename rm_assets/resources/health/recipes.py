@@ -17,6 +17,7 @@ from rm_assets.core.planning.model_shape import shape_from_config
 from rm_assets.core.planning.recipe_counts import Known
 from rm_assets.core.planning.recipe_plan import plan_training
 from rm_assets.core.recipe import (
+    SMALL_BATCHES,
     DatasetSource,
     FileSource,
     LocalExecutor,
@@ -153,7 +154,7 @@ def _device(recipe: Recipe, *, trains: bool) -> Iterator[Condition]:
     on_cpu = recipe.execution.device == "cpu" or (recipe.execution.device == "auto" and not has_gpu())
     if on_cpu:
         yield sound("device", "cpu")
-        yield from _memory(recipe, available_memory(), on_cpu=True) if trains else ()
+        yield from _memory(recipe, available_memory(), has_small_batches=True) if trains else ()
     else:
         yield from _on_gpu(recipe, trains=trains)
 
@@ -180,7 +181,8 @@ def _on_gpu(recipe: Recipe, *, trains: bool) -> Iterator[Condition]:
         yield faulty("device", problem, "warning")
     else:
         yield sound("device", f"{device.type}, {seen[0].name}")
-    yield from _memory(recipe, seen[0].free_bytes, on_cpu=False) if trains else ()
+    has_small_batches = device.type in SMALL_BATCHES
+    yield from _memory(recipe, seen[0].free_bytes, has_small_batches=has_small_batches) if trains else ()
 
 
 def _uses_bfloat16(recipe: Recipe) -> bool:
@@ -188,7 +190,7 @@ def _uses_bfloat16(recipe: Recipe) -> bool:
     return any(getattr(section, "dtype", None) == "bfloat16" for section in asked)
 
 
-def _memory(recipe: Recipe, free: int | None, *, on_cpu: bool) -> Iterator[Condition]:
+def _memory(recipe: Recipe, free: int | None, *, has_small_batches: bool) -> Iterator[Condition]:
     """The training's estimate against what is free; nothing where the base's shape or the memory is unknown."""
     if not isinstance(recipe.training, TrainingSection) or free is None:
         return
@@ -199,7 +201,8 @@ def _memory(recipe: Recipe, free: int | None, *, on_cpu: bool) -> Iterator[Condi
         return
     if shape is None:
         return
-    known = Known(shapes={recipe.training.base.location: shape}, small_batches={"train"} if on_cpu else frozenset())
+    small = {"train"} if has_small_batches else frozenset[str]()
+    known = Known(shapes={recipe.training.base.location: shape}, small_batches=small)
     memory = plan_training(recipe, known, None).memory
     if memory is None:
         return
