@@ -41,6 +41,8 @@ def recipe(**execution: Any) -> Recipe:
         (VERTEX | {"machine": "custom", "tpu_topology": "2x2"}, True),
         ({"kind": "vm", "machine": GCLOUD | {"machine_type": "n1-standard-8"}}, False),
         ({"kind": "vm", "machine": GCLOUD | {"machine_type": "ct6e-standard-4t"}}, True),
+        ({"kind": "vm", "machine": GCLOUD | {"machine_type": "tpu7x-standard-4t"}}, True),
+        ({"kind": "vm", "machine": GCLOUD | {"machine_type": "g1-small"}}, False),
         ({"kind": "vm", "machine": GCLOUD | {"machine_type": "n1-standard-8", "accelerator": "type=t4"}}, True),
         ({"kind": "vm", "machine": {"dialect": "skypilot"}}, False),
         ({"kind": "vm", "machine": {"dialect": "skypilot", "accelerators": "tpu-v6e-8"}}, True),

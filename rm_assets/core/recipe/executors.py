@@ -11,8 +11,8 @@ from rm_assets.core.recipe.section import Section
 TaskName = Literal["ingest", "sample", "score", "pair", "train", "evaluate", "release"]
 HOST = r"^[A-Za-z0-9_.@\[:][A-Za-z0-9_.@\[\]:-]*$"
 KUBERNETES_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
-GOOGLE_ACCELERATED = re.compile(r"(a|g|ct)\d")
-"""How Google's machine types with GPUs or TPU chips of their own begin: a3-highgpu-1g, g2-standard-8, ct6e-standard-4t."""
+GOOGLE_ACCELERATED = re.compile(r"[ag][2-9]|ct\d|tpu\d")
+"""How Google's machine types with GPUs or TPU chips of their own begin: a3-highgpu-1g, g2-standard-8, ct6e-standard-4t, tpu7x-standard-4t."""
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """The name of an environment variable; NAME=VALUE is refused, so that no secret gets into a recipe."""
 
