@@ -20,6 +20,8 @@ P: Any = PartitionSpec  # JAX has no types for these two
 constrain: Any = jax.lax.with_sharding_constraint
 LAYERS = "layers"
 """Where a tree of weights, gradients or moments holds those of the layers, stacked."""
+USED: set[jax.Device] = set()
+"""The devices of all meshes that this process has made."""
 
 
 def make_mesh(execution: ExecutionSection) -> Mesh:
@@ -38,6 +40,7 @@ def make_mesh(execution: ExecutionSection) -> Mesh:
             f"execution.jax_mesh asks for {wanted.data} x {wanted.fsdp} devices, but JAX sees {len(found)}: {found[0].device_kind}",
             fix="lower data or fsdp, or remove jax_mesh",
         )
+    USED.update(found[:size])
     # jax.make_mesh has axes of another kind, which leave no sharding to the compiler.
     return Mesh(np.array(found[:size]).reshape(wanted.data, wanted.fsdp), AXES)
 
