@@ -4,6 +4,7 @@ A worker is an actor, so it holds its CPUs and GPUs, and its model, for as long 
 them, those that are there begin; the rest begin when nodes join. For one that dies another is asked for.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -71,7 +72,7 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
     """Up to `executor.workers` workers, each holding what the executor says; ended with the block.
 
     `load`, `compute` and `device`, which names what a worker's model is on, are called in the workers, and have to be importable there.
-    `worked_on` gets `device` and `num_devices`: the most workers that there were at a time. Raises: ExecutorError EXECUTOR_003 if
+    `worked_on` gets `device` and `num_devices`: the most workers that there were at a time, or the GPUs that they shared. Raises: ExecutorError EXECUTOR_003 if
     the models of two workers are not of the same identity, as on a CPU and a GPU: their results would not be alike.
     """
 
@@ -94,7 +95,7 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
         self._calls = dict[Any, tuple[Any, Any]]()  # what is under way: its worker and work, no work while it begins
         self._free, self._lost = deque[Any](), deque[Any]()
         self._num_deaths = self._num_deaths_in_a_row = self._num_begun = self._num_alive = 0
-        self._worked_on = worked_on
+        self._worked_on, self._share_of_device = worked_on, min(executor.gpus or 1, 1)
         self._kind: dict[str, str] | None = None
         self.num_tokens_forwarded = 0
         self.facts = dict[str, int]()
@@ -159,7 +160,8 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
 
     def _begun(self, kind: dict[str, str], place: str, device: str) -> None:
         self._num_begun, self._num_alive = self._num_begun + 1, self._num_alive + 1
-        self._worked_on.update(device=device, num_devices=max(self._num_alive, self._worked_on.get("num_devices", 0)))
+        num_devices = math.ceil(self._num_alive * self._share_of_device)
+        self._worked_on.update(device=device, num_devices=max(num_devices, self._worked_on.get("num_devices", 0)))
         self._reporter.log(f"worker {self._num_begun} begins: {place}")
         others = self._kind or {**kind, OURS: version(OURS)}
         if kind != others:
