@@ -18,6 +18,7 @@ from rm_assets.storage.store import Store
 from rm_assets.storage.tables import read_table
 from rm_assets.tasks.session import LineReporter, run_process
 from rm_assets.tasks.train import trainer_of
+from rm_assets.tasks.used_devices import peak_memory
 
 NUM_STEPS, NUM_WARM_STEPS = 10, 3
 
@@ -67,10 +68,8 @@ def probe(request: dict[str, Any], reporter: LineReporter) -> None:
         )  # fmt: skip
     steps = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
     seconds = statistics.median(steps[NUM_WARM_STEPS - 1 :])
-    from rm_assets.backends.torch.step_profile import peak_memory
-
     before = max(0.0, clock.times[0] - started - seconds)
-    reporter.emit(event="probe", seconds_per_step=seconds, seconds_before=before, peak_bytes=peak_memory() or None)
+    reporter.emit(event="probe", seconds_per_step=seconds, seconds_before=before, peak_bytes=peak_memory())
 
 
 if __name__ == "__main__":

@@ -8,12 +8,15 @@ import pytest
 
 from rm_assets.backends.jax import devices
 from rm_assets.core.recipe import ExecutionSection
-from rm_assets.tasks.used_devices import used_devices
+from rm_assets.tasks.used_devices import peak_memory, used_devices
 
 
 class Chip:
     def __init__(self, platform: str) -> None:
         self.platform, self.device_kind = platform, f"a {platform}"
+
+    def memory_stats(self) -> dict[str, int]:
+        return {"peak_bytes_in_use": 12}
 
 
 def chips(number: int, platform: str = "tpu") -> list[Chip]:
@@ -38,6 +41,7 @@ def test_jax_has_worked_on_the_devices_of_its_mesh(
     monkeypatch.setattr(jax, "device_count", lambda: 8)
     devices.make_mesh(ExecutionSection.model_validate(execution))
     assert used_devices(1) == said
+    assert (peak_memory() == 12) == (said["device"] == "a tpu")
 
 
 def test_a_task_without_jax_has_worked_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
