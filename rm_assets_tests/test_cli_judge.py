@@ -101,6 +101,13 @@ def test_a_second_evaluation_computes_nothing_and_says_the_same(computed: list[s
     assert reports[0] == reports[1] and all(rate["n"] == 30 for rate in reports[0].values())
 
 
+@pytest.mark.usefixtures("computed")
+def test_a_judgement_that_takes_too_long_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judgement, "run_local", lambda *task, **options: TaskEnd(-9, timed_out=True, tail=""))
+    refused = rm_assets("evaluate", "rm2", "--on", "twice").exception
+    assert isinstance(refused, RmAssetsError) and refused.code == "TASK_003"
+
+
 def test_a_copy_of_an_evaluated_model_gets_the_report_of_its_recipe(computed: list[str]) -> None:
     # rm1 is the checkpoint that `other` takes: read from disk and scored anew, it must come out the same.
     by_name = {each["model"]: each["report"] for each in found("evaluate", "other", "rm1", "--on", "other")["models"]}

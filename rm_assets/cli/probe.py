@@ -10,6 +10,7 @@ from rm_assets.core.planning.plan import Probe
 from rm_assets.core.planning.recipe_plan import num_devices
 from rm_assets.core.recipe import Recipe
 from rm_assets.executors.local import run_local
+from rm_assets.resources.compute import unfinished
 from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import find_home
@@ -20,8 +21,8 @@ from rm_assets.storage.store import Store, locked
 def measure(recipe: Recipe, device: str) -> Probe:
     """Seconds of an optimizer step on this machine, called `device` in the price list.
 
-    Raises: PlanError PLAN_001 if the training has several devices, the pairs are not made yet, or the probe fails; or
-    the error of the training itself.
+    Raises: PlanError PLAN_001 if the training has several devices, the pairs are not made yet, or the probe fails;
+    TaskError TASK_003 if it takes longer than a training may; or the error of the training itself.
     """
     if num_devices(recipe) > 1:
         raise PlanError(
@@ -30,7 +31,7 @@ def measure(recipe: Recipe, device: str) -> Probe:
         )  # fmt: skip
     store = Store(find_home())
     pairs = _pairs(store, recipe)
-    found: dict[str, Any] = {}
+    found, limit = dict[str, Any](), recipe.execution.timeout_of("train")
 
     def listen(event: dict[str, Any]) -> None:
         found[event["event"]] = event
@@ -44,9 +45,11 @@ def measure(recipe: Recipe, device: str) -> Probe:
             "recipe": recipe.model_dump(mode="json"), "home": str(store.home), "pairs": str(pairs), "folder": folder,
         }  # fmt: skip
         write_json(request, values)
-        end = run_local("probe", request, listen, timeout_seconds=recipe.execution.timeout_of("train"))
+        end = run_local("probe", request, listen, timeout_seconds=limit)
     if "error" in found:
         raise RmAssetsError.from_dict(found["error"]["error"])
+    if "probe" not in found and end.timed_out:
+        raise unfinished("probe", end, f"the probe of '{recipe.name}'", limit)
     if "probe" not in found:
         raise PlanError(
             "PLAN_001", f"the probe of '{recipe.name}' ended with status {end.status}", why=end.tail,

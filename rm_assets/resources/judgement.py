@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rm_assets.core.errors import ModelError, RmAssetsError, StoreError, TaskError
+from rm_assets.core.errors import ModelError, RmAssetsError, StoreError
 from rm_assets.core.recipe import ModelRef, Recipe
 from rm_assets.core.records import ProxyReward
 from rm_assets.core.stages import STAGES
 from rm_assets.executors.local import run_local
+from rm_assets.resources.compute import unfinished
 from rm_assets.resources.recipes import recipe_book
 from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
@@ -175,7 +176,7 @@ def judge(store: Store, on: Recipe, candidates: Sequence[Candidate], *, needs_re
     With `needs_reports`, a committed report serves only if it was made with the evaluation settings of `on`. Without, a
     report may be another evaluation's or empty, and only the rewards are those of these responses.
     A model that was trained or tuned on some of the test prompts is named.
-    Raises: the error of the process; TaskError TASK_002 if it fails without one.
+    Raises: the error of the process; TaskError if it fails without one, is killed, or takes too long.
     """
     warnings = {
         c.name: found
@@ -218,7 +219,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _run(store: Store, on: Recipe, candidates: Sequence[Candidate], say: Say) -> Iterator[Judged]:
     gold, fingerprints = gold_of(store, on), Fingerprints(store.home / "fingerprints")
     pairs = wanted(store, on, "implicit_pairs")
-    events: dict[str, Any] = {}
+    events, limit = dict[str, Any](), on.execution.timeout_seconds
 
     def listen(event: dict[str, Any]) -> None:
         events[event["event"]] = event
@@ -242,15 +243,11 @@ def _run(store: Store, on: Recipe, candidates: Sequence[Candidate], say: Say) ->
             "pairs": str(store.folder("implicit_pairs", pairs.digest) / "pairs.parquet") if pairs.manifest else None,
         }  # fmt: skip
         write_json(folder / "request.json", request)
-        end = run_local("judge", folder / "request.json", listen, timeout_seconds=on.execution.timeout_seconds)
+        end = run_local("judge", folder / "request.json", listen, timeout_seconds=limit)
         if "error" in events:
             raise RmAssetsError.from_dict(events["error"]["error"])
         if end.status != 0:
-            raise TaskError(
-                "TASK_002", f"judging models on '{on.name}' ended with status {end.status}",
-                why=f"its last words were:\n{end.tail}",
-                fix="run again, what was scored is kept; if it ends again, report it with these lines",
-            )  # fmt: skip
+            raise unfinished("judge", end, f"the judgement on '{on.name}'", limit)
         for place, candidate in enumerate(candidates):
             rewards = list(read_table(folder / f"{place}.parquet", ProxyReward))
             yield Judged(candidate, rewards, _read(folder / f"{place}.json"))

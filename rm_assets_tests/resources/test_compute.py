@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from rm_assets.cli import probe
 from rm_assets.core.errors import TaskError
 from rm_assets.core.recipe import Recipe
 from rm_assets.executors.output import TaskEnd
-from rm_assets.resources import compute
+from rm_assets.resources import compute, gate
 from rm_assets.resources.compute import Compute
+from rm_assets.storage.store import Store
 
 
 def test_a_training_is_told_in_a_line_with_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +56,20 @@ def test_a_task_has_its_own_time_limit_or_that_of_all(tmp_path: Path, monkeypatc
         with pytest.raises(TaskError, match=rf"TASK_003.* task ingest was ended after {limit}") as refused:
             Compute(home=str(tmp_path)).make_asset(recipe, "prompts", say=str, debug=str)
         assert "task_timeout_seconds" in refused.value.fix and limits == {"ingest": limit}
+
+
+def test_what_is_no_asset_says_its_time_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe.model_validate({
+        "name": "mine", "prompts": {"source": {"kind": "generator", "num_prompts": 9}},
+        "sampling": {"kind": "policy", "policy": {"path": "/base"}}, "gold": {"kind": "verifier"},
+        "training": {"base": {"path": "/base"}, "learning_rate": 3e-4},
+        "execution": {"timeout_seconds": 5, "task_timeout_seconds": {"train": 7}},
+    })  # fmt: skip
+    for module in (gate, probe):
+        monkeypatch.setattr(module, "run_local", lambda *task, **options: TaskEnd(-9, timed_out=True, tail=""))
+    with pytest.raises(TaskError, match=r"TASK_003.* rescore was ended after 5"):
+        gate._rescore(Store(tmp_path), recipe, tmp_path, tmp_path, tmp_path / "rewards.parquet")
+    monkeypatch.setattr(probe, "_pairs", lambda store, recipe: tmp_path)
+    monkeypatch.setattr(probe, "find_home", lambda: tmp_path)
+    with pytest.raises(TaskError, match=r"TASK_003.* probe was ended after 7"):
+        probe.measure(recipe, "local")
