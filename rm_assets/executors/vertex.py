@@ -12,6 +12,7 @@ from math import ceil
 from typing import Any
 
 from rm_assets.core.errors import ExecutorError
+from rm_assets.core.events import event_line
 from rm_assets.core.recipe import VertexExecutor
 from rm_assets.executors.output import status_of
 from rm_assets.executors.remote import Order
@@ -78,9 +79,10 @@ class VertexTask:
                 break
 
     def lines(self) -> Iterator[str]:
-        """As in RemoteTask."""
+        """As in RemoteTask; time stands still while the last of an ended job's log is waited for."""
         for _ in self.states():
             yield from self._new_lines()
+        yield event_line(event="waiting")
         ended = time.monotonic()
         while time.monotonic() - ended < LATE_SECONDS:
             yield from self._new_lines()

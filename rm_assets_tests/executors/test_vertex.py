@@ -8,12 +8,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rm_assets.core.errors import ExecutorError
+from rm_assets.core.events import event_line
 from rm_assets.core.recipe import VertexExecutor
+from rm_assets.executors import vertex
+from rm_assets.executors.output import TaskOutput
 from rm_assets.executors.remote import Order
 from rm_assets.executors.vertex import VertexTask, job_of, start_on_vertex
 from rm_assets_tests.executors.fake_vertex import FakeVertex, refusal
@@ -48,7 +52,7 @@ class Ran:
         executor = VertexExecutor.model_validate(SECTION | section)
         with start_on_vertex(executor, Order("script", code, NAME, None, self.said.append)) as task:
             while_it_runs(task)
-            self.lines = list(task.lines())
+            self.lines = [line for line in task.lines() if line != event_line(event="waiting")]
             self.status = task.status()
 
 
@@ -233,3 +237,15 @@ def test_without_credentials_package_or_server_it_is_said(cloud: FakeVertex, mon
     assert "/nowhere/key.json" in error_of().why
     monkeypatch.setitem(sys.modules, "google.auth", None)
     assert (error_of().code, error_of().fix) == ("EXECUTOR_002", "pip install 'rm-assets[vertex]'")
+
+
+def test_the_log_of_an_ended_job_takes_none_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vertex, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(vertex, "LATE_SECONDS", 1.0)
+    ended = {"name": "jobs/1", "createTime": "2026-01-01T00:00:00Z", "state": "JOB_STATE_FAILED"}
+    order = Order("script", "", NAME, None, say=str)
+    task = VertexTask(SimpleNamespace(log=lambda *asked: []), ended, VertexExecutor.model_validate(SECTION), order)  # type: ignore[arg-type]
+    output = TaskOutput(lambda event: None, 0.5, lambda: None)
+    output.follow(task.lines())
+    end = output.ended(task.status)
+    assert (end.status, end.timed_out) == (1, False)
