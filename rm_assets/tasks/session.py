@@ -62,8 +62,9 @@ class LineReporter:
         self._sinks = sinks
 
     def emit(self, **event: Any) -> None:
-        """Writes one event at once."""
-        print(event_line(**event), flush=True)
+        """Writes one event at once, whole also where another thread (tasks/saved_work.py) writes one."""
+        sys.stdout.write(event_line(**event) + "\n")  # print writes the line end by itself
+        sys.stdout.flush()
 
     def log(self, message: str) -> None:
         """One line for people."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rm_assets.backends.torch.devices import takes_small_batches
+from rm_assets.core.events import event_line
 from rm_assets.tasks.session import set_environment
 
 TASK = """
@@ -60,6 +61,17 @@ def test_a_task_without_memory_names_the_settings_that_take_less(tmp_path: Path,
     assert event["error"]["code"] == "TASK_001" and why in event["error"]["why"]
     settings = ("execution.training_token_budget", "execution.gradient_checkpointing: always", "execution.token_budget")
     assert all(setting in event["error"]["fix"] for setting in settings)
+
+
+def test_events_of_two_threads_are_two_lines() -> None:
+    code = (
+        "import sys, threading\nfrom rm_assets.tasks.session import LineReporter\nsys.setswitchinterval(1e-6)\n"
+        "def say():\n    for _ in range(2_000):\n        LineReporter().log('working')\n"
+        "threads = [threading.Thread(target=say) for _ in range(2)]\n"
+        "for thread in threads:\n    thread.start()\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [event_line(event="log", message="working")] * 4_000
 
 
 def test_any_other_error_stays_a_traceback(tmp_path: Path) -> None:
