@@ -171,9 +171,10 @@ class RecipeBook:
         return resolved
 
     def _resolve(self, value: Any, file: Path, key: str = "") -> Any:
-        """Makes the values of PATH_KEYS absolute, with ${VAR} filled in."""
+        """Makes the values of PATH_KEYS, and the `config` of SSH, absolute, with ${VAR} filled in."""
         if isinstance(value, dict):
-            return {k: v if k == "columns" else self._resolve(v, file, str(k)) for k, v in value.items()}
+            of_key = {"config": "path"} if value.get("kind") == "ssh" else {}  # a dataset's `config` is a name
+            return {k: v if k == "columns" else self._resolve(v, file, of_key.get(k, str(k))) for k, v in value.items()}
         if isinstance(value, list):
             return [self._resolve(v, file, key) for v in value]
         if not (isinstance(value, str) and key in PATH_KEYS):

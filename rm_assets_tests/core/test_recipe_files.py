@@ -280,8 +280,10 @@ def test_relative_path_starts_at_the_file_it_was_written_in(tmp_path: Path) -> N
 extends: ranked-answers
 sampling: {source: {files: [../data/*.csv, /abs/x.csv]}}
 training: {base: {path: base}}
+execution: {executor: {kind: ssh, host: box, config: ssh/config}}
 """
     recipe = write(tmp_path, mine=override).load("mine")
+    assert recipe.execution.executor.config == str(tmp_path / "ssh" / "config")  # type: ignore[union-attr]
     assert recipe.prompts.source.files == [str(SHIPPED_FOLDER / "ranked-answers.csv")]  # type: ignore[union-attr]
     assert recipe.sampling.source.files == [str(tmp_path.parent / "data" / "*.csv"), "/abs/x.csv"]  # type: ignore[union-attr]
     assert recipe.training.base.path == str(tmp_path / "base")

@@ -41,7 +41,10 @@ class SshExecutor(Place):
         "python3",
         description="Python there, with the same version of rm_assets installed: a command, or a path that is absolute or starts at the home folder there (venv/bin/python, without ~).",
     )
-    config: str | None = Field(None, description="OpenSSH configuration file; without it ~/.ssh/config, as always.")
+    config: str | None = Field(
+        None,
+        description="OpenSSH configuration file, relative to the recipe file; without it ~/.ssh/config, as always.",
+    )
     environment: list[VariableName] = Field(
         default=[],
         description="Names of variables of this environment that the task is given there, such as AWS_ACCESS_KEY_ID and HF_TOKEN; never their values.",
