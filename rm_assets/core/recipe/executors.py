@@ -77,6 +77,11 @@ class RayExecutor(Place):
         """As of every place."""
         return self.gpus > 0 or self.resources.get("TPU", 0) > 0
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory_gb` as Ray counts it."""
+        return None if self.memory_gb is None else int(self.memory_gb * 10**9)
+
 
 class TpuSlice(Section):
     """A TPU slice of one host, by the labels of GKE's nodes."""
