@@ -40,6 +40,8 @@ def recipe(**execution: Any) -> Recipe:
         (VERTEX | {"accelerator": "NVIDIA_L4"}, True),
         (VERTEX | {"machine": "custom", "tpu_topology": "2x2"}, True),
         ({"kind": "vm", "machine": GCLOUD | {"machine_type": "n1-standard-8"}}, False),
+        ({"kind": "vm", "machine": GCLOUD | {"machine_type": "g1-small"}}, False),
+        ({"kind": "vm", "machine": GCLOUD | {"machine_type": "a3-highgpu-1g"}}, True),
         ({"kind": "vm", "machine": GCLOUD | {"machine_type": "ct6e-standard-4t"}}, True),
         ({"kind": "vm", "machine": GCLOUD | {"machine_type": "n1-standard-8", "accelerator": "type=t4"}}, True),
         ({"kind": "vm", "machine": {"dialect": "skypilot"}}, False),

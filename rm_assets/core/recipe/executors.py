@@ -11,8 +11,8 @@ from rm_assets.core.recipe.section import Section
 TaskName = Literal["ingest", "sample", "score", "pair", "train", "evaluate", "release"]
 HOST = r"^[A-Za-z0-9_.@\[:][A-Za-z0-9_.@\[\]:-]*$"
 KUBERNETES_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
-GOOGLE_ACCELERATED = re.compile(r"(a|g|ct)\d")
-"""How Google's machine types with GPUs or TPU chips of their own begin: a3-highgpu-1g, g2-standard-8, ct6e-standard-4t."""
+GOOGLE_GPUS, GOOGLE_TPUS = re.compile(r"[ag][2-9]"), re.compile(r"ct\d")
+"""How Google's machine types with GPUs or TPU chips of their own begin: a3-highgpu-1g, g2-standard-8; ct6e-standard-4t."""
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """The name of an environment variable; NAME=VALUE is refused, so that no secret gets into a recipe."""
 
@@ -186,9 +186,14 @@ class GcloudMachine(Place):
     )
 
     @property
+    def has_gpus(self) -> bool:
+        """Whether the machine has GPUs, of its own or attached."""
+        return self.accelerator is not None or GOOGLE_GPUS.match(self.machine_type) is not None
+
+    @property
     def has_accelerator(self) -> bool | None:
         """As of every place."""
-        return self.accelerator is not None or GOOGLE_ACCELERATED.match(self.machine_type) is not None
+        return self.has_gpus or GOOGLE_TPUS.match(self.machine_type) is not None
 
 
 class SkyPilotMachine(Place):
@@ -287,7 +292,8 @@ class VertexExecutor(Place):
     @property
     def has_accelerator(self) -> bool | None:
         """As of every place."""
-        return bool(self.accelerator or self.tpu_topology) or GOOGLE_ACCELERATED.match(self.machine) is not None
+        has_own = GOOGLE_GPUS.match(self.machine) or GOOGLE_TPUS.match(self.machine)
+        return bool(self.accelerator or self.tpu_topology or has_own)
 
 
 RemoteExecutor = SshExecutor | RayExecutor | KubernetesExecutor | VertexExecutor | VmExecutor
