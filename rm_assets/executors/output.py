@@ -1,5 +1,6 @@
 """What a task says, and how it ends, wherever it runs."""
 
+import signal
 import threading
 import time
 from collections import deque
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rm_assets.core.errors import ExecutorError
+from rm_assets.core.errors import ExecutorError, TaskError
 from rm_assets.core.events import parse_line
 
 TAIL_LINES = 30
@@ -22,6 +23,31 @@ class TaskEnd:
     status: int
     timed_out: bool
     tail: str
+
+
+def unfinished(task: str, end: TaskEnd, result: str, timeout_seconds: float | None) -> TaskError:
+    """Why a task that ended did not give its result."""
+    if end.timed_out:
+        return TaskError(
+            "TASK_003",
+            f"task {task} was ended after {timeout_seconds} s",
+            fix="raise execution.timeout_seconds or task_timeout_seconds; committed shards and training state are kept",
+        )
+    if end.status < 0:
+        name = signal.Signals(-end.status).name
+        why = "out of memory, or somebody ended it" if name == "SIGKILL" else f"the process got {name}"
+        return TaskError(
+            "TASK_001",
+            f"task {task} was killed ({name}) before {result} was there",
+            why=why,
+            fix="run again: it resumes from its committed shards or training state",
+        )
+    return TaskError(
+        "TASK_002",
+        f"task {task} failed with exit status {end.status}",
+        why=f"its last words were:\n{end.tail}",
+        fix="if this is no fault of the machine, report it with these lines",
+    )
 
 
 class TaskOutput:
