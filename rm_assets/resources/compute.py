@@ -14,7 +14,7 @@ import dagster as dg
 from pydantic import Field
 
 from rm_assets.core.errors import RmAssetsError
-from rm_assets.core.recipe import LocalExecutor, Recipe
+from rm_assets.core.recipe import LocalExecutor, Recipe, TaskName
 from rm_assets.core.smoke import smoke_recipe
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.executors.local import run_local
@@ -186,7 +186,7 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 def _run(
-    recipe: Recipe, task: str, request: dict[str, Any], store: Store, folder: Path, hear: OnEvent, *, say: Say
+    recipe: Recipe, task: TaskName, request: dict[str, Any], store: Store, folder: Path, hear: OnEvent, *, say: Say
 ) -> TaskEnd:  # fmt: skip
     """Runs the task where the recipe says."""
     executor, limit = recipe.execution.executor_of(task), recipe.execution.timeout_of(task)

@@ -23,6 +23,7 @@ from rm_assets.core.recipe import (
     ModelRef,
     Recipe,
     RemoteExecutor,
+    TaskName,
     TrainingSection,
     scorers_of,
 )
@@ -36,7 +37,7 @@ from rm_assets.storage.model_configs import find_config
 from rm_assets.storage.source_files import is_url, matching_files
 from rm_assets.storage.store import Store
 
-WITH_MODELS = ("sample", "score", "train", "evaluate", "release")
+WITH_MODELS: tuple[TaskName, ...] = ("sample", "score", "train", "evaluate", "release")
 """Tasks that compute with a model."""
 
 
