@@ -13,7 +13,7 @@ from rich.table import Table
 
 from rm_assets.cli.run import build
 from rm_assets.core.errors import SearchError
-from rm_assets.core.planning.recipe_plan import plan_training
+from rm_assets.core.planning.training_plan import plan_training
 from rm_assets.core.recipe import Recipe, SearchSection
 from rm_assets.core.search import Trial, best_recipe_text, longest_trials, num_ties
 from rm_assets.resources.compute import Compute

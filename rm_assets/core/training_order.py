@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rm_assets.core.digests import unit_interval
-from rm_assets.core.planning.plan import num_optimizer_steps, num_warmup_steps
+from rm_assets.core.planning.arithmetic import num_optimizer_steps, num_warmup_steps
 from rm_assets.core.recipe import TrainingSection
 
 Numbers = np.ndarray[Any, np.dtype[Any]]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rm_assets.core.planning.recipe_plan import plan_training
+from rm_assets.core.planning.training_plan import plan_training
 from rm_assets.core.recipe import Recipe
 from rm_assets.resources import known
 from rm_assets.resources.known import find_known, small_batches

@@ -29,7 +29,7 @@ from rm_assets.backends.torch.step_profile import memory_figures
 from rm_assets.backends.training_preparation import refuse_what_is_native_alone
 from rm_assets.backends.training_progress import Sums
 from rm_assets.core.errors import ModelError
-from rm_assets.core.planning.plan import num_pairs_per_forward
+from rm_assets.core.planning.arithmetic import num_pairs_per_forward
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.training_order import epoch_order
 

@@ -15,7 +15,7 @@ from rm_assets.core.errors import (
 from rm_assets.core.health import Condition, faulty, sound
 from rm_assets.core.planning.model_shape import shape_from_config
 from rm_assets.core.planning.recipe_counts import Known
-from rm_assets.core.planning.recipe_plan import plan_training
+from rm_assets.core.planning.training_plan import plan_training
 from rm_assets.core.recipe import (
     DatasetSource,
     FileSource,
