@@ -20,6 +20,7 @@ from rm_assets.core.evaluation.comparison import LENGTH
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.records import Pair, conversation
+from rm_assets.executors import side_task
 from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import judgement
 from rm_assets.resources.comparison import compare_on
@@ -71,7 +72,7 @@ def computed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             on_event({"event": "error", "error": error.to_dict()})
         return TaskEnd(0, False, "")
 
-    monkeypatch.setattr(judgement, "run_local", run)
+    monkeypatch.setattr(side_task, "run_local", run)
     monkeypatch.setenv("RM_ASSETS_RECIPES", str(bench.folder / "recipes"))
     monkeypatch.setenv("RM_ASSETS_HOME", str(bench.home))
     monkeypatch.setenv("COLUMNS", "220")

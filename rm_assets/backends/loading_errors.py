@@ -44,7 +44,7 @@ def require_weights(ref: ModelRef) -> None:
         return
     pickled = sorted(path.name for path in Path(ref.path).iterdir() if path.suffix in (".bin", ".pt", ".pth"))
     if pickled:
-        raise only_pickle(ref, pickled[0])
+        raise _only_pickle(ref, pickled[0])
     raise missing(ref, "it has no *.safetensors file")
 
 
@@ -75,7 +75,7 @@ def untrained(ref: ModelRef, names: Sequence[str], kind: str) -> ModelError:
     )
 
 
-def only_pickle(ref: ModelRef, name: str) -> ModelError:
+def _only_pickle(ref: ModelRef, name: str) -> ModelError:
     return ModelError(
         "MODEL_001",
         f"The checkpoint {ref.location} has no safetensors weights",
@@ -124,7 +124,7 @@ def _translated(ref: ModelRef, part: str, error: Exception) -> ModelError:
             fix="connect to the network, or download the checkpoint elsewhere and give its folder as `path`",
         )  # fmt: skip
     if ref.hub_id is not None and "model.safetensors" in text:
-        return only_pickle(ref, "pytorch_model.bin or the like")
+        return _only_pickle(ref, "pytorch_model.bin or the like")
     return missing(ref, f"its {part} cannot be read: {_first_line(error)}")
 
 

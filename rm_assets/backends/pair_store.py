@@ -26,6 +26,8 @@ from rm_assets.core.training_order import Numbers, is_in_share
 CHUNK = 256
 """Pairs that are rendered and tokenized together."""
 REPORT_EVERY = 16_384
+NUM_COMPARED = 4
+"""Pairs whose rewards are computed in several ways, which have to agree."""
 
 
 _INDEX = np.dtype(
@@ -66,6 +68,11 @@ class PairStore:
                 values = np.frombuffer(os.pread(file.fileno(), 4 * parts * length, 4 * parts * start), np.int32)
                 ids, *types = values.reshape(parts, -1).tolist()
                 yield Encoded(ids, types[0] if types else None)
+
+    def compared_rows(self) -> list[Encoded]:
+        """Chosen, rejected, chosen, ... of a few pairs, evenly from first to last."""
+        index = self.index(np.unique(np.linspace(0, len(self) - 1, NUM_COMPARED).astype(int)).tolist())
+        return list(self.rows(zip(index["starts"].ravel().tolist(), index["lengths"].ravel().tolist(), strict=True)))
 
     def pair_ids(self) -> Iterator[str]:
         """The id of every pair."""

@@ -7,9 +7,8 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from rm_assets.core.errors import ModelError
+from rm_assets.core.planning.arithmetic import BYTES, training_memory
 from rm_assets.core.planning.model_shape import ModelShape, num_adapted_parameters, shape_from_config
-from rm_assets.core.planning.plan import training_memory
-from rm_assets.core.planning.stage_plans import BYTES
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import Dtype, TrainingSection
 

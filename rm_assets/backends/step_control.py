@@ -29,6 +29,17 @@ def rate_factor(step: int, plan: StepPlan, schedule: str) -> float:
             return 1.0
 
 
+def require_finite(name: str, step: int, value: float) -> None:
+    """Raises: ModelError MODEL_006 for a figure of an optimizer step that is not finite."""
+    if not math.isfinite(value):
+        raise ModelError(
+            "MODEL_006",
+            f"The {name} of optimizer step {step} is {value}",
+            why="the rewards overflow, or an earlier step made the weights useless",
+            fix="lower learning_rate, raise warmup_ratio, or train with dtype bfloat16 or float32",
+        )
+
+
 class LossGuard:
     """Stops at a loss that is no number, and skips steps whose loss is far beyond the usual one."""
 
@@ -46,14 +57,9 @@ class LossGuard:
 
         Raises: ModelError MODEL_006 if loss or gradient is not finite, MODEL_008 after three spikes in a row.
         """
-        for name, value in (("loss", loss), ("gradient norm", grad_norm)):
-            if value is not None and not math.isfinite(value):
-                raise ModelError(
-                    "MODEL_006",
-                    f"The {name} of optimizer step {step} is {value}",
-                    why="the rewards overflow, or an earlier step made the weights useless",
-                    fix="lower learning_rate, raise warmup_ratio, or train with dtype bfloat16 or float32",
-                )
+        require_finite("loss", step, loss)
+        if grad_norm is not None:
+            require_finite("gradient norm", step, grad_norm)
         if self._first is None:
             self._first = loss
         usual = max(self._first, statistics.median(self._recent)) if self._recent else self._first

@@ -2,7 +2,9 @@
 
 import json
 import math
-from dataclasses import dataclass, field, fields
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from rm_assets.core.protocols import Reporter
@@ -72,9 +74,13 @@ class Progress:
             reporter.log(f"step {self.step}: no better {wanted.metric} in {wanted.patience} looks, stopping")
         return False
 
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        path.write_text(json.dumps(asdict(self)), "utf-8")
+
     @staticmethod
     def read(path: Path) -> "Progress":
-        """The inverse of `asdict` as JSON.
+        """The inverse of `write`.
 
         Raises: Misfit.
         """
@@ -83,3 +89,24 @@ class Progress:
         if differing or values["sums"].keys() != {field.name for field in fields(Sums)}:
             raise Misfit(f"{path.name} and the training differ in {', '.join(differing) or 'sums'}")
         return Progress(**{**values, "sums": Sums(**values["sums"])})
+
+
+class StepLog:
+    """Tells what happens in a training; rates are over this process, so that a pause does not count."""
+
+    def __init__(self, progress: Progress, num_steps: int, reporter: Reporter) -> None:
+        self._num_steps, self._reporter = num_steps, reporter
+        self._began, self._began_at, self._began_tokens = time.monotonic(), progress.step, progress.num_pair_tokens
+
+    def tell(self, progress: Progress, figures: Mapping[str, float], of_device: Mapping[str, float] = {}) -> None:
+        """What happened since the last time; `of_device` is told and not kept."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        told = {
+            **progress.sums.figures(), **figures,
+            "tokens_per_second": (progress.num_pair_tokens - self._began_tokens) / seconds,
+            "eta_seconds": seconds / (progress.step - self._began_at) * (self._num_steps - progress.step),
+        }  # fmt: skip
+        progress.history.append({"step": float(progress.step), **told})
+        progress.sums = Sums()
+        self._reporter.metrics(progress.step, {**told, **of_device})
+        self._reporter.progress(progress.step, self._num_steps, "steps")

@@ -1,8 +1,6 @@
 """`rm-assets health`: what is as it should be, what is not, and how to mend it."""
 
-import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rm_assets.cli.json_output import print_json
 from rm_assets.cli.run import default_dagster_home
 from rm_assets.core.health import Condition, worst
 from rm_assets.resources.health import examine
@@ -32,8 +31,7 @@ def report(recipe: str | None, *, as_json: bool) -> bool:
     status = worst(conditions)
     if as_json:
         as_data = [asdict(condition) for condition in conditions]
-        json.dump({"status": status, "recipe": recipe, "conditions": as_data}, sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print_json({"status": status, "recipe": recipe, "conditions": as_data})
     else:
         _print(conditions, Console(highlight=False))
     return status != "error"

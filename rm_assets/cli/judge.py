@@ -1,6 +1,5 @@
 """`rm-assets evaluate` and `rm-assets compare`: any reward models on the test responses of a recipe."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rm_assets.cli.json_output import print_json
 from rm_assets.core.recipe import DatasetSource, FileSource, Recipe, RewardBench
 from rm_assets.core.report.comparison_table import (
     HEADER,
@@ -44,8 +44,7 @@ def evaluate(
     )
     if as_json:
         rows = [{"model": each.candidate.name, "report": each.report} for each in found]
-        json.dump({"on": on, "models": rows}, sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print_json({"on": on, "models": rows})
     else:
         _print_evaluation(found, Console(highlight=False))
 
@@ -137,8 +136,7 @@ def compare(
         with whole_file(plot) as temporary:
             temporary.write_bytes(forest(found, length=found["length"]))
     if as_json:
-        json.dump({"on": on, **found, "conclusion": conclusion(found)}, sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print_json({"on": on, **found, "conclusion": conclusion(found)})
     elif as_markdown:
         print(render_comparison(found), end="")
     else:

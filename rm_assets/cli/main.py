@@ -1,6 +1,5 @@
 """`rm-assets`: build a recipe, look at recipes and results. Everything it builds is a run in Dagster."""
 
-import json
 import signal
 import sys
 from functools import partial
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from rm_assets import __version__
 from rm_assets.cli import recipes, release, results, score, serve
+from rm_assets.cli.json_output import print_json
 from rm_assets.core.errors import RmAssetsError
 from rm_assets.core.planning.guidance import SERVICE_GUIDANCE
 from rm_assets.core.records import SPLITS
@@ -71,8 +71,7 @@ def show(
     """What a recipe's asset holds, as it is now."""
     found = results.find(recipe, asset)
     if as_json:
-        json.dump(found.as_json(), sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print_json(found.as_json())
     else:
         found.print(Console())
 
@@ -90,8 +89,7 @@ def stats(
 
     found = read_statistics(recipe, asset)
     if as_json:
-        json.dump(found, sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print_json(found)
     else:
         for each in found:
             print_statistics(each, Console())
@@ -109,8 +107,7 @@ def outdated(
 
     found = find(recipe or [])
     if as_json:
-        json.dump(found, sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print_json(found)
     else:
         show(found, Console(highlight=False))
 
@@ -214,8 +211,7 @@ def trace(
 
     found = tracer.trace(tracer.assets_of(recipe, release), pair=pair, response=response, prompt=prompt)
     if as_json:
-        json.dump(found.as_json(), sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print_json(found.as_json())
     else:
         found.print(Console())
 
@@ -374,7 +370,7 @@ def monitor(
     if as_csv is not None:
         console.print(f"{monitoring.write_csv(found, as_csv)} rows written to {as_csv}", soft_wrap=True)
     elif as_json:
-        monitoring.print_json(found)
+        monitoring.print_runs(found)
     elif found or follow:
         look = partial(monitoring.select, store, runs or [], all_runs=all_runs)
         monitoring.watch(look, follow=follow, console=console)

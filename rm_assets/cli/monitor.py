@@ -2,8 +2,6 @@
 
 import csv
 import functools
-import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
+from rm_assets.cli.json_output import print_json
 from rm_assets.cli.monitor_view import view
 from rm_assets.core.errors import StoreError
 from rm_assets.storage.files import whole_file
@@ -103,10 +102,9 @@ def watch(
         pass
 
 
-def print_json(runs: Watched) -> None:
+def print_runs(runs: Watched) -> None:
     """Each run with its state and all its steps."""
-    json.dump([_plain(run, state) for run, state in runs], sys.stdout, indent=2, ensure_ascii=False)
-    print()
+    print_json([_plain(run, state) for run, state in runs])
 
 
 def _plain(run: Run, state: str) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from rm_assets.cli.plan_tables import print_plan
 from rm_assets.core.errors import PlanError
+from rm_assets.core.planning.arithmetic import Probe, num_optimizer_steps
 from rm_assets.core.planning.guidance import SERVICE_GUIDANCE, PlanWarning, pair_warnings, service_warnings
-from rm_assets.core.planning.plan import Probe, num_optimizer_steps
 from rm_assets.core.planning.prices import DevicePrice
 from rm_assets.core.planning.recipe_plan import RecipePlan, plan_recipe
 from rm_assets.core.recipe import Recipe

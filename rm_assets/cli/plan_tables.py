@@ -5,9 +5,10 @@ import functools
 from rich.console import Console
 from rich.table import Column, Table
 
-from rm_assets.core.planning.plan import InferenceMemory, TrainingMemory
+from rm_assets.core.planning.arithmetic import InferenceMemory, TrainingMemory
 from rm_assets.core.planning.recipe_counts import Count
-from rm_assets.core.planning.recipe_plan import RecipePlan, TrainingPlan
+from rm_assets.core.planning.recipe_plan import RecipePlan
+from rm_assets.core.planning.training_plan import TrainingPlan
 
 SECONDS_OF_A_MINUTE, SECONDS_OF_AN_HOUR = 60, 3600
 

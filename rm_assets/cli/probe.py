@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rm_assets.core.errors import PlanError, RmAssetsError, StoreError
-from rm_assets.core.planning.plan import Probe
-from rm_assets.core.planning.recipe_plan import num_devices
+from rm_assets.core.planning.arithmetic import Probe
+from rm_assets.core.planning.training_plan import num_devices
 from rm_assets.core.recipe import Recipe
 from rm_assets.executors.local import run_local
-from rm_assets.resources.compute import unfinished
+from rm_assets.executors.output import unfinished
 from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.home import find_home

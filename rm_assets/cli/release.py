@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from rm_assets.cli.json_output import print_json
 from rm_assets.core.errors import ReleaseError
 from rm_assets.core.recipe import ReleaseSection
 from rm_assets.storage.home import find_home
@@ -37,7 +38,7 @@ def list_releases(
     releases = [r for r in registry.releases() if recipe in (None, r.line)]
     refused = [event for event in registry.events("refused") if recipe in (None, event["line"])]
     if as_json:
-        _print_json({"releases": [_as_json(registry, r) for r in releases], "refused": refused})
+        print_json({"releases": [_as_json(registry, r) for r in releases], "refused": refused})
         return
     table = Table(Column("release", no_wrap=True), "alias", "match rate", "on the Hub", "built (UTC)")
     for release in releases:
@@ -59,7 +60,7 @@ def show(name: Named, as_json: AsJson = False) -> None:
     release = registry.find(name)
     moves = [event for event in registry.events("moved") if release.name in (event["before"], event["now"])]
     if as_json:
-        _print_json({**_as_json(registry, release), "moves": moves})
+        print_json({**_as_json(registry, release), "moves": moves})
         return
     table = Table("", release.name)
     for key, value in (
@@ -203,8 +204,3 @@ def _aliases(registry: Registry, release: Release) -> list[str]:
 def _rate(release: Release) -> str:
     rate = release.match_rate
     return f"{rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
-
-
-def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    print()

@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rm_assets.cli.json_output import print_json
 from rm_assets.cli.run import build
 from rm_assets.core.errors import SearchError
-from rm_assets.core.planning.recipe_plan import plan_training
+from rm_assets.core.planning.training_plan import plan_training
 from rm_assets.core.recipe import Recipe, SearchSection
 from rm_assets.core.search import Trial, best_recipe_text, longest_trials, num_ties
 from rm_assets.resources.compute import Compute
@@ -147,8 +148,7 @@ def _print_json(recipe: Recipe, found: Searched, file: Path) -> None:
         "trials": [trial.as_json() for trial in found.trials], "best": found.best.number,
         "importance": found.importance, "recipe_file": str(file),
     }  # fmt: skip
-    json.dump(plain, sys.stdout, indent=2, ensure_ascii=False)
-    print()
+    print_json(plain)
 
 
 def _say(message: str) -> None:

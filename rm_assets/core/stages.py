@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rm_assets.core.errors import DataError
-from rm_assets.core.recipe import Recipe
+from rm_assets.core.recipe import Recipe, TaskName
 from rm_assets.core.shares import at_shares
 
 PLACES_OF_SERVERS = ("base_url", "api_key_env")
@@ -24,7 +24,7 @@ class Stage:
     """
 
     asset: str
-    task: str
+    task: TaskName
     section: str
     inputs: tuple[str, ...]
     version: int

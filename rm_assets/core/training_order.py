@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rm_assets.core.digests import unit_interval
-from rm_assets.core.planning.plan import num_optimizer_steps, num_warmup_steps
+from rm_assets.core.planning.arithmetic import num_optimizer_steps, num_warmup_steps
 from rm_assets.core.recipe import TrainingSection
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
@@ -66,3 +66,28 @@ def step_slice(plan: StepPlan, step: int) -> tuple[int, slice]:
     epoch, index = divmod(step, plan.steps_per_epoch)
     start = index * plan.pairs_per_step
     return epoch, slice(start, min(start + plan.pairs_per_step, plan.num_pairs))
+
+
+class StepPairs:
+    """The pairs of each optimizer step, and what each of them weighs in the step's loss."""
+
+    def __init__(self, prompts: Numbers, plan: StepPlan, settings: TrainingSection, *, seed: int) -> None:
+        """`prompts` as in `epoch_order`."""
+        self._prompts, self._plan, self._shuffle, self._seed = prompts, plan, settings.shuffle, seed
+        self._num_of_prompt = np.bincount(prompts) if settings.weighting == "prompt" else None
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+
+    def of_step(self, step: int) -> Numbers:
+        """(B,) pair numbers of a step, counted from 0."""
+        epoch, where = step_slice(self._plan, step)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = epoch_order(self._prompts, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+        return self._order[where]
+
+    def weights(self, numbers: Numbers) -> Numbers:
+        """(B,) weight of each pair: 1, or 1 / number of its prompt's pairs."""
+        if self._num_of_prompt is None:
+            return np.ones(len(numbers))
+        weights: Numbers = 1.0 / self._num_of_prompt[self._prompts[numbers]]
+        return weights

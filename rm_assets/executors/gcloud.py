@@ -4,7 +4,6 @@ https://cloud.google.com/sdk/gcloud/reference/compute/instances/create
 """
 
 import json
-import re
 import shlex
 import subprocess
 import time
@@ -22,7 +21,6 @@ SECONDS_IN_QUEUE = 7200.0
 """As long as `--request-valid-for-duration`; gcloud itself gives up after half an hour, and the machine may still come."""
 UNDERWAY = "may still be underway"
 SECONDS_BETWEEN_LOOKS = 5.0
-HAS_GPUS = re.compile(r"(a[2-9]|g[2-9])[a-z]*-")
 PROVISIONING = {
     "standard": ["--provisioning-model=STANDARD"],
     "spot": ["--provisioning-model=SPOT"],
@@ -64,7 +62,7 @@ class Gcloud:
         """As in Provider."""
         machine = self._machine
         if machine.container:
-            gpus = ["--gpus=all"] if machine.accelerator or HAS_GPUS.match(machine.machine_type) else []
+            gpus = ["--gpus=all"] if machine.has_gpus else []
             options = ["--rm", "--init", "--interactive", "--privileged", "--network=host", "--ipc=host", *gpus]
             remote = f"exec docker run {shlex.join([*options, machine.container])} sh -c {shlex.quote(remote)}"
         return self._ssh(name, remote)

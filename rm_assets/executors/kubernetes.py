@@ -7,6 +7,7 @@ What is secret is in a Secret of the cluster, which the Job names.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from signal import SIGKILL
 from typing import Any
 
 from rm_assets.core.errors import ExecutorError
@@ -14,8 +15,7 @@ from rm_assets.core.recipe import KubernetesExecutor
 from rm_assets.executors.kubernetes_api import Cluster, LogBroken
 from rm_assets.executors.kubernetes_job import CONTAINER, job_of
 from rm_assets.executors.kubernetes_log import LogPosition
-from rm_assets.executors.output import status_of
-from rm_assets.executors.remote import Order
+from rm_assets.executors.remote import Order, status_of
 
 POLL_SECONDS = 1.0
 ENDED = {"Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"}
@@ -24,7 +24,6 @@ NO_CONTAINER = NO_IMAGE | {"CreateContainerConfigError", "CreateContainerError"}
 """Why a container waits that no waiting starts."""
 TRIES_AFTER_END = 10
 """How often the log of an ended task is asked for: it may be lost with its node."""
-KILLED = -9
 
 
 class KubernetesTask:
@@ -73,7 +72,7 @@ class KubernetesTask:
         if words := list(_last_words(self._pod, ended)):
             self._say(f"the pod was ended: {'; '.join(words)}")
         if ended is None:  # evicted, or its node is gone, or deleted
-            return KILLED
+            return -SIGKILL
         return status_of(int(ended.exit_code))
 
     def end(self) -> None:

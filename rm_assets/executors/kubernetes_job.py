@@ -12,8 +12,6 @@ GPU, TPU = "nvidia.com/gpu", "google.com/tpu"
 SPOT = "cloud.google.com/gke-spot"
 SECONDS_KEPT = 3600
 """How long an ended Job can be looked at."""
-SECONDS_BEYOND_LIMIT = 3600
-"""The cluster's own time limit is so much later than the task's, which does not count what the task waits for."""
 
 
 def job_of(executor: KubernetesExecutor, order: Order) -> dict[str, Any]:
@@ -48,9 +46,9 @@ def _pod(executor: KubernetesExecutor, order: Order) -> dict[str, Any]:
         "terminationGracePeriodSeconds": 1,  # what a task has committed is whole at any moment
         "containers": [_container(executor, order)],
     }
-    if order.timeout_seconds is not None:
+    if order.engine_timeout_seconds is not None:
         # the pod's deadline and not the Job's, which also counts what the pod waits for a node
-        pod["activeDeadlineSeconds"] = ceil(order.timeout_seconds) + SECONDS_BEYOND_LIMIT
+        pod["activeDeadlineSeconds"] = order.engine_timeout_seconds
     return pod | {key: value for key, value in optional.items() if value}
 
 
@@ -64,7 +62,7 @@ def _container(executor: KubernetesExecutor, order: Order) -> dict[str, Any]:
     container = {
         "name": CONTAINER,
         "image": executor.image,
-        "command": ["python", "-m", f"rm_assets.tasks.{order.task}", order.request],
+        "command": order.command,
     }
     return container | {key: value for key, value in optional.items() if value}
 

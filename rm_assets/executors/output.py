@@ -9,13 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rm_assets.core.errors import ExecutorError
+from rm_assets.core.errors import ExecutorError, TaskError
 from rm_assets.core.events import parse_line
 
 TAIL_LINES = 30
 SECONDS_BETWEEN_TRIES = 15.0
 OnEvent = Callable[[dict[str, Any]], None]
 SIGNALS = frozenset(map(int, signal.Signals))
+"""Numbers that have a name."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,29 @@ class TaskEnd:
     tail: str
 
 
-def status_of(code: int) -> int:
-    """The status that a shell or a container ends with, as TaskEnd has it: 128 and a signal's number is that of the signal."""
-    return 128 - code if code - 128 in SIGNALS else code
+def unfinished(task: str, end: TaskEnd, result: str, timeout_seconds: float | None) -> TaskError:
+    """Why a task that ended did not give its result."""
+    if end.timed_out:
+        return TaskError(
+            "TASK_003",
+            f"task {task} was ended after {timeout_seconds} s",
+            fix="raise execution.timeout_seconds or task_timeout_seconds; committed shards and training state are kept",
+        )
+    if end.status < 0:
+        name = signal.Signals(-end.status).name if -end.status in SIGNALS else f"signal {-end.status}"
+        why = "out of memory, or somebody ended it" if name == "SIGKILL" else f"the process got {name}"
+        return TaskError(
+            "TASK_001",
+            f"task {task} was killed ({name}) before {result} was there",
+            why=why,
+            fix="run again: it resumes from its committed shards or training state",
+        )
+    return TaskError(
+        "TASK_002",
+        f"task {task} failed with exit status {end.status}",
+        why=f"its last words were:\n{end.tail}",
+        fix="if this is no fault of the machine, report it with these lines",
+    )
 
 
 class TaskOutput:

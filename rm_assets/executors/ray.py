@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import RayExecutor
-from rm_assets.executors.output import status_of
 from rm_assets.executors.patience import Patience
-from rm_assets.executors.remote import Order
+from rm_assets.executors.remote import Order, status_of
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -36,7 +35,6 @@ SPREAD = ("sample", "score")
 """Tasks whose shards go to workers, where there are several; the task itself then holds nothing and runs on the head."""
 ENTRYPOINT = "trap : TERM; {command} </dev/null; status=$?; kill -- -$$; exit $status"
 """The shell that Ray starts leads a process group, of which Ray leaves behind what the task has started. Standard input would be a pipe of Ray's."""
-BYTES_PER_GB = 10**9
 
 
 class RayJob:
@@ -215,18 +213,17 @@ def _submit(client: "JobSubmissionClient", executor: RayExecutor, order: Order) 
     last = max((_number(order, job.submission_id or "") or 0 for job in _jobs(client, order)), default=0)
     name = f"{order.name}-{last + 1}" if last else order.name
     try:
-        client.submit_job(entrypoint=_entrypoint(order), submission_id=name, **_held(executor, order.task))
+        client.submit_job(
+            entrypoint=ENTRYPOINT.format(command=shlex.join(order.command)),
+            submission_id=name,
+            **_held(executor, order.task),
+        )
     except RuntimeError:
         if (joined := _running_job(client, order)) is None:  # which another run has begun in the meantime
             raise
         return joined
     order.say(f"is the Ray job {name}")
     return name
-
-
-def _entrypoint(order: Order) -> str:
-    command = shlex.join(["python", "-m", f"rm_assets.tasks.{order.task}", order.request])
-    return ENTRYPOINT.format(command=command)
 
 
 def _held(executor: RayExecutor, task: str) -> dict[str, Any]:
@@ -236,6 +233,6 @@ def _held(executor: RayExecutor, task: str) -> dict[str, Any]:
     return {
         "entrypoint_num_cpus": executor.cpus,
         "entrypoint_num_gpus": executor.gpus,
-        "entrypoint_memory": int(executor.memory_gb * BYTES_PER_GB) if executor.memory_gb else None,
+        "entrypoint_memory": executor.memory_bytes,
         "entrypoint_resources": executor.resources or None,
     }

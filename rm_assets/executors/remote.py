@@ -1,7 +1,7 @@
 """Tasks somewhere else: what every executor does that is not this machine.
 
 The request is written to the store's URL, and its place there is all that a task is told, whatever starts it; results come back
-through the store. An engine (ssh.py, ray.py, kubernetes.py, vm.py) starts the task under a name that follows from its
+through the store. An engine (ssh.py, ray.py, kubernetes.py, vertex.py, vm.py) starts the task under a name that follows from its
 digest, gives its output line by line, and ends it.
 """
 
@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
+from math import ceil
 from typing import Any, Protocol
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.recipe import RemoteExecutor
-from rm_assets.executors.output import OnEvent, TaskEnd, TaskOutput
+from rm_assets.executors.output import SIGNALS, OnEvent, TaskEnd, TaskOutput
 from rm_assets.storage.remote import Remote
 from rm_assets.storage.requests import send_request
 from rm_assets.storage.store import Store
+
+SECONDS_BEYOND_LIMIT = 3600
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,21 @@ class Order:
     name: str
     timeout_seconds: float | None
     say: Callable[[str], None]
+
+    @property
+    def command(self) -> list[str]:
+        """What a container or a node with rm_assets runs for it."""
+        return ["python", "-m", f"rm_assets.tasks.{self.task}", self.request]
+
+    @property
+    def engine_timeout_seconds(self) -> int | None:
+        """The limit for an engine that has one of its own, which counts also what the task waits for."""
+        return None if self.timeout_seconds is None else ceil(self.timeout_seconds) + SECONDS_BEYOND_LIMIT
+
+
+def status_of(code: int) -> int:
+    """The exit status that a shell or a container gives, with minus the number of a signal that ended the task."""
+    return 128 - code if code - 128 in SIGNALS else code
 
 
 class RemoteTask(Protocol):

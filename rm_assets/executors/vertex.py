@@ -8,27 +8,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from math import ceil
+from signal import SIGKILL
 from typing import Any
 
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.events import event_line
 from rm_assets.core.recipe import VertexExecutor
-from rm_assets.executors.output import status_of
-from rm_assets.executors.remote import Order
+from rm_assets.executors.remote import Order, status_of
 from rm_assets.executors.vertex_api import VertexApi, no_machine
 
 POLL_SECONDS = 10.0
 """Between two looks at a job and its log: Cloud Logging answers 60 questions a minute and project."""
 LATE_SECONDS = 30.0
 """How long after the end of a job its last log entries may come."""
-SECONDS_BEYOND_LIMIT = 3600
-"""Vertex's own time limit is so much later than the task's, which does not count what the task waits for."""
 WAITING = {"JOB_STATE_QUEUED", "JOB_STATE_PENDING"}
 WORKING = WAITING | {"JOB_STATE_RUNNING", "JOB_STATE_UPDATING", "JOB_STATE_PAUSED"}
 LIVE = WORKING | {"JOB_STATE_CANCELLING"}
 RESOURCE_EXHAUSTED = 8
-KILLED = -9
 
 
 def job_of(executor: VertexExecutor, order: Order) -> dict[str, Any]:
@@ -39,13 +35,13 @@ def job_of(executor: VertexExecutor, order: Order) -> dict[str, Any]:
     if executor.tpu_topology:
         machine["tpuTopology"] = executor.tpu_topology
     scheduling: dict[str, Any] = {"disableRetries": True, "strategy": "SPOT" if executor.spot else "STANDARD"}
-    if order.timeout_seconds is not None:
-        scheduling["timeout"] = f"{ceil(order.timeout_seconds) + SECONDS_BEYOND_LIMIT}s"
+    if order.engine_timeout_seconds is not None:
+        scheduling["timeout"] = f"{order.engine_timeout_seconds}s"
     pool = {
         "machineSpec": machine,
         "replicaCount": "1",
         "diskSpec": {"bootDiskSizeGb": executor.disk_gb},
-        "containerSpec": {"imageUri": executor.image, "command": _command_of(order)},
+        "containerSpec": {"imageUri": executor.image, "command": order.command},
     }
     spec = {"workerPoolSpecs": [pool], "scheduling": scheduling}
     if executor.service_account:
@@ -100,7 +96,7 @@ class VertexTask:
         if message:
             self._say(f"Vertex AI: {message}")
         if self._job["state"] != "JOB_STATE_FAILED" or "ran out of memory" in message:  # or cancelled, or too old
-            return KILLED
+            return -SIGKILL
         found = re.search(r"non-zero status of (\d+)", message)
         return status_of(int(found[1]) if found else 1)
 
@@ -147,10 +143,6 @@ def start_on_vertex(executor: VertexExecutor, order: Order) -> Iterator[VertexTa
         except BaseException:
             task.end()
             raise
-
-
-def _command_of(order: Order) -> list[str]:
-    return ["python", "-m", f"rm_assets.tasks.{order.task}", order.request]
 
 
 def _words(state: str) -> str:

@@ -1,7 +1,6 @@
 """Compute: makes an asset for a recipe, in a task where the executor runs it, or finds it made already."""
 
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,12 +13,12 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from rm_assets.core.errors import RmAssetsError, TaskError
-from rm_assets.core.recipe import LocalExecutor, Recipe
+from rm_assets.core.errors import RmAssetsError
+from rm_assets.core.recipe import LocalExecutor, Recipe, TaskName
 from rm_assets.core.smoke import smoke_recipe
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.executors.local import run_local
-from rm_assets.executors.output import SIGNALS, OnEvent, TaskEnd
+from rm_assets.executors.output import OnEvent, TaskEnd, unfinished
 from rm_assets.executors.remote import run_remote
 from rm_assets.executors.warm import keep_warm
 from rm_assets.resources.heartbeat import beating
@@ -187,7 +186,7 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 def _run(
-    recipe: Recipe, task: str, request: dict[str, Any], store: Store, folder: Path, hear: OnEvent, *, say: Say
+    recipe: Recipe, task: TaskName, request: dict[str, Any], store: Store, folder: Path, hear: OnEvent, *, say: Say
 ) -> TaskEnd:  # fmt: skip
     """Runs the task where the recipe says."""
     executor, limit = recipe.execution.executor_of(task), recipe.execution.timeout_of(task)
@@ -236,28 +235,3 @@ def _metrics(event: dict[str, Any]) -> str:
     shown = [f"{name.replace('_', ' ')} {values[name]:.4g}" for name in FIGURES if values.get(name) is not None]
     left = [f"about {values['eta_seconds']:.0f} s left"] if values.get("eta_seconds") is not None else []
     return f"step {event['step']}: " + ", ".join([*shown, *left])
-
-
-def unfinished(task: str, end: TaskEnd, result: str, timeout_seconds: float | None) -> TaskError:
-    """Why a task that ended did not give its result."""
-    if end.timed_out:
-        return TaskError(
-            "TASK_003",
-            f"task {task} was ended after {timeout_seconds} s",
-            fix="raise execution.timeout_seconds or task_timeout_seconds; committed shards and training state are kept",
-        )
-    if end.status < 0:
-        name = signal.Signals(-end.status).name if -end.status in SIGNALS else f"signal {-end.status}"
-        why = "out of memory, or somebody ended it" if name == "SIGKILL" else f"the process got {name}"
-        return TaskError(
-            "TASK_001",
-            f"task {task} was killed ({name}) before {result} was there",
-            why=why,
-            fix="run again: it resumes from its committed shards or training state",
-        )
-    return TaskError(
-        "TASK_002",
-        f"task {task} failed with exit status {end.status}",
-        why=f"its last words were:\n{end.tail}",
-        fix="if this is no fault of the machine, report it with these lines",
-    )

@@ -6,15 +6,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from rm_assets.core.checks.inputs import EXAMINATION_VERSION, Examination
 from rm_assets.core.digests import digest
-from rm_assets.core.errors import DataError, RmAssetsError
+from rm_assets.core.errors import DataError
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES
-from rm_assets.executors.local import run_local
-from rm_assets.resources.compute import unfinished
+from rm_assets.executors.side_task import run_side_task
 from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.lineage import Wanted
@@ -50,16 +48,10 @@ def examination(store: Store, recipe: Recipe, pairs: Wanted) -> Examination:
 
 
 def _run(recipe: Recipe, pairs: Path) -> Examination:
-    events: dict[str, Any] = {}
+    request = {"recipe": recipe.model_dump(mode="json"), "pairs": str(pairs)}
     with tempfile.TemporaryDirectory(prefix="rm-assets-examine-") as folder:
-        request = Path(folder) / "request.json"
-        write_json(request, {"recipe": recipe.model_dump(mode="json"), "pairs": str(pairs)})
-        end = run_local(
-            "examine", request, lambda event: events.update({event["event"]: event}),
+        events = run_side_task(
+            "examine", request, Path(folder), result="the examination of the pairs",
             timeout_seconds=recipe.execution.timeout_seconds,
         )  # fmt: skip
-    if "error" in events:
-        raise RmAssetsError.from_dict(events["error"]["error"])
-    if "examination" not in events:
-        raise unfinished("examine", end, "the examination of the pairs", recipe.execution.timeout_seconds)
     return Examination(**events["examination"]["found"])

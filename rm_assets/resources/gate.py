@@ -3,18 +3,15 @@
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from rm_assets.core.checks.finding import Finding
 from rm_assets.core.digests import digest
-from rm_assets.core.errors import ReleaseError, RmAssetsError, StoreError
+from rm_assets.core.errors import ReleaseError, StoreError
 from rm_assets.core.evaluation.gate import REPORT_CHECKS, Released, no_worse
 from rm_assets.core.recipe import GateSection, LimitedCheck, Recipe
 from rm_assets.core.records import ProxyReward
-from rm_assets.executors.local import run_local
-from rm_assets.resources.compute import unfinished
+from rm_assets.executors.side_task import run_side_task
 from rm_assets.resources.judgement import other_pairs, trained_on_test
-from rm_assets.storage.files import write_json
 from rm_assets.storage.lineage import Wanted, wanted
 from rm_assets.storage.registry import ALIASES, Registry, Release
 from rm_assets.storage.store import Store, locked
@@ -110,16 +107,10 @@ def _rewards(
 
 
 def _rescore(store: Store, recipe: Recipe, release: Path, gold_rewards: Path, rewards: Path) -> None:
-    events, limit = dict[str, Any](), recipe.execution.timeout_seconds
+    places = {"home": store.home, "release": release, "gold_rewards": gold_rewards, "rewards": rewards}
+    request = {"recipe": recipe.model_dump(mode="json"), **{name: str(place) for name, place in places.items()}}
     with tempfile.TemporaryDirectory(dir=store.home, prefix=".rescore-") as folder, locked(Path(folder) / "lock"):
-        request = Path(folder) / "request.json"
-        places = {"home": store.home, "release": release, "gold_rewards": gold_rewards, "rewards": rewards}
-        write_json(request, {"recipe": recipe.model_dump(mode="json"), **{k: str(v) for k, v in places.items()}})
-        end = run_local(
-            "rescore", request, lambda event: events.update({event["event"]: event}),
-            timeout_seconds=limit,
+        run_side_task(
+            "rescore", request, Path(folder), result=f"the table of rewards of the release in {release}",
+            timeout_seconds=recipe.execution.timeout_seconds,
         )  # fmt: skip
-    if "error" in events:
-        raise RmAssetsError.from_dict(events["error"]["error"])
-    if not rewards.is_file():
-        raise unfinished("rescore", end, f"the rewards of the release in {release}", limit)

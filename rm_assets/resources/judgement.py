@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rm_assets.core.errors import ModelError, RmAssetsError, StoreError
+from rm_assets.core.errors import ModelError, StoreError
 from rm_assets.core.recipe import ModelRef, Recipe
 from rm_assets.core.records import ProxyReward
 from rm_assets.core.stages import STAGES
-from rm_assets.executors.local import run_local
-from rm_assets.resources.compute import unfinished
+from rm_assets.executors.side_task import run_side_task
 from rm_assets.resources.recipes import recipe_book
-from rm_assets.storage.files import write_json
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.lineage import committed, wanted
 from rm_assets.storage.registry import ALIASES, Registry
@@ -219,10 +217,8 @@ def _read(file: Path) -> dict[str, Any]:
 def _run(store: Store, on: Recipe, candidates: Sequence[Candidate], say: Say) -> Iterator[Judged]:
     gold, fingerprints = gold_of(store, on), Fingerprints(store.home / "fingerprints")
     pairs = wanted(store, on, "implicit_pairs")
-    events, limit = dict[str, Any](), on.execution.timeout_seconds
 
-    def listen(event: dict[str, Any]) -> None:
-        events[event["event"]] = event
+    def hear(event: dict[str, Any]) -> None:
         if event["event"] == "log":
             say(event["message"])
 
@@ -242,12 +238,10 @@ def _run(store: Store, on: Recipe, candidates: Sequence[Candidate], say: Say) ->
             "gold": str(store.folder("gold_rewards", gold.digest) / "gold_rewards.parquet"),
             "pairs": str(store.folder("implicit_pairs", pairs.digest) / "pairs.parquet") if pairs.manifest else None,
         }  # fmt: skip
-        write_json(folder / "request.json", request)
-        end = run_local("judge", folder / "request.json", listen, timeout_seconds=limit)
-        if "error" in events:
-            raise RmAssetsError.from_dict(events["error"]["error"])
-        if end.status != 0:
-            raise unfinished("judge", end, f"the judgement on '{on.name}'", limit)
+        run_side_task(
+            "judge", request, folder, result=f"the judgement on '{on.name}'",
+            timeout_seconds=on.execution.timeout_seconds, hear=hear,
+        )  # fmt: skip
         for place, candidate in enumerate(candidates):
             rewards = list(read_table(folder / f"{place}.parquet", ProxyReward))
             yield Judged(candidate, rewards, _read(folder / f"{place}.json"))

@@ -22,19 +22,27 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # it may not exist, nor its folder
+            temporary.unlink()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Raises: StoreError STORE_001 where the disk of `path` is full or not writable; any other OSError as it is."""
+    try:
+        yield
     except OSError as error:
         known = full_or_denied(error, path)
         if known is error:
             raise
         raise known from error
-    finally:
-        with contextlib.suppress(OSError):  # it may not exist, nor its folder
-            temporary.unlink()
 
 
 def full_or_denied(error: OSError, path: Path) -> StoreError | OSError:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from rm_assets.core.errors import DataError
 from rm_assets.core.gold.rankings import Action, Entry, Ranking
 from rm_assets.core.recipe import FileSource
-from rm_assets.storage.files import full_or_denied
+from rm_assets.storage.files import disk_errors
 from rm_assets.storage.sources import SourceRow, read_rows
 
 
@@ -63,7 +63,7 @@ def append_entry(path: Path, entry: Entry) -> None:
     Raises: StoreError STORE_001 when the disk is full or not writable.
     """
     line = (json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode()
-    try:
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -77,8 +77,3 @@ def append_entry(path: Path, entry: Entry) -> None:
             os.fsync(file)
         finally:
             os.close(file)
-    except OSError as error:
-        known = full_or_denied(error, path)
-        if known is error:
-            raise
-        raise known from error

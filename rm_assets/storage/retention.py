@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.core.stages import STAGES
-from rm_assets.storage.files import full_or_denied
+from rm_assets.storage.files import disk_errors
 from rm_assets.storage.fingerprints import Fingerprints
 from rm_assets.storage.kept import Result, find_kept, here, made_for, owner, results
 from rm_assets.storage.store import Store, is_locked, locked
@@ -89,11 +89,8 @@ def prune(store: Store, plan: Plan, say: Callable[[str], None] = lambda line: No
     done = 0
     with locked(store.home / "retention.lock"):
         for removal in plan.removals:
-            try:
+            with disk_errors(removal.path):
                 removed = removal.result not in plan.find_kept() and _remove(store, removal, plan.before)
-            except OSError as error:
-                known = full_or_denied(error, removal.path)
-                raise known from (None if known is error else error)
             done += removed
             say(f"{'removed' if removed else 'left, it is in use again:'} {removal.path.relative_to(store.home)}")
     return done

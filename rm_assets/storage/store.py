@@ -35,7 +35,7 @@ from typing import Any
 from rm_assets.core.digests import digest
 from rm_assets.core.errors import StoreError
 from rm_assets.core.stages import STAGES
-from rm_assets.storage.files import as_json, file_sha256, full_or_denied, whole_file, write_json
+from rm_assets.storage.files import as_json, disk_errors, file_sha256, whole_file, write_json
 from rm_assets.storage.remote import find_remote
 
 Waiting = Callable[[], AbstractContextManager[None]]
@@ -274,14 +274,9 @@ def telling(say: Callable[[str], None], reason: str) -> Iterator[None]:
 @contextmanager
 def locked(path: Path, waiting: Waiting = nullcontext) -> Iterator[None]:
     """Held by one process at a time; a second one waits here, inside of `waiting`. A dead process holds nothing."""
-    try:
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_CREAT | os.O_WRONLY)
-    except OSError as error:
-        known = full_or_denied(error, path)
-        if known is error:
-            raise
-        raise known from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

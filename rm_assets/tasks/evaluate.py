@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rm_assets.core.digests import unit_interval
 from rm_assets.core.evaluation import ScoredPair, ScoredResponse, build_report, compare_pairs
 from rm_assets.core.evaluation.learning_curve import ModelAtShare, learning_curve
+from rm_assets.core.planning.stage_plans import SCORED
 from rm_assets.core.protocols import ResponseScorer
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.records import GoldReward, Messages, Pair, ProxyReward, prompt_messages, response_messages
@@ -181,7 +182,7 @@ def _write(
             "test_responses_truncated": report["num_test_responses_truncated"],
             "test_prompts_over_length": report["num_test_prompts_over_length"],
         },
-        work={"responses scored by the reward model": num_scored},
+        work={SCORED: num_scored},
         facts={
             "verdict": report["verdict"],
             "match_rate": match["value"],

@@ -25,7 +25,6 @@ def examine_pairs(request: dict[str, Any], reporter: LineReporter) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when its client loads; then a base is in the cache or missing at once
     from rm_assets.backends.torch.examination import examine
 
-    training = Recipe.model_validate(request["recipe"]).training
     # An existing model was not trained on the recipe's pairs; what it is judged on is what it has to read.
     read = SPLITS if training.kind == "train" else ("test",)
     pairs = (pair for pair in read_table(Path(request["pairs"]), Pair) if pair.split in read)

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rm_assets.core.planning.recipe_plan import training_of
+from rm_assets.core.planning.training_plan import training_of
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.records import Pair
 from rm_assets.storage.store import Store

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from rm_assets.core.errors import DataError, RmAssetsError, TaskError
 from rm_assets.core.events import event_line
-from rm_assets.core.planning.recipe_plan import num_devices
+from rm_assets.core.planning.training_plan import num_devices
 from rm_assets.core.recipe import Recipe, TrainingSection
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.storage.files import full_or_denied

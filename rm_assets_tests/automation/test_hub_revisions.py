@@ -9,7 +9,6 @@ import pytest
 
 from rm_assets.automation import hub_revisions as module
 from rm_assets.automation.hub_revisions import hub_revisions
-from rm_assets.core import recipe_files
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.files import write_json
 from rm_assets.storage.store import Store
@@ -35,10 +34,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubOfReplies]:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench(tmp_path)
-    (tmp_path / "shipped").mkdir()
-    monkeypatch.setattr(recipe_files, "SHIPPED_FOLDER", tmp_path / "shipped")
+    bench.be_all(monkeypatch)
     monkeypatch.setattr(module, "RECIPES", dg.StaticPartitionsDefinition(["toy", "other"]))
-    monkeypatch.setenv("RM_ASSETS_RECIPES", str(tmp_path / "recipes"))
     bench.recipe(training={**TOY["training"], "base": {"hub_id": "me/base"}})
     bench.recipe("other", training={**TOY["training"], "base": {"hub_id": "me/other", "revision": PINNED}})
     return bench

@@ -15,7 +15,6 @@ from dagster._core.errors import DagsterAssetCheckFailedError
 from rm_assets.assets.prompts import prompts
 from rm_assets.automation import rebuild as module
 from rm_assets.automation.rebuild import PARTITION_TAG, rebuild
-from rm_assets.core import recipe_files
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.resources.compute import Compute
@@ -72,10 +71,7 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     bench = Bench(tmp_path)
     bench.write_toy()
     save_causal(bench.folder / "recipes" / "base")
-    (tmp_path / "shipped").mkdir()
-    monkeypatch.setattr(recipe_files, "SHIPPED_FOLDER", tmp_path / "shipped")
-    monkeypatch.setenv("RM_ASSETS_RECIPES", str(bench.folder / "recipes"))
-    monkeypatch.setenv("RM_ASSETS_HOME", str(bench.home))
+    bench.be_all(monkeypatch)
     monkeypatch.setattr(module, "SECONDS_TO_SETTLE", 0.0)
     monkeypatch.setattr(module, "RECIPES", dg.StaticPartitionsDefinition(["toy", "other", "third"]))
     with dg.DagsterInstance.ephemeral() as instance:

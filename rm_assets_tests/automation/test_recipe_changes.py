@@ -11,7 +11,6 @@ from dagster._core.loader import LoadingContextForTest
 
 from rm_assets.automation import rebuild
 from rm_assets.automation.recipe_changes import recipe_changes
-from rm_assets.core import recipe_files
 from rm_assets.definitions import defs
 from rm_assets.resources.compute import Compute
 from rm_assets_tests.tasks.conftest import Bench, in_this_process
@@ -30,10 +29,7 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture
 def instance(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    (bench.folder / "shipped").mkdir()
-    monkeypatch.setattr(recipe_files, "SHIPPED_FOLDER", bench.folder / "shipped")
-    monkeypatch.setenv("RM_ASSETS_RECIPES", str(bench.folder / "recipes"))
-    monkeypatch.setenv("RM_ASSETS_HOME", str(bench.home))
+    bench.be_all(monkeypatch)
     monkeypatch.setattr(rebuild, "SECONDS_TO_SETTLE", 0.0)
     in_this_process(monkeypatch)
     with dg.DagsterInstance.ephemeral() as instance:

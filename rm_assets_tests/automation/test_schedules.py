@@ -12,7 +12,6 @@ from rm_assets.automation import rebuild as rebuilding
 from rm_assets.automation.jobs import compare_with_production, prune_store
 from rm_assets.automation.rebuild import PARTITION_TAG, STATE_TAG
 from rm_assets.automation.schedules import nightly_comparison, retention, weekly_rebuild
-from rm_assets.core import recipe_files
 from rm_assets.definitions import defs
 from rm_assets.resources.compute import Compute
 from rm_assets.storage.kept import results
@@ -29,10 +28,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
     made = Planted(tmp_path)
     made.write_toy()
     save_causal(made.folder / "recipes" / "base")
-    (tmp_path / "shipped").mkdir()
-    monkeypatch.setattr(recipe_files, "SHIPPED_FOLDER", tmp_path / "shipped")
-    monkeypatch.setenv("RM_ASSETS_RECIPES", str(made.folder / "recipes"))
-    monkeypatch.setenv("RM_ASSETS_HOME", str(made.home))
+    made.be_all(monkeypatch)
     monkeypatch.setattr(rebuilding, "SECONDS_TO_SETTLE", 0.0)
     monkeypatch.setattr(rebuilding, "RECIPES", dg.StaticPartitionsDefinition(["toy", "other", "third"]))
     return made

@@ -10,6 +10,7 @@ from rm_assets.core.errors import ExecutorError
 from rm_assets.core.events import event_line
 from rm_assets.executors import output
 from rm_assets.executors.output import TaskEnd, TaskOutput
+from rm_assets.executors.remote import status_of
 
 
 def test_a_task_that_could_not_be_ended_is_ended_as_soon_as_its_engine_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +61,7 @@ def test_nobody_tries_to_end_what_has_ended_meanwhile(monkeypatch: pytest.Monkey
     ("code", "status"), [(0, 0), (1, 1), (127, 127), (137, -9), (143, -15), (168, 168), (255, 255)]
 )
 def test_the_status_of_a_shell_is_that_of_a_signal_only_where_there_is_one(code: int, status: int) -> None:
-    assert output.status_of(code) == status
+    assert status_of(code) == status
 
 
 @pytest.mark.parametrize("fails", ["the engine", "who hears of it"])

@@ -162,6 +162,14 @@ def test_a_cluster_that_is_not_reached_for_a_moment_is_asked_again(monkeypatch: 
     assert client.is_stopped
 
 
+@pytest.mark.parametrize(("code", "status"), [(0, 0), (1, 1), (137, -9), (143, -15), (163, 163), (255, 255)])
+def test_only_what_a_signal_makes_of_an_exit_status_is_called_killed(code: int, status: int) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'rm-assets[ray]'")
+    info = SimpleNamespace(status=SimpleNamespace(is_terminal=lambda: True), driver_exit_code=code)
+    client = SimpleNamespace(get_job_info=lambda name: info)
+    assert RayJob(client, "http://head", "a").status() == status  # type: ignore[arg-type]
+
+
 def test_a_job_that_cannot_be_stopped_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="ray is not installed: pip install 'rm-assets[ray]'")
     monkeypatch.setattr(patience, "RETRY_SECONDS", 0.01)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rm_assets.core.planning.recipe_plan import plan_training
+from rm_assets.core.planning.training_plan import plan_training
 from rm_assets.core.recipe import Recipe
 from rm_assets.resources import known
 from rm_assets.resources.known import find_known, small_batches
@@ -40,9 +40,10 @@ def recipe(**execution: Any) -> Recipe:
         (VERTEX | {"accelerator": "NVIDIA_L4"}, True),
         (VERTEX | {"machine": "custom", "tpu_topology": "2x2"}, True),
         ({"kind": "vm", "machine": GCLOUD | {"machine_type": "n1-standard-8"}}, False),
+        ({"kind": "vm", "machine": GCLOUD | {"machine_type": "g1-small"}}, False),
+        ({"kind": "vm", "machine": GCLOUD | {"machine_type": "a3-highgpu-1g"}}, True),
         ({"kind": "vm", "machine": GCLOUD | {"machine_type": "ct6e-standard-4t"}}, True),
         ({"kind": "vm", "machine": GCLOUD | {"machine_type": "tpu7x-standard-4t"}}, True),
-        ({"kind": "vm", "machine": GCLOUD | {"machine_type": "g1-small"}}, False),
         ({"kind": "vm", "machine": GCLOUD | {"machine_type": "n1-standard-8", "accelerator": "type=t4"}}, True),
         ({"kind": "vm", "machine": {"dialect": "skypilot"}}, False),
         ({"kind": "vm", "machine": {"dialect": "skypilot", "accelerators": "tpu-v6e-8"}}, True),

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rm_assets.core.errors import DataError, StoreError
@@ -36,6 +36,7 @@ def test_entries_are_read_as_they_were_appended(tmp_path: Path) -> None:
     assert read_entries(file) == [RANKED, SKIPPED]
 
 
+@settings(deadline=None)  # every entry waits for the disk
 @given(NAMES, st.lists(NAMES, min_size=1, unique=True), NAMES | st.none())
 def test_any_names_survive_the_file(prompt: str, names: list[str], annotator: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from rm_assets.cli.prune import prune as prune_command
 from rm_assets.cli.trace import assets_of
-from rm_assets.core import recipe_files
 from rm_assets.core.errors import StoreError
 from rm_assets.core.stages import STAGES, asset_of
 from rm_assets.resources.compute import Compute
@@ -59,10 +58,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench(tmp_path)
     made.write_toy()
     made.write("base", "weights")
-    (tmp_path / "shipped").mkdir()
-    monkeypatch.setattr(recipe_files, "SHIPPED_FOLDER", tmp_path / "shipped")
-    monkeypatch.setenv("RM_ASSETS_RECIPES", str(made.folder / "recipes"))
-    monkeypatch.setenv("RM_ASSETS_HOME", str(made.home))
+    made.be_all(monkeypatch)
     return made
 
 

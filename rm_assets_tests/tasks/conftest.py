@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rm_assets.core import recipe_files
 from rm_assets.core.recipe import Recipe
 from rm_assets.core.recipe_files import RecipeBook
 from rm_assets.executors.local import run_local
@@ -66,6 +67,13 @@ class Bench:
         self.write("test.jsonl", [{"prompt": p} for p in test])
         answers = [(p, text, reward) for p in train + test for text, reward in ((f"good {p[:9]}", 1), ("bad bad", 0))]
         self.write("answers.jsonl", [{"prompt": p, "response": t, "gold_reward": r} for p, t, r in answers])
+
+    def be_all(self, patch: pytest.MonkeyPatch) -> None:
+        """Its recipes and its store are those of this process, and no recipe ships with the package."""
+        (self.folder / "shipped").mkdir()
+        patch.setattr(recipe_files, "SHIPPED_FOLDER", self.folder / "shipped")
+        patch.setenv("RM_ASSETS_RECIPES", str(self.folder / "recipes"))
+        patch.setenv("RM_ASSETS_HOME", str(self.home))
 
     def recipe(self, name: str = "toy", **changes: Any) -> Recipe:
         """TOY with `changes`, written as a file and read again; a change of a section replaces that section."""

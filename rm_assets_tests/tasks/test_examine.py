@@ -9,6 +9,7 @@ import pytest
 from rm_assets.core.checks.inputs import Examination
 from rm_assets.core.errors import TaskError
 from rm_assets.core.recipe import Recipe
+from rm_assets.executors import side_task
 from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import examination as resource
 from rm_assets.resources.examination import examination
@@ -43,7 +44,7 @@ def test_pairs_are_examined_once_for_each_base_template_and_length(
     short = bench.recipe("short", training={**TOY["training"], "max_length": 5})
     assert examined(store, short).num_over_length == 8
 
-    monkeypatch.setattr(resource, "run_local", None)  # no process is started from here on
+    monkeypatch.setattr(side_task, "run_local", None)  # no process is started from here on
     faster = bench.recipe("faster", training={**TOY["training"], "learning_rate": 0.5})
     assert examined(store, recipe) == found == examined(store, faster)
     assert len(notes(bench)) == 3 and not list(bench.home.glob(".examine-*"))
@@ -81,7 +82,7 @@ def test_an_examination_that_ends_early_says_why_as_an_asset_does_and_leaves_not
         assert bench.home not in request.parents  # what kill -9 leaves of it is no part of the store
         return end
 
-    monkeypatch.setattr(resource, "run_local", ends)
+    monkeypatch.setattr(side_task, "run_local", ends)
     with pytest.raises(TaskError, match=said):
         examined(Store(bench.home), recipe)
     assert set(bench.home.iterdir()) - before <= {bench.home / "fingerprints"} and not notes(bench)

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from rm_assets.backends.torch.scorer import TorchScorer
 from rm_assets.checks.data import CHECKS_OF_TRAINING, TABLE_CHECKS
 from rm_assets.core.errors import ModelError, PlanError, RecipeError
-from rm_assets.core.planning.recipe_plan import training_of
+from rm_assets.core.planning.training_plan import training_of
 from rm_assets.core.protocols import QuietReporter
 from rm_assets.core.recipe import ModelRef
 from rm_assets.core.recipe_files import RecipeBook

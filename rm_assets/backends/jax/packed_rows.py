@@ -18,7 +18,6 @@ from rm_assets.backends.rendering import Encoded
 
 SHORTEST_ROW = 256
 """Tokens. Short conversations stand together in such a row, where attention costs little beside the rest."""
-Ints = np.ndarray[Any, np.dtype[np.int32]]
 PADDING = -1
 
 

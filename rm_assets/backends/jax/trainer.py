@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 STATE_PACKAGES = ("jax", "optax", "transformers")
 """Packages of which another version may continue a training differently, or name its weights differently."""
-NUM_COMPARED = 4
-"""Pairs whose two conversations are computed alone, too."""
 
 
 class JaxTrainer:
@@ -88,16 +86,9 @@ class JaxTrainer:
 
 def _compare_batches(job: "Job", loop: "TrainingLoop") -> dict[str, float]:
     """Rewards of a few conversations two by two in shared rows, and each alone: they have to be the same."""
-    import numpy as np
-
     from rm_assets.backends.jax import packed_rows
 
-    store = job.ready.store
-    numbers = np.unique(np.linspace(0, len(store) - 1, NUM_COMPARED).astype(int))
-    index = store.index(numbers.tolist())
-    rows = list(
-        store.rows(zip(index["starts"].ravel().tolist(), index["lengths"].ravel().tolist(), strict=True))
-    )  # fmt: skip
+    rows = job.ready.store.compared_rows()
 
     def computed(groups: list[Any]) -> list[float]:
         found: dict[int, list[float]] = {}

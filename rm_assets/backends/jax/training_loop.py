@@ -3,10 +3,8 @@
 Shapes: P places for pairs, of which a micro-batch fills the first and gives the others no weight.
 """
 
-import json
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +36,10 @@ from rm_assets.backends.prompt_groups import num_shared_tokens
 from rm_assets.backends.step_control import LossGuard, rate_factor
 from rm_assets.backends.token_budget import TokenBudget
 from rm_assets.backends.training_preparation import Prepared
-from rm_assets.backends.training_progress import Misfit, Progress, Sums
+from rm_assets.backends.training_progress import Misfit, Progress, StepLog, Sums
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.recipe import ExecutionSection, TrainingSection
-from rm_assets.core.training_order import Numbers, epoch_order, step_slice
+from rm_assets.core.training_order import Numbers, StepPairs
 
 PROGRESS, STATE = "progress.json", "state.safetensors"
 WORK_OF = {"add_gradients": "training", "rewards_at_tokens": "training", "losses_and_rewards": "scoring"}
@@ -94,13 +92,11 @@ class TrainingLoop:
         self._model = Model(job.architecture, dtype, job.mesh, is_recomputed, settings.objective, settings.centering)
         self._state = first_state(job.mesh, settings.weight_decay, parameters)
         self._guard = LossGuard(settings.max_loss_spike)
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
-        self._pairs_of_prompt = np.bincount(job.ready.store.prompt) if settings.weighting == "prompt" else None
+        self._pairs = StepPairs(job.ready.store.prompt, job.ready.plan, settings, seed=job.seed)
         self.progress, self._budget = Progress(), TokenBudget(job.token_budget("training"), job.reporter)
         if job.ready.state is not None:
             self._resume(job.ready.state.folder)
-        self._began, self._began_at = time.monotonic(), self.progress.step
-        self._began_tokens = self.progress.num_pair_tokens
+        self._log = StepLog(self.progress, job.ready.plan.num_optimizer_steps, job.reporter)
 
     def run(self) -> None:
         """Takes every step that is left, or until validation says stop; then the best weights are there where validation chose them."""
@@ -142,7 +138,7 @@ class TrainingLoop:
 
     def _take_step(self) -> None:
         job, progress, plan = self._job, self.progress, self._job.ready.plan
-        numbers = self._numbers(progress.step)
+        numbers = self._pairs.of_step(progress.step)
         loss, gradients, sums = self._backward(numbers)
         factor, norm = clipping(gradients, job.settings.max_grad_norm)
         rate = job.settings.learning_rate * rate_factor(progress.step, plan, job.settings.schedule)
@@ -157,20 +153,9 @@ class TrainingLoop:
         is_last = progress.step == plan.num_optimizer_steps
         figures = self._validate(is_last)
         if progress.step % plan.log_every == 0 or is_last or figures:
-            self._log({"grad_norm": norm, "learning_rate": rate, **figures})
+            self._log.tell(progress, {"grad_norm": norm, "learning_rate": rate, **figures})
         if progress.step % job.execution.save_every_steps == 0 or is_last or progress.is_over:
             self._save()
-
-    def _numbers(self, step: int) -> Numbers:
-        """The pairs of a step, counted from 0."""
-        job = self._job
-        epoch, where = step_slice(job.ready.plan, step)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = epoch_order(
-                job.ready.store.prompt, seed=job.seed, epoch=epoch, shuffle=job.settings.shuffle
-            )  # fmt: skip
-        return self._order[where]
 
     def _backward(self, numbers: Numbers) -> tuple[float, Parameters, Sums]:
         """A step's loss, its gradients, and sums over its pairs; begins again with half the token budget for want of memory."""
@@ -185,11 +170,11 @@ class TrainingLoop:
 
     def _backward_within(self, token_budget: int, numbers: Numbers) -> tuple[float, Parameters, Sums]:
         job, sums = self._job, Sums()
-        total = float(self._weights(numbers).sum())
+        total = float(self._pairs.weights(numbers).sum())
         gradients = zeros(job.mesh, self.parameters)
         store, most = job.ready.store, job.settings.pairs_per_step
         for batch in self._micro_batches(store, numbers, token_budget, most):
-            weights = self._weights(batch.numbers)
+            weights = self._pairs.weights(batch.numbers)
             shares = _filled(weights / total, most)
             gold = _filled(store.gold(batch.numbers), most)
             gradients, losses, sides = add_gradients(
@@ -248,35 +233,13 @@ class TrainingLoop:
         placed: Tokens = jax.device_put(tokens, by_rows(self._job.mesh))
         return placed
 
-    def _weights(self, numbers: Numbers) -> Numbers:
-        """(B,) weight of each pair."""
-        if self._pairs_of_prompt is None:
-            return np.ones(len(numbers))
-        weights: Numbers = 1.0 / self._pairs_of_prompt[self._job.ready.store.prompt[numbers]]
-        return weights
-
-    def _log(self, figures: dict[str, float]) -> None:
-        """What happened since the last log; rates are over this process, so that a pause does not count."""
-        job, progress = self._job, self.progress
-        seconds, num_steps = max(time.monotonic() - self._began, 1e-9), progress.step - self._began_at
-        num_left = job.ready.plan.num_optimizer_steps - progress.step
-        entry = {
-            "step": float(progress.step), **progress.sums.figures(), **figures,
-            "tokens_per_second": (progress.num_pair_tokens - self._began_tokens) / seconds,
-            "eta_seconds": seconds / num_steps * num_left,
-        }  # fmt: skip
-        progress.history.append(entry)
-        progress.sums = Sums()
-        job.reporter.metrics(progress.step, {name: value for name, value in entry.items() if name != "step"})
-        job.reporter.progress(progress.step, job.ready.plan.num_optimizer_steps, "steps")
-
     def _save(self) -> None:
         """A state to resume from; it counts only once it is marked as complete."""
         work, progress = self._job.work, self.progress
         progress.guard, progress.num_spikes = self._guard.state(), self._guard.num_spikes
         folder = work / f"checkpoint-{progress.step}"
         write_state((self.parameters, self._state), folder / STATE)
-        (folder / PROGRESS).write_text(json.dumps(asdict(progress)), "utf-8")
+        progress.write(folder / PROGRESS)
         best = [] if progress.best_step is None else [training_state.best_file(work, progress.best_step)]
         training_state.mark_complete(folder, *best)
         training_state.keep_newest(work, 2)

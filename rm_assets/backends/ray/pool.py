@@ -20,7 +20,6 @@ from rm_assets.core.recipe import RayExecutor
 MOST_DEATHS = 8
 """Workers that may die one after another while none finishes anything."""
 SECONDS_TO_BEGIN = 60.0
-BYTES_PER_GB = 10**9
 OURS = "rm-assets"
 
 
@@ -89,7 +88,7 @@ class WorkerPool(AbstractContextManager["WorkerPool[Held, Work, Done]"], Generic
         self._deaths = (lost.RayActorError, lost.NodeDiedError, lost.ObjectLostError, lost.OutOfMemoryError)
         self._make = ray.remote(Worker).options(
             num_cpus=executor.cpus, num_gpus=executor.gpus, resources=executor.resources or None,
-            memory=int(executor.memory_gb * BYTES_PER_GB) if executor.memory_gb else None,
+            memory=executor.memory_bytes,
         )  # fmt: skip
         self._arguments = (load, compute, device, num_threads)
         self._calls = dict[Any, tuple[Any, Any]]()  # what is under way: its worker and work, no work while it begins

@@ -6,7 +6,6 @@ They have to be the same: a reward that depends on what it is computed with is n
 import statistics
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -15,18 +14,12 @@ from rm_assets.backends.rendering import Encoded
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.shared_prefix import ATTENTION
 
-NUM_PAIRS = 4
-"""Pairs whose two conversations are compared."""
-
 
 def compare_batches(
     forward: RewardForward, tokenizer: PreTrainedTokenizerBase, store: PairStore, token_budget: int
 ) -> dict[str, float]:
     """As `compare_rows`, of a few pairs of a training."""
-    numbers = np.unique(np.linspace(0, len(store) - 1, NUM_PAIRS).astype(int))
-    index = store.index(numbers.tolist())
-    places = zip(index["starts"].ravel().tolist(), index["lengths"].ravel().tolist(), strict=True)
-    return compare_rows(forward, tokenizer, list(store.rows(places)), token_budget)
+    return compare_rows(forward, tokenizer, store.compared_rows(), token_budget)
 
 
 def compare_rows(

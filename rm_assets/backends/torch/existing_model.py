@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from rm_assets.backends.loading_errors import quiet_transformers
+from rm_assets.backends.pair_store import NUM_COMPARED
 from rm_assets.backends.tokenization import check_context, load_renderer
-from rm_assets.backends.torch.batch_comparison import NUM_PAIRS, compare_rows
+from rm_assets.backends.torch.batch_comparison import compare_rows
 from rm_assets.backends.torch.checkpoints import load_classifier
 from rm_assets.backends.torch.devices import pick_device, takes_small_batches
 from rm_assets.backends.torch.reward_forward import RewardForward, check_rope
@@ -34,7 +35,7 @@ def take_model(
     model.config.problem_type = "regression"
     with quiet_transformers():
         write_model(model, renderer, checkpoint, work / "writing")
-    sides = [renderer.encode([pair.chosen, pair.rejected]) for pair in pairs[:NUM_PAIRS]]
+    sides = [renderer.encode([pair.chosen, pair.rejected]) for pair in pairs[:NUM_COMPARED]]
     rows = [row for both in sides if max(len(row.ids) for row in both) <= max_length for row in both]
     if not rows:
         return commit, None

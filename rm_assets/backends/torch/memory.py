@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from rm_assets.backends.machine import available_memory
 from rm_assets.backends.room import NO_LIMIT, Room, gb, shape_of
 from rm_assets.backends.token_budget import release_cached
-from rm_assets.core.planning.plan import training_memory
+from rm_assets.core.planning.arithmetic import training_memory
 from rm_assets.core.protocols import Reporter
 
 RESERVE = 0.9

@@ -4,16 +4,12 @@ A step is the recipe's number of pairs, cut into micro-batches of a token budget
 pairs divided by the sum of the weights, so the update is that of one large padded batch.
 """
 
-import json
 import math
 import os
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
@@ -43,9 +39,9 @@ from rm_assets.backends.torch.trained_weights import (
     whole,
 )
 from rm_assets.backends.torch.training_batches import MicroBatch, micro_batches, pair_rewards
-from rm_assets.backends.training_progress import Misfit, Progress, Sums
+from rm_assets.backends.training_progress import Misfit, Progress, StepLog, Sums
 from rm_assets.core.protocols import ADAPTER
-from rm_assets.core.training_order import Numbers, epoch_order, step_slice
+from rm_assets.core.training_order import Numbers, StepPairs
 
 PROGRESS, PROFILE = "progress.json", "profile"
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -104,20 +100,19 @@ class TrainingLoop:
         self._forward = self._accelerator.prepare_model(forward, evaluation_mode=True)
         self._optimizer = self._accelerator.prepare_optimizer(build_optimizer(forward, settings))
         self._guard = LossGuard(settings.max_loss_spike)
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
-        self._pairs_of_prompt = np.bincount(job.store.prompt) if settings.weighting == "prompt" else None
+        self._pairs = StepPairs(job.store.prompt, job.plan, settings, seed=job.seed)
         self.progress, self._budget = Progress(), TokenBudget(job.token_budget, job.reporter)
         self._profile = None
         if job.execution.profile and self._world.rank == 0:
             self._profile = StepProfile(job.work / PROFILE, job.device)
-        self._began, self._began_at, self._began_tokens = time.monotonic(), 0, 0
+        self._log = StepLog(self.progress, job.plan.num_optimizer_steps, job.reporter)
 
     def take_step(self) -> None:
         """One optimizer step, with what is due after it: log, validation, state."""
         job, progress = self._job, self.progress
         if self._profile:
             self._profile.step_begins()
-        loss, grad_norm, sums = self.backward(self.numbers(progress.step))
+        loss, grad_norm, sums = self.backward(self._pairs.of_step(progress.step))
         rate = job.settings.learning_rate * rate_factor(progress.step, job.plan, job.settings.schedule)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -136,23 +131,12 @@ class TrainingLoop:
         progress.sums.merge(sums)
         is_last = progress.step == job.plan.num_optimizer_steps
         figures = self._validate(is_last)
-        if progress.step % job.plan.log_every == 0 or is_last or figures or progress.is_over:
+        if progress.step % job.plan.log_every == 0 or is_last or figures:
             # In float16 the norm may overflow; the scaler then skips the step by itself.
             norm = {"grad_norm": grad_norm} if math.isfinite(grad_norm) else {}
-            self._log({**norm, "learning_rate": rate, **figures})
+            self._log.tell(progress, {**norm, "learning_rate": rate, **figures}, memory_figures(job.device))
         if progress.step % job.execution.save_every_steps == 0 or is_last or progress.is_over:
             self._save()
-
-    def numbers(self, step: int) -> Numbers:
-        """The pairs of a step, counted from 0."""
-        job = self._job
-        epoch, where = step_slice(job.plan, step)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = epoch_order(
-                job.store.prompt, seed=job.seed, epoch=epoch, shuffle=job.settings.shuffle
-            )  # fmt: skip
-        return self._order[where]
 
     def backward(self, numbers: Numbers) -> tuple[float, float, Sums]:
         """Gradients of a step's loss; the loss, the gradient's norm before clipping, and sums over its pairs."""
@@ -170,14 +154,14 @@ class TrainingLoop:
 
     def _backward(self, numbers: Numbers, token_budget: int) -> tuple[float, float, Sums]:
         job, sums = self._job, Sums()
-        total = float(self._weights(numbers).sum())
+        total = float(self._pairs.weights(numbers).sum())
         batches = micro_batches(self._forward, job.store, numbers, token_budget)
         for batch, counts in self._own(batches):
             self._mark("input")
             rewards = pair_rewards(self._forward, batch, job.device)
             gold = gold_of(job.store, batch.numbers, job.device)
             losses = pair_losses(rewards, gold, job.settings.objective, job.settings.centering)
-            weights = torch.from_numpy(self._weights(batch.numbers)).to(losses)
+            weights = torch.from_numpy(self._pairs.weights(batch.numbers)).to(losses)
             self._mark("forward")
             # Gradients are averaged over the processes.
             share = counts * self._world.size / total
@@ -216,13 +200,6 @@ class TrainingLoop:
         if self._profile:
             self._profile.mark(what)
 
-    def _weights(self, numbers: Numbers) -> Numbers:
-        """(B,) weight of each pair."""
-        if self._pairs_of_prompt is None:
-            return np.ones(len(numbers))
-        weights: Numbers = 1.0 / self._pairs_of_prompt[self._job.store.prompt[numbers]]
-        return weights
-
     def _validate(self, is_last: bool) -> dict[str, float]:
         """Figures of the validation pairs where they are due; keeps the best weights and says when to stop."""
         job, progress, wanted = self._job, self.progress, self._job.settings.validation
@@ -239,22 +216,6 @@ class TrainingLoop:
                 training_state.keep_best(job.work, progress.step)
         return {f"validation_{name}": figures[name] for name in ("loss", "accuracy")}
 
-    def _log(self, figures: dict[str, float]) -> None:
-        """What happened since the last log; rates are over this process, so that a pause does not count."""
-        job, progress = self._job, self.progress
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        num_steps = progress.step - self._began_at
-        entry = {
-            "step": float(progress.step), **progress.sums.figures(), **figures,
-            "tokens_per_second": (progress.num_pair_tokens - self._began_tokens) / seconds,
-            "eta_seconds": seconds / num_steps * (job.plan.num_optimizer_steps - progress.step),
-        }  # fmt: skip
-        progress.history.append(entry)
-        progress.sums = Sums()
-        told = {name: value for name, value in entry.items() if name != "step"} | memory_figures(job.device)
-        job.reporter.metrics(progress.step, told)
-        job.reporter.progress(progress.step, job.plan.num_optimizer_steps, "steps")
-
     def _save(self) -> None:
         """A state to resume from; it counts only once it is marked as complete."""
         work, progress = self._job.work, self.progress
@@ -263,7 +224,7 @@ class TrainingLoop:
         save_weights(self._trained(), folder / WEIGHTS)
         save_optimizer(self._optimizer, self._trained(), folder / OPTIMIZER)
         if self._world.rank == 0:
-            (folder / PROGRESS).write_text(json.dumps(asdict(progress)), "utf-8")
+            progress.write(folder / PROGRESS)
             best = [] if progress.best_step is None else [training_state.best_file(work, progress.best_step)]
             training_state.mark_complete(folder, *best)
             training_state.keep_newest(work, 2)
@@ -286,7 +247,7 @@ class TrainingLoop:
         load_optimizer(self._optimizer, self._trained(), folder / OPTIMIZER)
         self.progress = progress
         self._guard = LossGuard(job.settings.max_loss_spike, progress.guard, progress.num_spikes)
-        self._began_at, self._began_tokens = progress.step, progress.num_pair_tokens
+        self._log = StepLog(progress, job.plan.num_optimizer_steps, job.reporter)
 
     def take_over(self, folder: Path) -> None:
         """What `finish` needs of a training that other processes have taken to its end."""

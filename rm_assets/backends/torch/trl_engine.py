@@ -6,7 +6,6 @@ Shapes: B pairs of a forward pass, T tokens. A batch is 2B rows: the chosen ones
 """
 
 import json
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,14 +21,14 @@ from trl.trainer.reward_trainer import RewardTrainer
 from rm_assets.backends import training_state
 from rm_assets.backends.pair_store import PairStore
 from rm_assets.backends.rendering import Encoded
+from rm_assets.backends.step_control import require_finite
 from rm_assets.backends.torch.checkpoints import load_base_for_reward
 from rm_assets.backends.torch.fit import FitJob, Fitted, add_pairs
 from rm_assets.backends.torch.reward_forward import right_padded
 from rm_assets.backends.torch.step_profile import memory_figures
 from rm_assets.backends.training_preparation import refuse_what_is_native_alone
 from rm_assets.backends.training_progress import Sums
-from rm_assets.core.errors import ModelError
-from rm_assets.core.planning.plan import num_pairs_per_forward
+from rm_assets.core.planning.arithmetic import num_pairs_per_forward
 from rm_assets.core.protocols import Reporter
 from rm_assets.core.training_order import epoch_order
 
@@ -167,14 +166,7 @@ class PairTrainer(RewardTrainer):
         of_trl: Any = super().compute_loss
         loss, outputs = of_trl(model, inputs, return_outputs=True)
         chosen, rejected = outputs.logits.detach()[:, 0].float().chunk(2)  # (B,), (B,)
-        step = self.state.global_step + 1
-        if not math.isfinite(loss.item()):
-            raise ModelError(
-                "MODEL_006",
-                f"The loss of optimizer step {step} is {loss.item()}",
-                why="the rewards overflow, or an earlier step made the weights useless",
-                fix="lower learning_rate, raise warmup_ratio, or train with dtype bfloat16 or float32",
-            )
+        require_finite("loss", self.state.global_step + 1, loss.item())
         num_pairs = len(chosen)
         add_pairs(self.sums, loss.detach().expand(num_pairs), torch.stack([chosen, rejected], 1))
         self.num_tokens += int(inputs["attention_mask"].sum())

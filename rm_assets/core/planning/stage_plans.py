@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rm_assets.core.planning.plan import (
+from rm_assets.core.planning.arithmetic import (
+    BYTES,
     InferenceMemory,
     forward_flops,
     sampling_flops,
@@ -34,7 +35,6 @@ from rm_assets.core.recipe import (
 )
 from rm_assets.core.stages import STAGES
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CACHED_TOKENS_PER_BUDGET = 4
 """Positions that the sampler's cache holds, in token budgets; a test holds it to the sampler's own number."""
 SCORED = "responses scored by the reward model"

@@ -81,13 +81,13 @@ class ExecutionSection(Section):
         description="Further tries of a request that a server dropped, refused as too many, or failed to answer.",
     )
 
-    def executor_of(self, task: str) -> Executor:
+    def executor_of(self, task: TaskName) -> Executor:
         """Where a task runs."""
-        return dict(self.executors).get(task, self.executor)  # type: ignore[call-overload, no-any-return]
+        return self.executors.get(task, self.executor)
 
-    def timeout_of(self, task: str) -> float | None:
+    def timeout_of(self, task: TaskName) -> float | None:
         """Seconds that a task may take, without a limit None."""
-        return dict(self.task_timeout_seconds).get(task, self.timeout_seconds)  # type: ignore[call-overload, no-any-return]
+        return self.task_timeout_seconds.get(task, self.timeout_seconds)
 
     def forward_tokens(self, work: Literal["sampling", "scoring", "training"], *, on_cpu: bool) -> int:
         """Tokens in one forward pass; `on_cpu` on every device of `SMALL_BATCHES`.

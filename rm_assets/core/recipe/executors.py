@@ -11,8 +11,8 @@ from rm_assets.core.recipe.section import Section
 TaskName = Literal["ingest", "sample", "score", "pair", "train", "evaluate", "release"]
 HOST = r"^[A-Za-z0-9_.@\[:][A-Za-z0-9_.@\[\]:-]*$"
 KUBERNETES_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
-GOOGLE_ACCELERATED = re.compile(r"[ag][2-9]|ct\d|tpu\d")
-"""How Google's machine types with GPUs or TPU chips of their own begin: a3-highgpu-1g, g2-standard-8, ct6e-standard-4t, tpu7x-standard-4t."""
+GOOGLE_GPUS, GOOGLE_TPUS = re.compile(r"[ag][2-9]"), re.compile(r"ct\d|tpu\d")
+"""How Google's machine types with GPUs or TPU chips of their own begin: a3-highgpu-1g, g2-standard-8; ct6e-standard-4t, tpu7x-standard-4t."""
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """The name of an environment variable; NAME=VALUE is refused, so that no secret gets into a recipe."""
 
@@ -79,6 +79,11 @@ class RayExecutor(Place):
     def has_accelerator(self) -> bool | None:
         """As of every place."""
         return self.gpus > 0 or self.resources.get("TPU", 0) > 0
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory_gb` as Ray counts it."""
+        return None if self.memory_gb is None else int(self.memory_gb * 10**9)
 
 
 class TpuSlice(Section):
@@ -184,9 +189,14 @@ class GcloudMachine(Place):
     )
 
     @property
+    def has_gpus(self) -> bool:
+        """Whether the machine has GPUs, of its own or attached."""
+        return self.accelerator is not None or GOOGLE_GPUS.match(self.machine_type) is not None
+
+    @property
     def has_accelerator(self) -> bool | None:
         """As of every place."""
-        return self.accelerator is not None or GOOGLE_ACCELERATED.match(self.machine_type) is not None
+        return self.has_gpus or GOOGLE_TPUS.match(self.machine_type) is not None
 
 
 class SkyPilotMachine(Place):
@@ -285,7 +295,8 @@ class VertexExecutor(Place):
     @property
     def has_accelerator(self) -> bool | None:
         """As of every place."""
-        return bool(self.accelerator or self.tpu_topology) or GOOGLE_ACCELERATED.match(self.machine) is not None
+        has_own = GOOGLE_GPUS.match(self.machine) or GOOGLE_TPUS.match(self.machine)
+        return bool(self.accelerator or self.tpu_topology or has_own)
 
 
 RemoteExecutor = SshExecutor | RayExecutor | KubernetesExecutor | VertexExecutor | VmExecutor

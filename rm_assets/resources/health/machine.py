@@ -14,7 +14,7 @@ from rm_assets.core.errors import RmAssetsError, SetupError, StoreError
 from rm_assets.core.health import Condition, faulty, sound
 from rm_assets.executors.local import start_fault
 from rm_assets.resources.tracker import without_credentials
-from rm_assets.storage.files import full_or_denied, write_text
+from rm_assets.storage.files import disk_errors, write_text
 from rm_assets.storage.remote import find_remote
 from rm_assets.storage.store import Store, locked
 
@@ -102,13 +102,9 @@ def _existing(home: Path) -> Iterator[None]:
     """The folder exists within the block; what had to be made for it is removed again if it is empty."""
     made = [folder for folder in (home, *home.parents) if not folder.exists()]
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        known = full_or_denied(error, home)
-        if known is error:
-            raise
-        raise known from None
+        with disk_errors(home):
+            home.mkdir(parents=True, exist_ok=True)
+            yield
     finally:
         for folder in made:
             with suppress(OSError):

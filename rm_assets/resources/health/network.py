@@ -92,8 +92,8 @@ def hub(needs: Sequence[Needs]) -> Question:
     def trouble(error: HubError) -> Condition:
         if not users and error.code == "HUB_001":
             return sound("hub", f"{where} cannot be reached; no recipe needs it")
-        why = f"{error.why}; needed by {_named(users)}" if users else error.why
-        return faulty("hub", HubError(error.code, f"{error.what} ({where})", why=why, fix=error.fix), "warning")
+        told = HubError(error.code, f"{error.what} ({where})", why=_needed_by(users, error.why), fix=error.fix)
+        return faulty("hub", told, "warning")
 
     def ask() -> Condition:
         if hub_access.is_offline():
@@ -115,7 +115,7 @@ def wandb(needs: Sequence[Needs]) -> list[Question]:
     host = os.environ.get("WANDB_BASE_URL", CLOUD).rstrip("/")
 
     def trouble(what: str, why: str) -> Condition:
-        return faulty("wandb", _wandb_error(what, f"{why}; needed by {_named(users)}" if users else why), "warning")
+        return faulty("wandb", _wandb_error(what, _needed_by(users, why)), "warning")
 
     def ask() -> Condition:
         import httpx2
@@ -153,8 +153,8 @@ def _server(base_url: str, model: str, api_key_env: str | None, *, recipes: list
     name = f"server {base_url}"
 
     def trouble(error: RmAssetsError) -> Condition:
-        why = f"{error.why}; needed by {_named(recipes)}" if error.why else f"needed by {_named(recipes)}"
-        return faulty(name, ServerError(error.code, error.what, why=why, fix=error.fix), status)
+        told = ServerError(error.code, error.what, why=_needed_by(recipes, error.why), fix=error.fix)
+        return faulty(name, told, status)
 
     def ask() -> Condition:
         client = ServerClient(
@@ -179,6 +179,11 @@ def _wandb_error(what: str, why: str) -> TrackingError:
 
 def _kaggle_file() -> Path:
     return Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle") / "kaggle.json"
+
+
+def _needed_by(recipes: Sequence[str], why: str) -> str:
+    """The cause, and whom it stops."""
+    return "; ".join(part for part in (why, f"needed by {_named(recipes)}" if recipes else "") if part)
 
 
 def _named(recipes: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from rm_assets.core.errors import (
 from rm_assets.core.health import Condition, faulty, sound
 from rm_assets.core.planning.model_shape import shape_from_config
 from rm_assets.core.planning.recipe_counts import Known
-from rm_assets.core.planning.recipe_plan import plan_training
+from rm_assets.core.planning.training_plan import plan_training
 from rm_assets.core.recipe import (
     SMALL_BATCHES,
     DatasetSource,
@@ -24,6 +24,7 @@ from rm_assets.core.recipe import (
     ModelRef,
     Recipe,
     RemoteExecutor,
+    TaskName,
     TrainingSection,
     scorers_of,
 )
@@ -37,7 +38,7 @@ from rm_assets.storage.model_configs import find_config
 from rm_assets.storage.source_files import is_url, matching_files
 from rm_assets.storage.store import Store
 
-WITH_MODELS = ("sample", "score", "train", "evaluate", "release")
+WITH_MODELS: tuple[TaskName, ...] = ("sample", "score", "train", "evaluate", "release")
 """Tasks that compute with a model."""
 
 

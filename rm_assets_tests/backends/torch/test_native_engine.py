@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,7 +29,7 @@ from rm_assets.backends.torch.native_engine import disable_dropout
 from rm_assets.backends.torch.trained_weights import OPTIMIZER, WEIGHTS
 from rm_assets.core.errors import ModelError
 from rm_assets.core.recipe import Regression, SoftBradleyTerry
-from rm_assets.core.training_order import StepPlan, epoch_order, step_slice
+from rm_assets.core.training_order import StepPlan
 from rm_assets_tests.backends.torch.test_trainer import EXECUTION, settings, train
 from rm_assets_tests.fakes import ListReporter, StopAfter, save_causal, toy_pairs
 
@@ -268,25 +267,6 @@ def test_the_schedule_rises_from_nothing_and_falls_to_nothing() -> None:
     assert rates["linear"] == [0, 0.5, 1, 0.5, 0]
     assert rates["cosine"] == pytest.approx([0, 0.5, 1, 0.5, 0])
     assert rate_factor(9, plan, "constant") == 1
-
-
-def test_an_epoch_holds_every_pair_once_and_keeps_prompts_together() -> None:
-    prompts = np.repeat(np.arange(5), [1, 3, 2, 6, 1])
-    for epoch in range(3):
-        order = epoch_order(prompts, seed=1, epoch=epoch, shuffle="prompts")
-        assert sorted(order) == list(range(13))
-        assert np.count_nonzero(np.diff(prompts[order])) == 4
-    single = epoch_order(prompts, seed=1, epoch=0, shuffle="pairs")
-    assert sorted(single) == list(range(13)) and np.count_nonzero(np.diff(prompts[single])) > 4
-    assert list(epoch_order(prompts, seed=1, epoch=0, shuffle="pairs")) == list(single)
-    assert list(epoch_order(prompts, seed=2, epoch=0, shuffle="pairs")) != list(single)
-
-
-def test_the_last_step_of_an_epoch_has_the_pairs_that_are_left() -> None:
-    plan = StepPlan(num_pairs=10, pairs_per_step=4, num_optimizer_steps=6, num_warmup_steps=0)
-    assert [step_slice(plan, step) for step in range(4)] == [
-        (0, slice(0, 4)), (0, slice(4, 8)), (0, slice(8, 10)), (1, slice(0, 4)),
-    ]  # fmt: skip
 
 
 def test_a_step_needs_no_more_than_its_micro_batches(base: Path, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from transformers import (
 
 from rm_assets.backends.torch.lora import Adapter
 from rm_assets.backends.torch.sampler import CACHE_POSITIONS_PER_BUDGET
+from rm_assets.core.planning.arithmetic import training_memory
 from rm_assets.core.planning.model_shape import num_adapted_parameters, shape_from_config
-from rm_assets.core.planning.plan import training_memory
 from rm_assets.core.planning.stage_plans import CACHED_TOKENS_PER_BUDGET
 from rm_assets.core.recipe import LoraSettings
 

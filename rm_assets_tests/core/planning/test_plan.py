@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from rm_assets.core.errors import ModelError
-from rm_assets.core.planning.model_shape import KNOWN_CONFIGS, ModelShape, num_adapted_parameters, shape_from_config
-from rm_assets.core.planning.plan import (
+from rm_assets.core.planning.arithmetic import (
     Probe,
     forward_flops,
     layer_activation_bytes,
@@ -21,6 +20,7 @@ from rm_assets.core.planning.plan import (
     training_flops,
     training_memory,
 )
+from rm_assets.core.planning.model_shape import KNOWN_CONFIGS, ModelShape, num_adapted_parameters, shape_from_config
 from rm_assets.core.planning.prices import parse_prices
 from rm_assets.core.planning.recipe_counts import Count, Known, Made, pairs_per_prompt
 from rm_assets.core.planning.recipe_plan import RecipePlan, operations_left, plan_recipe

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 
 from rm_assets.core.planning.model_shape import ModelShape
 
-FLOAT32 = 4
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Of one number."""
+FLOAT32 = BYTES["float32"]
 ADAMW_MOMENTS = 2
 
 
