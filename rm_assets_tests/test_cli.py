@@ -104,6 +104,15 @@ def test_a_part_of_the_graph_runs_shows_and_is_not_made_twice(tmp_path: Path, re
     assert gold.stdout.startswith("gold_rewards\n") and "tie rate" in gold.stdout
 
 
+def test_releases_of_a_recipe_that_has_none_are_told_so(tmp_path: Path) -> None:
+    assert rm_assets("release", "list", "mine", home=tmp_path).stdout.startswith("No release of 'mine' is in the store")
+
+
+def test_machines_in_use_are_an_option_of_delete_alone(tmp_path: Path) -> None:
+    result = rm_assets("machines", "--in-use", home=tmp_path)
+    assert result.returncode == 2 and "belongs to --delete" in result.stderr
+
+
 def test_statistics_of_what_is_not_made_or_no_table_are_store_002(tmp_path: Path) -> None:
     for arguments, said in (
         (("embedded",), "prompts of recipe 'embedded' has not been made"),

@@ -138,6 +138,8 @@ def machines(
     """Machines that recipes had made for tasks and that are still there; deletes what is left over with --delete."""
     from rm_assets.cli import machines as sweeping
 
+    if in_use and not delete:
+        raise typer.BadParameter("belongs to --delete", param_hint="--in-use")
     sweeping.machines(remove=delete, in_use=in_use, console=Console(highlight=False))
 
 

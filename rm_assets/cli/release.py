@@ -40,6 +40,9 @@ def list_releases(
     if as_json:
         print_json({"releases": [_as_json(registry, r) for r in releases], "refused": refused})
         return
+    if not releases and not refused:
+        print(f"No release{f' of {recipe!r}' if recipe else ''} is in the store {find_home()}, and none was refused.")
+        return
     table = Table(Column("release", no_wrap=True), "alias", "match rate", "on the Hub", "built (UTC)")
     for release in releases:
         aliases = ", ".join(_aliases(registry, release))

@@ -19,7 +19,7 @@ SECRET_WORDS = ("key", "secret", "environment")
 def sentences(error: ValidationError) -> Iterator[str]:
     """One for each fault: where it is, what stands there, and what to write."""
     for fault in error.errors(include_url=False):
-        keys, known, models = _walk(fault["loc"])
+        keys, known, models, meaning = _walk(fault["loc"])
         where = ".".join(keys) or "the recipe"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
@@ -46,7 +46,13 @@ def sentences(error: ValidationError) -> Iterator[str]:
             yield f"{'.'.join(keys[:-1])}: unknown key; {hint}"
         else:
             shown = "" if isinstance(fault["input"], dict) else _shown(keys, fault["input"])
-            yield f"{where}: {shown}{message[:1].lower()}{message[1:]}"
+            hint = ""
+            if fault["type"] == "literal_error":
+                allowed = re.findall(r"'([^']*)'", message)
+                hint = suggestion(str(fault["input"]), allowed, cutoff=0.75)  # not cpu for gpu
+            elif fault["type"] == "string_pattern_mismatch":
+                hint = f"what belongs here: {meaning}"
+            yield f"{where}: {shown}{message[:1].lower()}{message[1:]}" + (f"; {hint}" if hint else "")
 
 
 def _kinds(models: list[type[BaseModel]]) -> tuple[str, list[str]]:
@@ -70,8 +76,9 @@ def _shown(keys: list[str], value: Any) -> str:
     return "" if any(word in key.lower() for key in keys for word in SECRET_WORDS) else f"{value!r:.80}: "
 
 
-def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], set[str], list[type[BaseModel]]]:
-    """The key path as the user wrote it (pydantic adds the tag of a union), the keys known beside its last, and the models it may hold."""
+def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], set[str], list[type[BaseModel]], str]:
+    """The key path as the user wrote it (pydantic adds the tag of a union), the keys known beside its last, the models it may hold, and what it means."""
+    meaning = ""
     models: list[type[BaseModel]] = [Recipe]
     keys: list[str] = []
     known: set[str] = set()
@@ -92,8 +99,10 @@ def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], set[str], list[type[Ba
             known = known - {"name"} | set(FILE_ONLY_KEYS)
         keys.append(part)
         if part in known:  # else it is a name that the user has given, in a mapping of names to the models here
-            models = [n for m in models if part in m.model_fields for n in _models_in(m.model_fields[part].annotation)]
-    return keys, known, models
+            fields = [m.model_fields[part] for m in models if part in m.model_fields]
+            meaning = (fields[0].description or "").rstrip(".")
+            models = [n for field in fields for n in _models_in(field.annotation)]
+    return keys, known, models, meaning
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -102,7 +111,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [] if get_origin(annotation) is Literal else [m for a in get_args(annotation) for m in _models_in(a)]
 
 
-def suggestion(word: str, known: Any) -> str:
+def suggestion(word: str, known: Any, cutoff: float = 0.6) -> str:
     """Asks for the known word that is nearest; empty if none is near."""
-    close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=cutoff)
     return f"did you mean '{close[0]}'?" if close else ""

@@ -232,7 +232,8 @@ def _unknown_recipe(key: str, known: list[str]) -> RecipeError:
     return RecipeError(
         "RECIPE_001",
         f"there is no recipe '{key}'",
-        fix=suggestion(key, known) or f"one of {', '.join(known)}; your own lie in the folder RM_ASSETS_RECIPES",
+        fix=suggestion(re.sub(r"^.*/|\.ya?ml$", "", key), known)
+        or f"one of {', '.join(known)}; your own lie in the folder RM_ASSETS_RECIPES",
     )
 
 

@@ -72,6 +72,8 @@ def _default(value: Any) -> str:
     if isinstance(value, dict):
         if value.keys() >= CheckSettings.model_fields.keys():
             return ", ".join(f"`{key}: {inner}`" for key, inner in value.items())
+        if "kind" in value:
+            return f"`kind: {value['kind']}`"
         return "each key's own" if value else "empty"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if "\n" in text:

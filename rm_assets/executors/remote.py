@@ -106,7 +106,7 @@ def require_url(store: Store, kind: str) -> Remote:
             "EXECUTOR_001",
             f"a task is to run by {kind}, but the store is the folder {store.home}",
             why="what runs elsewhere reads its inputs from the store and writes its result there",
-            fix="set RM_ASSETS_HOME to a URL that both can reach (s3://bucket/prefix; file:///mounted/folder for a shared disk), or execution.executor to local",
+            fix="set RM_ASSETS_HOME to a URL that both can reach (s3://bucket/prefix; file:///mounted/folder for a shared disk), or let the task run here: {kind: local}",
         )
     return store.remote
 

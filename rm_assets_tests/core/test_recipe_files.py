@@ -86,6 +86,11 @@ def test_misspelt_section_suggests_the_section(tmp_path: Path) -> None:
         ("execution: {executors: {reward_model: {kind: local}}}", "reward_model: unknown key; known here: ingest, sample, score, pair, train, evaluate, release"),
         ("execution: {executor: {kind: vm, machine: {dialect: gclod}}}", "executor.machine.dialect: 'gclod'; it must be one of gcloud, skypilot; did you mean 'gcloud'?"),
         ("execution: {executor: {kind: vm, machine: gcloud}}", "executor.machine: 'gcloud': write {dialect: gcloud}"),
+        ("pairs: {policy: best-worst}", "pairs.policy: 'best-worst': input should be 'best_worst', 'all' or 'adjacent'; did you mean 'best_worst'?"),
+        ("execution: {device: gpu}", "execution.device: 'gpu': input should be 'auto', 'cpu', 'cuda' or 'mps'.\n"),
+        ("execution: {executor: {kind: ray, address: 'head:8265'}}", "what belongs here: Where the cluster's head takes jobs, such as http://head:8265"),
+        ("execution: {executor: {kind: ssh, host: a, environment: [HF_TOKEN=x]}}", "what belongs here: Names of variables of this environment"),
+        ("execution: {executor: {kind: ssh, host: a, python: ~/venv/bin/python}}", "starts at the home folder there (venv/bin/python, without ~)"),
         ("execution: {executor: {kind: vm, machine: {dialect: gcloud, zon: a}}}", "execution.executor.machine.zon: 'a': unknown key; did you mean 'zone'?"),
     ],
 )  # fmt: skip
@@ -169,6 +174,7 @@ def test_file_name_that_cannot_be_a_partition_key_is_refused(tmp_path: Path, nam
 
 def test_unknown_recipe_suggests_a_near_name(tmp_path: Path) -> None:
     assert "did you mean 'minimal'?" in fault(tmp_path, MINIMAL, key="minimum")
+    assert "did you mean 'mine'?" in fault(tmp_path, MINIMAL, key="recipes/mine.yaml")
 
 
 def test_missing_folder_and_name_taken_twice_are_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rm_assets.core.errors import ExecutorError
 from rm_assets.core.events import event_line
 from rm_assets.executors import output
-from rm_assets.executors.output import TaskEnd, TaskOutput
+from rm_assets.executors.output import TaskEnd, TaskOutput, unfinished
 from rm_assets.executors.remote import status_of
 
 
@@ -99,3 +99,11 @@ def test_a_task_that_says_twice_that_it_works_is_not_ended_before_its_time() -> 
     task = TaskOutput(lambda event: None, 0.2, ended.set)
     task.follow(lines())
     assert not task.ended(lambda: 0).timed_out
+
+
+@pytest.mark.parametrize(
+    ("status", "name"), [(-15, "SIGTERM"), (-64, "SIGRTMAX"), (-40, "signal 40"), (-127, "signal 127")]
+)
+def test_a_signal_without_a_name_is_said_by_its_number(status: int, name: str) -> None:
+    error = unfinished("train", TaskEnd(status, timed_out=False, tail=""), "reward_model", None)
+    assert error.code == "TASK_001" and f"was killed ({name})" in error.what

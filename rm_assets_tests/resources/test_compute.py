@@ -27,14 +27,6 @@ def test_a_training_is_told_in_a_line_with_the_time_that_is_left(monkeypatch: py
     ]
 
 
-@pytest.mark.parametrize(
-    ("status", "name"), [(-15, "SIGTERM"), (-64, "SIGRTMAX"), (-40, "signal 40"), (-127, "signal 127")]
-)
-def test_a_signal_without_a_name_is_said_by_its_number(status: int, name: str) -> None:
-    error = compute.unfinished("train", TaskEnd(status, timed_out=False, tail=""), "reward_model", None)
-    assert error.code == "TASK_001" and f"was killed ({name})" in error.what
-
-
 def test_a_task_has_its_own_time_limit_or_that_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = dict[str, float | None]()
 

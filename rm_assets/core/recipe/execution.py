@@ -24,7 +24,8 @@ class ExecutionSection(Section):
         description="Where single tasks run instead, by the task's name: ingest, sample, score, pair, train, evaluate, release.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="Where models run; `auto` takes a GPU if there is one."
+        "auto",
+        description="Where models run; `auto` takes a GPU if there is one. JAX finds its device itself, also a TPU: leave it at `auto`.",
     )
     num_threads: int | None = Field(None, gt=0, description="CPU threads of a task; all cores when not given.")
     shard_prompts: int = Field(

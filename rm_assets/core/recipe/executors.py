@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from rm_assets.core.recipe.section import Section
 
 TaskName = Literal["ingest", "sample", "score", "pair", "train", "evaluate", "release"]
+FOREIGN_PYTHON = r"^[^~]"
+"""A command or path on another machine; no shell there would expand a ~."""
 HOST = r"^[A-Za-z0-9_.@\[:][A-Za-z0-9_.@\[\]:-]*$"
 KUBERNETES_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 GOOGLE_GPUS, GOOGLE_TPUS = re.compile(r"[ag][2-9]"), re.compile(r"ct\d|tpu\d")
@@ -39,6 +41,7 @@ class SshExecutor(Place):
     host: str = Field(pattern=HOST, description="HOST or USER@HOST, or a name of the SSH configuration.")
     python: str = Field(
         "python3",
+        pattern=FOREIGN_PYTHON,
         description="Python there, with the same version of rm_assets installed: a command, or a path that is absolute or starts at the home folder there (venv/bin/python, without ~).",
     )
     config: str | None = Field(
@@ -115,7 +118,9 @@ class KubernetesExecutor(Place):
 
     kind: Literal["kubernetes"] = Field(description="Run on Kubernetes.")
     image: str = Field(min_length=1, description="Container image with the same version of rm_assets; pin a digest.")
-    namespace: str = Field("default", pattern=KUBERNETES_NAME, description="Namespace of the Job.")
+    namespace: str = Field(
+        "default", pattern=KUBERNETES_NAME, description="Namespace of the Job: lower-case letters, digits and hyphens."
+    )
     context: str | None = Field(
         None,
         description="Context of the kubeconfig; when not given, the cluster that this process runs in, or else the kubeconfig's current context.",
@@ -239,7 +244,11 @@ class VmExecutor(Place):
         None,
         description="Shell commands that install rm_assets there, in the same version: pip install ~/rm_assets-*.whl.",
     )
-    python: str = Field("python3", description="Python there, which has rm_assets after `setup`; a path as with `ssh`.")
+    python: str = Field(
+        "python3",
+        pattern=FOREIGN_PYTHON,
+        description="Python there, which has rm_assets after `setup`; as with `ssh` a command, or a path that is absolute or starts at the home folder there (venv/bin/python, without ~).",
+    )
     environment: list[VariableName] = Field(
         default=[],
         description="Names of variables of this environment that the task is given there, such as HF_TOKEN; never their values.",

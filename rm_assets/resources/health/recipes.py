@@ -138,7 +138,7 @@ def elsewhere(recipe: Recipe, store: Store) -> Iterator[Condition]:
 def _ready(executor: RemoteExecutor, store: Store) -> str:
     """Raises: ExecutorError."""
     require_ready(executor, store)
-    return f"{executor.kind}: what it needs here is there; it was not asked"
+    return f"{executor.kind}: this machine has what it needs; the other side was not asked"
 
 
 def fit(recipe: Recipe) -> Iterator[Condition]:
