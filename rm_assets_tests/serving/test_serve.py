@@ -130,7 +130,7 @@ def test_a_drain_ends_with_the_time_limit_even_where_a_client_never_finishes(che
             time.sleep(0.2)
             began = time.monotonic()
             service.process.send_signal(signal.SIGTERM)
-            assert service.process.wait(30) == 0 and time.monotonic() - began < 6
+            assert service.process.wait(30) == 0 and time.monotonic() - began < 15
 
 
 def test_the_token_comes_from_the_environment_and_is_not_printed(
