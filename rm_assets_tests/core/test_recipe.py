@@ -2,6 +2,7 @@
 
 import csv
 import re
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -188,6 +189,36 @@ def test_what_the_trl_engine_cannot_do_is_refused_with_what_to_set(changes: dict
         changes = {"objective": {"kind": "bradley_terry", **changes["objective"]}}
     with pytest.raises(ValidationError, match=re.escape(f"; set {setting}, or use engine native")):
         TrainingSection.model_validate({**values, **changes})
+
+
+TPU = {"kind": "kubernetes", "image": "i", "tpu": {"type": "tpu-v6e-slice", "topology": "2x2"}}
+JAX_SCORER = {"kind": "classifier", "model": {"path": "gold"}, "backend": "jax"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"execution": {"jax_mesh": {"fsdp": 2}}}, "execution.jax_mesh divides the work of backend jax, which no section names"),
+        ({"execution": {"jax_mesh": {"fsdp": 2}}, "evaluation": {"backend": "jax"}}, None),
+        ({"execution": {"jax_mesh": {"fsdp": 2}}, "training": {"backend": "jax"}}, None),
+        ({"execution": {"executors": {"train": TPU}}}, "task train is given a TPU, .* set training.backend to jax, or run train elsewhere"),
+        ({"execution": {"executors": {"train": TPU}}, "training": {"backend": "jax"}}, None),
+        ({"execution": {"executors": {"evaluate": TPU}}, "training": {"backend": "jax"}}, "set evaluation.backend to jax"),
+        ({"execution": {"executors": {"sample": TPU}}}, "a policy is sampled with torch"),
+        ({"execution": {"executors": {"score": TPU}}}, None),  # by rules, without a model
+        ({"execution": {"executors": {"score": TPU}}, "gold": JAX_SCORER}, None),
+        ({"execution": {"executors": {"score": TPU}}, "gold": JAX_SCORER | {"backend": "torch"}}, "set gold.backend to jax"),
+    ],
+)  # fmt: skip
+def test_jax_alone_computes_on_tpus_and_on_a_mesh(sections: dict[str, Any], words: str | None) -> None:
+    values: dict[str, Any] = {
+        "name": "mine", "prompts": {"source": GENERATOR}, "sampling": {"kind": "policy", "policy": {"path": "a"}},
+        "gold": {"kind": "verifier"}, "training": {"base": {"path": "a"}, "learning_rate": 0.1},
+    }  # fmt: skip
+    for name, section in sections.items():
+        values[name] = section if "kind" in section else values.get(name, {}) | section
+    with pytest.raises(ValidationError, match=words) if words else nullcontext():
+        Recipe.model_validate(values)
 
 
 @pytest.mark.parametrize("key", RecipeBook(environment={}).partition_keys())

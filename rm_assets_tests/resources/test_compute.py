@@ -8,6 +8,7 @@ import pytest
 from rm_assets.cli import probe
 from rm_assets.core.errors import TaskError
 from rm_assets.core.recipe import Recipe
+from rm_assets.executors import side_task
 from rm_assets.executors.output import TaskEnd
 from rm_assets.resources import compute, gate
 from rm_assets.resources.compute import Compute
@@ -57,7 +58,7 @@ def test_what_is_no_asset_says_its_time_limit_too(tmp_path: Path, monkeypatch: p
         "training": {"base": {"path": "/base"}, "learning_rate": 3e-4},
         "execution": {"timeout_seconds": 5, "task_timeout_seconds": {"train": 7}},
     })  # fmt: skip
-    for module in (gate, probe):
+    for module in (side_task, probe):
         monkeypatch.setattr(module, "run_local", lambda *task, **options: TaskEnd(-9, timed_out=True, tail=""))
     with pytest.raises(TaskError, match=r"TASK_003.* rescore was ended after 5"):
         gate._rescore(Store(tmp_path), recipe, tmp_path, tmp_path, tmp_path / "rewards.parquet")

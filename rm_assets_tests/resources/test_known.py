@@ -21,7 +21,7 @@ def recipe(**execution: Any) -> Recipe:
     return Recipe.model_validate({
         "name": "mine", "prompts": {"source": {"kind": "generator", "num_prompts": 9}},
         "sampling": {"kind": "policy", "policy": {"path": "/base"}}, "gold": {"kind": "verifier"},
-        "training": {"base": {"path": "/base"}, "learning_rate": 3e-4, "max_length": 64, "pairs_per_step": 256},
+        "training": {"base": {"path": "/base"}, "learning_rate": 3e-4, "max_length": 64, "backend": "jax", "pairs_per_step": 256},
         "execution": execution,
     })  # fmt: skip
 

@@ -267,6 +267,30 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _computes_on_what_it_asks_for(self) -> "Recipe":
+        backends: list[tuple[TaskName, str, str]] = [("evaluate", "evaluation.backend", self.evaluation.backend)]
+        if isinstance(self.training, TrainingSection):
+            backends.append(("train", "training.backend", self.training.backend))
+        for name, scorer in scorers_of(self.gold).items():
+            if isinstance(scorer, ClassifierGold):
+                key = "gold.backend" if scorer is self.gold else f"backend of the scorer {name}"
+                backends.append(("score", key, scorer.backend))
+        if self.execution.jax_mesh and all(backend != "jax" for _, _, backend in backends):
+            raise ValueError(
+                "execution.jax_mesh divides the work of backend jax, which no section names; set training.backend to jax, or remove jax_mesh"
+            )
+        for task, key, backend in backends:
+            if backend != "jax" and self.execution.executor_of(task).has_tpu:
+                raise ValueError(
+                    f"task {task} is given a TPU, on which backend torch computes nothing; set {key} to jax, or run {task} elsewhere"
+                )
+        if isinstance(self.sampling, PolicySampling) and self.execution.executor_of("sample").has_tpu:
+            raise ValueError(
+                "task sample is given a TPU, and a policy is sampled with torch; run sample elsewhere, or sample from a server (sampling.kind: server) that runs on the TPU"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_be_searched(self) -> "Recipe":
         if self.search is not None:
             require_searchable(self.search, self.training, self.prompts.split.validation)

@@ -27,6 +27,11 @@ class Place(Section):
         """Whether the recipe gives its tasks a GPU or TPU there; None where it does not say."""
         return None
 
+    @property
+    def has_tpu(self) -> bool:
+        """Whether that is a TPU, which JAX alone computes on."""
+        return False
+
 
 class LocalExecutor(Place):
     """A process of this machine."""
@@ -81,7 +86,12 @@ class RayExecutor(Place):
     @property
     def has_accelerator(self) -> bool | None:
         """As of every place."""
-        return self.gpus > 0 or self.resources.get("TPU", 0) > 0
+        return self.gpus > 0 or self.has_tpu
+
+    @property
+    def has_tpu(self) -> bool:
+        """As of every place."""
+        return self.resources.get("TPU", 0) > 0
 
     @property
     def memory_bytes(self) -> int | None:
@@ -151,7 +161,12 @@ class KubernetesExecutor(Place):
     @property
     def has_accelerator(self) -> bool | None:
         """As of every place."""
-        return self.gpus > 0 or self.tpu is not None
+        return self.gpus > 0 or self.has_tpu
+
+    @property
+    def has_tpu(self) -> bool:
+        """As of every place."""
+        return self.tpu is not None
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -201,7 +216,12 @@ class GcloudMachine(Place):
     @property
     def has_accelerator(self) -> bool | None:
         """As of every place."""
-        return self.has_gpus or GOOGLE_TPUS.match(self.machine_type) is not None
+        return self.has_gpus or self.has_tpu
+
+    @property
+    def has_tpu(self) -> bool:
+        """As of every place."""
+        return GOOGLE_TPUS.match(self.machine_type) is not None
 
 
 class SkyPilotMachine(Place):
@@ -227,6 +247,11 @@ class SkyPilotMachine(Place):
     def has_accelerator(self) -> bool | None:
         """As of every place."""
         return self.accelerators is not None
+
+    @property
+    def has_tpu(self) -> bool:
+        """As of every place."""
+        return (self.accelerators or "").lower().startswith("tpu")
 
 
 class VmExecutor(Place):
@@ -270,6 +295,11 @@ class VmExecutor(Place):
         """As of every place."""
         return self.machine.has_accelerator
 
+    @property
+    def has_tpu(self) -> bool:
+        """As of every place."""
+        return self.machine.has_tpu
+
 
 class VertexExecutor(Place):
     """A custom job of Vertex AI, on one machine that Google makes for it. No secret reaches it: its service account reaches the bucket."""
@@ -304,8 +334,12 @@ class VertexExecutor(Place):
     @property
     def has_accelerator(self) -> bool | None:
         """As of every place."""
-        has_own = GOOGLE_GPUS.match(self.machine) or GOOGLE_TPUS.match(self.machine)
-        return bool(self.accelerator or self.tpu_topology or has_own)
+        return self.accelerator is not None or GOOGLE_GPUS.match(self.machine) is not None or self.has_tpu
+
+    @property
+    def has_tpu(self) -> bool:
+        """As of every place."""
+        return self.tpu_topology is not None or GOOGLE_TPUS.match(self.machine) is not None
 
 
 RemoteExecutor = SshExecutor | RayExecutor | KubernetesExecutor | VertexExecutor | VmExecutor

@@ -433,7 +433,8 @@ def test_devices_along_fsdp_share_what_copies_along_data_do_not() -> None:
     training = plan(recipe(training={"backend": "jax"}, execution=mesh)).training
     assert training.num_devices == 8 and training.memory is not None
     assert (training.memory.weights, training.memory.optimizer) == (1_000, 2_000)
-    assert plan(recipe(execution=mesh)).training.num_devices == 1  # torch has no mesh
+    scored_by_jax = recipe(evaluation={"backend": "jax"}, execution=mesh)
+    assert plan(scored_by_jax).training.num_devices == 1  # torch has no mesh
 
 
 @pytest.mark.parametrize(("setting", "recomputes"), [("auto", False), ("never", False), ("always", True)])
