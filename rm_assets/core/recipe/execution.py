@@ -46,7 +46,7 @@ class ExecutionSection(Section):
     pairs_per_forward: int = Field(16, gt=0, description="Pairs in one forward pass while training with engine trl.")
     gradient_checkpointing: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="Recompute activations in the backward pass, which takes less memory and about a third more time; `auto` does so where the estimated memory does not fit.",
+        description="Recompute activations in the backward pass, which takes less memory and about a third more time; `auto` does so where the estimated memory does not fit, with JAX on all devices but a CPU.",
     )
     num_processes: int = Field(
         1,
