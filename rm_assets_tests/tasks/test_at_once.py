@@ -1,5 +1,9 @@
-"""Two runs of the same recipe at once: the lease lets one work, and both end with the same result."""
+"""Two runs of the same recipe at once: the lease lets one work, and both end with the same result.
 
+RM_ASSETS_NUM_MEETINGS sets how often two runs meet.
+"""
+
+import os
 import random
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -15,7 +19,7 @@ from rm_assets.storage.store import Store
 from rm_assets_tests.fakes import save_causal
 from rm_assets_tests.tasks.conftest import ASSETS, TOY, Bench
 
-NUM_REPETITIONS = 20
+NUM_REPETITIONS = int(os.environ.get("RM_ASSETS_NUM_MEETINGS", "6"))
 
 
 def make(folder: Path, home: Path, assets: tuple[str, ...], delay: float) -> tuple[list[Made], list[str]]:
