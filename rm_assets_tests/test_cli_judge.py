@@ -104,7 +104,7 @@ def test_a_second_evaluation_computes_nothing_and_says_the_same(computed: list[s
 
 @pytest.mark.usefixtures("computed")
 def test_a_judgement_that_takes_too_long_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judgement, "run_local", lambda *task, **options: TaskEnd(-9, timed_out=True, tail=""))
+    monkeypatch.setattr(side_task, "run_local", lambda *task, **options: TaskEnd(-9, timed_out=True, tail=""))
     refused = rm_assets("evaluate", "rm2", "--on", "twice").exception
     assert isinstance(refused, RmAssetsError) and refused.code == "TASK_003"
 
