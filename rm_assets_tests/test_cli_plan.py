@@ -266,7 +266,9 @@ def test_a_probe_measures_real_steps_and_leaves_the_store_as_it_was(
     training = found["training"]
     assert training["seconds"] > 0 and training["probe_peak_bytes"] > 10**8
     assert next(d for d in found["devices"] if d["device"] == "local")["usd"] == 0
-    assert "only ten optimizer steps were run" in plan("mine", "--probe").stdout
+    again = plan("mine", "--probe")
+    assert "only ten optimizer steps were run" in again.stdout
+    assert again.stderr.count("probe: step 10 of 10") == again.stderr.count("probe: step") / 10 == 1
     assert everything(bench.home) == before
 
 

@@ -37,8 +37,11 @@ class _StepClock(LineReporter):
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """One step is over."""
         self.times.append(time.monotonic())
-        self.progress(step, NUM_STEPS, "steps of the probe")
-        if step == NUM_STEPS:
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """The engine's, which follows the figures of each step."""
+        super().progress(done, total, unit)
+        if done == NUM_STEPS:
             raise _Measured
 
 
