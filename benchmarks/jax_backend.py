@@ -34,7 +34,7 @@ from rm_assets.tasks.scorers import load_scorer
 
 RESULTS = Path(__file__).parent / "jax-results.jsonl"
 WORKLOADS = ("alpacafarm-like",)
-NUM_PAIRS, NUM_ROWS, ROUNDS, NUM_THREADS = 4, 16, 3, 2
+NUM_PAIRS, NUM_ROWS, ROUNDS, NUM_THREADS = 16, 64, 3, 2
 TOLERANCE = 1e-5
 EXECUTION = ExecutionSection(device="cpu")
 

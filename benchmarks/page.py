@@ -168,7 +168,7 @@ def jax_section(lines: list[dict[str, Any]]) -> str:
 many times as much JAX takes: the median over rounds (n), without compiling. A step is the second one of a fresh trainer, gathering of its
 batches included. Compilations are those of the forward and backward pass (training) or of the forward pass (scoring), one for
 each shape of rows that occurred; their seconds are wall time of all that JAX compiled in the process. JAX computes rows
-padded to a power of two from 256 tokens on, and attention over the whole row; it is meant for TPUs, where **it has never run**, and it
+padded to a power of two from 256 tokens on, and attention over the half of a row that may be seen; it is meant for TPUs, where **it has never run**, and it
 has never run on a GPU either. Losses and scores are equal within
 the last column. Model {_model("small")}, float32, {first["threads"]} threads for torch, XLA's own for JAX; {first["machine"]}, shared;
 jax {first["jax"]}, torch {first["versions"]["torch"]}; {first["date"]}.

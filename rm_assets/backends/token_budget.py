@@ -10,20 +10,21 @@ from rm_assets.core.protocols import Reporter
 
 NO_MEMORY = re.compile(r"[Oo]ut of memory|can't allocate memory|RESOURCE_EXHAUSTED")
 """The words of PyTorch for Apple's GPUs and for a CPU, and of XLA, which have no exception of their own."""
+VALIDATION_BUDGET = "validation_token_budget"
 T = TypeVar("T")
 
 
 class TokenBudget:
-    """The tokens that a forward pass may have."""
+    """The tokens that a forward pass may have; `name` tells manifests which one."""
 
-    def __init__(self, tokens: int, reporter: Reporter) -> None:
-        self.tokens, self._reporter = tokens, reporter
+    def __init__(self, tokens: int, reporter: Reporter, name: str = "token_budget") -> None:
+        self.tokens, self._reporter, self._name = tokens, reporter, name
         self._is_halved = False
 
     @property
     def facts(self) -> dict[str, int]:
         """What a manifest says of it: nothing, unless it was halved."""
-        return {"token_budget_halved_to": self.tokens} if self._is_halved else {}
+        return {f"{self._name}_halved_to": self.tokens} if self._is_halved else {}
 
     def spend(self, work: Callable[[int], T]) -> T:
         """What `work` gives with these tokens; where the device has no memory left, with half of them, once and for all.
@@ -41,7 +42,7 @@ class TokenBudget:
         self.tokens, self._is_halved = self.tokens // 2, True
         release_cached()
         self._reporter.log(
-            f"the token budget is halved to {self.tokens:,}, since the device has no memory left: {said}"
+            f"the {self._name.replace('_', ' ')} is halved to {self.tokens:,}, since the device has no memory left: {said}"
         )
         return work(self.tokens)
 

@@ -3,6 +3,7 @@
 Shapes: B rows, T tokens, W hidden width, H heads, D head width, L layers.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ from rm_assets.backends.jax.packed_rows import Tokens
 
 Parameters = dict[str, Any]
 """Weights by the names they have in a checkpoint; under LAYERS those of the layers, stacked: (L, ...) each."""
+QUERIES_AT_A_TIME, MOST_BLOCKS = 256, 8
+"""Tokens of a block of attention, and blocks of a row, each of which is a part of the program that XLA compiles."""
 
 
 def rewards(
@@ -82,13 +85,34 @@ def _layer(
 def _attention(query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array) -> jax.Array:
     """(B, T, H, D) from as many queries; several of them share a head of the keys and values.
 
+    In blocks of queries, each of which sees the keys that do not come after it: half of the products of the whole row.
+    Its logits are computed anew for the backward pass, so those of one block are in memory and not T² for each head and layer.
+    """
+    block = max(QUERIES_AT_A_TIME, query.shape[1] // MOST_BLOCKS)
+    starts = range(0, query.shape[1], block)
+    return jnp.concatenate([_attended(query, key, value, visible, start, start + block) for start in starts], 1)
+
+
+@partial(jax.checkpoint, static_argnums=(4, 5))
+def _attended(
+    query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array, start: int, end: int
+) -> jax.Array:  # fmt: skip
+    """(B, Q, H, D) of the Q = end - start queries from `start` on.
+
     jax.nn has the same, but its softmax goes through float32 where the rest is in float64.
     """
-    rows, num_tokens, num_heads, head_dim = query.shape
-    grouped = query.reshape(rows, num_tokens, key.shape[2], num_heads // key.shape[2], head_dim)
-    logits = jnp.einsum("btkgd,bskd->bkgts", grouped, key, preferred_element_type=_at_least_float32(query.dtype))
-    shares = jax.nn.softmax(jnp.where(visible[:, None, None], logits * head_dim**-0.5, -jnp.inf), -1)
-    return jnp.einsum("bkgts,bskd->btkgd", shares.astype(value.dtype), value).reshape(query.shape)
+    # Cut here, so that what is kept for the backward pass is the row and not every block's share of it.
+    query, key, value, visible = query[:, start:end], key[:, :end], value[:, :end], visible[:, start:end, :end]
+    rows, num_queries, num_heads, head_dim = query.shape
+    num_keys, num_shared = key.shape[1], num_heads // key.shape[2]
+    grouped = query.reshape(rows, num_queries, -1, num_shared, head_dim)
+    # One product for all queries that share a head: (B, head of keys, group and query, D).
+    together = grouped.transpose(0, 2, 3, 1, 4).reshape(rows, -1, num_shared * num_queries, head_dim)
+    logits = jnp.einsum("bkqd,bskd->bkqs", together, key, preferred_element_type=_at_least_float32(query.dtype))
+    scaled = (logits * head_dim**-0.5).reshape(rows, -1, num_shared, num_queries, num_keys)
+    shares = jax.nn.softmax(jnp.where(visible[:, None, None], scaled, -jnp.inf), -1).astype(value.dtype)
+    mixed = jnp.einsum("bkqs,bskd->bkqd", shares.reshape(logits.shape), value)
+    return mixed.reshape(rows, -1, num_shared, num_queries, head_dim).transpose(0, 3, 1, 2, 4).reshape(query.shape)
 
 
 def _visible(tokens: Tokens) -> jax.Array:

@@ -34,7 +34,7 @@ from rm_assets.backends.pair_groups import pair_groups
 from rm_assets.backends.pair_store import PairStore
 from rm_assets.backends.prompt_groups import num_shared_tokens
 from rm_assets.backends.step_control import LossGuard, rate_factor
-from rm_assets.backends.token_budget import TokenBudget
+from rm_assets.backends.token_budget import VALIDATION_BUDGET, TokenBudget
 from rm_assets.backends.training_preparation import Prepared
 from rm_assets.backends.training_progress import Misfit, Progress, StepLog, Sums
 from rm_assets.core.protocols import Reporter
@@ -94,6 +94,7 @@ class TrainingLoop:
         self._guard = LossGuard(settings.max_loss_spike)
         self._pairs = StepPairs(job.ready.store.prompt, job.ready.plan, settings, seed=job.seed)
         self.progress, self._budget = Progress(), TokenBudget(job.token_budget("training"), job.reporter)
+        self._validation_budget = TokenBudget(job.token_budget("scoring"), job.reporter, VALIDATION_BUDGET)
         if job.ready.state is not None:
             self._resume(job.ready.state.folder)
         self._log = StepLog(self.progress, job.ready.plan.num_optimizer_steps, job.reporter)
@@ -115,7 +116,7 @@ class TrainingLoop:
     @property
     def facts(self) -> dict[str, int]:
         """What else a manifest says of the training."""
-        return self._budget.facts
+        return self._budget.facts | self._validation_budget.facts
 
     @property
     def num_compilations(self) -> dict[str, int]:
@@ -133,8 +134,8 @@ class TrainingLoop:
 
     def _budgets(self, work: str) -> set[int]:
         """The token budgets that there have been: the recipe's, and half of it for want of memory."""
-        budget = self._job.token_budget(work)
-        return {budget, self._budget.tokens} if work == "training" else {budget}
+        now = self._budget if work == "training" else self._validation_budget
+        return {self._job.token_budget(work), now.tokens}
 
     def _take_step(self) -> None:
         job, progress, plan = self._job, self.progress, self._job.ready.plan
@@ -192,16 +193,19 @@ class TrainingLoop:
 
     def pair_figures(self) -> dict[str, float]:
         """Loss, accuracy and margin of the validation pairs, each of which weighs the same."""
-        job, sums, store = self._job, Sums(), self._job.ready.validation
+        return self._validation_budget.spend(self._validation_sums).figures()
+
+    def _validation_sums(self, token_budget: int) -> Sums:
+        sums, store = Sums(), self._job.ready.validation
         for start in range(0, len(store), VALIDATION_WINDOW):
             numbers = np.arange(start, min(start + VALIDATION_WINDOW, len(store)))
-            for batch in self._micro_batches(store, numbers, job.token_budget("scoring"), VALIDATION_WINDOW):
+            for batch in self._micro_batches(store, numbers, token_budget, VALIDATION_WINDOW):
                 gold = _filled(store.gold(batch.numbers), VALIDATION_WINDOW)
                 losses, sides = losses_and_rewards(
                     self._model, self.parameters, self._placed(batch.rows.tokens), batch.ends, gold
                 )  # fmt: skip
                 _add(sums, losses, sides, np.ones(len(batch.numbers)))
-        return sums.figures()
+        return sums
 
     def _validate(self, is_last: bool) -> dict[str, float]:
         """Figures of the validation pairs where they are due; keeps the best weights and says when to stop."""

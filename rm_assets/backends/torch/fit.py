@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel
 
 from rm_assets.backends.pair_store import PairStore
 from rm_assets.backends.rendering import Renderer
+from rm_assets.backends.token_budget import VALIDATION_BUDGET, TokenBudget
 from rm_assets.backends.torch.devices import takes_small_batches
 from rm_assets.backends.torch.objectives import pair_losses
 from rm_assets.backends.torch.reward_forward import RewardForward
@@ -45,6 +47,12 @@ class FitJob:
         """Tokens in one forward pass."""
         return self.execution.forward_tokens("training", on_cpu=takes_small_batches(self.device))
 
+    @cached_property
+    def validation_budget(self) -> TokenBudget:
+        """Tokens in one forward pass over validation pairs."""
+        tokens = self.execution.forward_tokens("scoring", on_cpu=takes_small_batches(self.device))
+        return TokenBudget(tokens, self.reporter, VALIDATION_BUDGET)
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -73,16 +81,24 @@ def add_pairs(
 
 def pair_figures(job: FitJob, forward: RewardForward) -> dict[str, float]:
     """Loss, accuracy and margin of the validation pairs, each of which weighs the same."""
-    sums = Sums()
-    with torch.no_grad():
-        for rewards, gold in _validation_rewards(job, forward):
-            add_pairs(sums, pair_losses(rewards, gold, job.settings.objective, job.settings.centering), rewards)
-    return sums.figures()
+
+    def compute(token_budget: int) -> Sums:
+        sums = Sums()
+        with torch.no_grad():
+            for rewards, gold in _validation_rewards(job, forward, token_budget):
+                add_pairs(sums, pair_losses(rewards, gold, job.settings.objective, job.settings.centering), rewards)
+        return sums
+
+    budget = job.validation_budget
+    if job.execution.num_processes > 1:  # the others could not know that this one begins again
+        return compute(budget.tokens).figures()
+    return budget.spend(compute).figures()
 
 
-def _validation_rewards(job: FitJob, forward: RewardForward) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _validation_rewards(
+    job: FitJob, forward: RewardForward, budget: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
     """(B, 2) rewards and gold rewards."""
-    budget = job.execution.forward_tokens("scoring", on_cpu=takes_small_batches(job.device))
     for start in range(0, len(job.validation), VALIDATION_WINDOW):
         numbers = np.arange(start, min(start + VALIDATION_WINDOW, len(job.validation)))
         for batch in micro_batches(forward, job.validation, numbers, budget):

@@ -86,7 +86,7 @@ class TorchTrainer:
             validation_accuracy=accuracy,
             batch_comparison=comparison,
             history=fitted.history,
-            facts=fitted.facts,
+            facts=fitted.facts | job.validation_budget.facts,
         )
 
 

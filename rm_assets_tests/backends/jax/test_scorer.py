@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from rm_assets.backends.jax import packed_rows
+from rm_assets.backends.jax import packed_rows, reward_forward
 from rm_assets.backends.jax.architecture import inverse_frequencies, read_architecture
 from rm_assets.backends.jax.checkpoints import load_parameters
 from rm_assets.backends.jax.devices import make_mesh, platform
@@ -58,8 +58,9 @@ def test_scores_are_those_of_torch(model: Path, dtype: Any, within: float) -> No
     assert sum(s.truncated for s in found) == 4 and np.std([s.reward for s in expected]) > 0.3
 
 
-def test_rewards_in_float64_are_those_of_transformers(model: Path) -> None:
-    """Prompts are shared and rows padded here; transformers gets one conversation at a time."""
+def test_rewards_in_float64_are_those_of_transformers(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts are shared, rows padded and attention is cut into blocks here; transformers gets one conversation at a time."""
+    monkeypatch.setattr(reward_forward, "QUERIES_AT_A_TIME", 64)
     ref = ModelRef(path=str(model))
     rows = load_renderer(ref).encode(CONVERSATIONS)
     plain = in_float64(AutoModelForSequenceClassification.from_pretrained(model))

@@ -125,6 +125,19 @@ def test_a_step_without_memory_is_computed_again_in_smaller_parts(
     )
 
 
+def test_validation_without_memory_is_computed_again_in_smaller_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, reporter = save_causal(tmp_path / "base", "llama"), ListReporter()
+    options: dict[str, Any] = {"num_epochs": 1, "execution": EXECUTION.model_copy(update={"token_budget": 512})}
+    whole = train(JaxTrainer(), tmp_path / "whole", base, **options)
+    monkeypatch.setattr(training_loop, "losses_and_rewards", failing_at(1, training_loop.losses_and_rewards))
+    halved = train(JaxTrainer(), tmp_path / "halved", base, reporter=reporter, **options)
+    assert halved.facts == {"validation_token_budget_halved_to": 256} and whole.facts == {}
+    assert halved.validation_accuracy == whole.validation_accuracy
+    assert "the validation token budget is halved to 256, since the device has no memory" in str(reporter.lines)
+
+
 class FilesOfBest(ListReporter):
     """Notes after each step which best weights are on disk."""
 

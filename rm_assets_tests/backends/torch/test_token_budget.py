@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from rm_assets.backends.room import require_room_for_weights
 from rm_assets.backends.token_budget import TokenBudget
-from rm_assets.backends.torch import memory, native_engine, trainer
+from rm_assets.backends.torch import fit, memory, native_engine, trainer
 from rm_assets.backends.torch.reward_forward import RewardForward
 from rm_assets.backends.torch.sampler import TorchSampler
 from rm_assets.core.errors import ModelError
@@ -57,6 +57,21 @@ def test_a_step_without_memory_is_computed_again_in_smaller_parts(
     assert halved.facts == {"token_budget_halved_to": 60} and whole.facts == {}
     said = [line for line in reporter.lines if "token budget" in line]
     assert said == ["the token budget is halved to 60, since the device has no memory left: CUDA out of memory."]
+
+
+def test_validation_without_memory_is_computed_again_in_smaller_parts(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, reporter = settings(base, num_epochs=1, validation={"every_steps": 2}), ListReporter()
+    whole = train(tmp_path / "whole", section, execution=SMALL)
+    monkeypatch.setattr(fit, "pair_rewards", failing(fit.pair_rewards, 2))
+    halved = train(tmp_path / "halved", section, execution=SMALL, reporter=reporter)
+    budget = SMALL.forward_tokens("scoring", on_cpu=True)
+    assert halved.facts == {"validation_token_budget_halved_to": budget // 2} and whole.facts == {}
+    assert any(f"the validation token budget is halved to {budget // 2:,}, since" in line for line in reporter.lines)
+    looks = [[e["validation_loss"] for e in r.history if "validation_loss" in e] for r in (whole, halved)]
+    assert looks[1] == pytest.approx(looks[0], abs=1e-6) and len(looks[0]) > 1
+    assert halved.validation_accuracy == whole.validation_accuracy
 
 
 def test_a_second_lack_of_memory_ends_the_training(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
