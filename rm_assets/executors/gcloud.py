@@ -50,7 +50,12 @@ class Gcloud:
         is_underway = UNDERWAY in created.stderr
         if not is_underway:
             require_machine(created, machine.machine_type)
-        self._wait(name, SECONDS_IN_QUEUE if is_underway else SECONDS_TO_START)
+        if is_underway:
+            self._wait(name, SECONDS_IN_QUEUE)
+
+    def prepare(self, name: str, executor: VmExecutor) -> None:
+        """As in Provider."""
+        self._wait(name, SECONDS_TO_START)
         if executor.files:
             require(
                 self._call("scp", *self._place(), *self._tunnel(), *executor.files, f"{name}:"), "copying the files"
@@ -79,6 +84,7 @@ class Gcloud:
             Found(
                 found["name"],
                 found["creationTimestamp"],
+                found["status"] == "RUNNING",
                 Gcloud(self._machine.model_copy(update={"zone": found["zone"].rpartition("/")[2]})),
             )
             for found in json.loads(require(done, "listing the machines") or "[]")

@@ -32,10 +32,10 @@ class Provider(Protocol):
     """A command that makes machines of one kind."""
 
     def create(self, name: str, executor: VmExecutor) -> None:
-        """Makes a machine that deletes itself in time, waits for it, copies the files and runs `setup`.
+        """Makes a machine that deletes itself in time. Raises: ExecutorError EXECUTOR_002 to EXECUTOR_004."""
 
-        Raises: ExecutorError EXECUTOR_002 to EXECUTOR_004.
-        """
+    def prepare(self, name: str, executor: VmExecutor) -> None:
+        """Waits for it, copies the files and runs `setup`, unless `create` did. Raises: ExecutorError EXECUTOR_003."""
 
     def command(self, name: str, remote: str) -> list[str]:
         """What runs a shell's command there, with standard input and output from here."""
@@ -53,6 +53,7 @@ class Found:
 
     name: str
     created: str
+    is_running: bool
     provider: Provider
 
     @property

@@ -24,7 +24,7 @@ class SkyPilot:
         self._machine = machine
 
     def create(self, name: str, executor: VmExecutor) -> None:
-        """As in Provider.
+        """As in Provider, and prepares it.
 
         For SkyPilot a machine is idle without a job of its own queue or a terminal, which a task has neither: so idleness is
         counted from the launch on (`--wait-for none`), which makes it the longest time that the machine exists.
@@ -38,6 +38,9 @@ class SkyPilot:
             ])  # fmt: skip
         require_machine(done, self._machine.accelerators or "machine")
 
+    def prepare(self, name: str, executor: VmExecutor) -> None:
+        """As in Provider."""
+
     def command(self, name: str, remote: str) -> list[str]:
         """As in Provider."""
         return ["ssh", *OPTIONS, "--", name, remote]
@@ -50,7 +53,12 @@ class SkyPilot:
         """As in Provider."""
         done = call([self._machine.command, "status", "--output=json"])
         return [
-            Found(found["name"], datetime.fromtimestamp(found["launched_at"], UTC).isoformat(), self)
+            Found(
+                found["name"],
+                datetime.fromtimestamp(found["launched_at"], UTC).isoformat(),
+                found["status"] == "UP",
+                self,
+            )
             for found in json.loads(require(done, "listing the machines") or "[]")
             if NAME.fullmatch(found["name"])
         ]

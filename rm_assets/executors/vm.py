@@ -33,7 +33,14 @@ class VmTask:
         self._refusal: ExecutorError | None = None
 
     def begin(self) -> None:
-        """Makes a machine and starts the task there. Raises: ExecutorError EXECUTOR_002 to EXECUTOR_004."""
+        """Makes a machine and starts the task there; another one, where it is taken away before that.
+
+        Raises: ExecutorError EXECUTOR_002 to EXECUTOR_005.
+        """
+        self._make()
+        self._start()
+
+    def _make(self) -> None:
         self._num_machines, self._is_known = self._num_machines + 1, False
         self._order.say(f"making the machine {self._name}")
         try:
@@ -42,17 +49,47 @@ class VmTask:
             self._is_known, self._refusal = True, refusal  # whether it is there can be asked now
             raise
         self._is_known = True
-        command = self._provider.command(self._name, remote_command(self._executor.python, self._order))
-        self._task: PipedTask = self._connection.enter_context(start_piped(command, self._variables, self._name))
+
+    def _start(self) -> None:
+        while not self._is_started():
+            self._replace("was taken away before the task began")
+
+    def _is_started(self) -> bool:
+        """False where the machine was taken away and another one may be made. Raises: ExecutorError EXECUTOR_003 for other reasons."""
+        try:
+            self._provider.prepare(self._name, self._executor)
+            command = self._provider.command(self._name, remote_command(self._executor.python, self._order))
+            self._task: PipedTask = self._connection.enter_context(start_piped(command, self._variables, self._name))
+        except ExecutorError as error:
+            if error.code != "EXECUTOR_003" or not self._may_be_replaced or self._is_running:
+                raise
+            return False
+        return True
+
+    @property
+    def _may_be_replaced(self) -> bool:
+        return self._num_machines < self._executor.max_machines
+
+    @property
+    def _is_running(self) -> bool:
+        """As far as is known."""
+        try:
+            return any(found.name == self._name and found.is_running for found in self._provider.machines())
+        except ExecutorError:
+            return True
+
+    def _replace(self, why: str) -> None:
+        self._order.say(f"the machine {self._name} {why}: another one goes on")
+        self.delete()
+        self._make()
 
     def lines(self) -> Iterator[str]:
         """As in RemoteTask; time stands still while another machine is made."""
         yield from self._task.lines()
-        while self._task.is_cut_off and self._num_machines < self._executor.max_machines:
-            self._order.say(f"the machine {self._name} was taken away, or its connection broke: another one goes on")
+        while self._task.is_cut_off and self._may_be_replaced:
             yield event_line(event="waiting")
-            self.delete()
-            self.begin()
+            self._replace("was taken away, or its connection broke")
+            self._start()
             yield event_line(event="working")
             yield from self._task.lines()
 

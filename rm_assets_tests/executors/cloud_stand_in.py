@@ -119,7 +119,12 @@ def _gcloud(arguments: list[str]) -> None:
             _delete(name)
         case ["compute", "instances", "list"]:
             found = [
-                {"name": machine.name, "zone": "https://www.googleapis.com/zones/z", "creationTimestamp": "now"}
+                {
+                    "name": machine.name,
+                    "zone": "https://www.googleapis.com/zones/z",
+                    "creationTimestamp": "now",
+                    "status": "RUNNING",
+                }
                 for machine in sorted((CLOUD / "machines").iterdir())
             ]
             print(json.dumps(found))

@@ -39,11 +39,11 @@ def test_the_name_of_a_machine_tells_who_has_made_it(
     with pytest.raises(KeyboardInterrupt):
         remote.run_remote(executor, task, request, store, print, timeout_seconds=None)
     name = machines.name_of(orders[0].name, 1)
-    machine = machines.Found(name, "", provider_of(executor.machine))
+    machine = machines.Found(name, "", True, provider_of(executor.machine))
     assert len(name) <= 63 and machine.driver.endswith(f"-{os.getpid()}") and not machine.is_left_over
     gone = subprocess.Popen(["true"])
     gone.wait()
-    left = machines.Found(name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"), "", provider_of(executor.machine))
+    left = machines.Found(name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"), "", True, provider_of(executor.machine))
     assert left.is_left_over
     elsewhere = f"{socket.gethostname()}x"  # whose processes are others
     monkeypatch.setattr(socket, "gethostname", lambda: elsewhere)

@@ -159,6 +159,23 @@ def test_a_machine_that_is_taken_away_is_followed_by_one_that_goes_on_from_its_s
     assert [file for file in (driver.folder / "bucket" / "work").rglob("*") if file.is_file()] == []
 
 
+@pytest.mark.parametrize("place", ["gcloud_place"], indirect=True)
+@pytest.mark.parametrize("what", ["a machine that goes", "a setup that fails"])
+def test_only_a_machine_that_goes_while_it_is_made_ready_is_followed_by_another(
+    driver: Driver, cloud: Path, what: str
+) -> None:
+    goes = 'rm -rf "$PWD";' if what == "a machine that goes" else ""
+    first = driver.folder / "first"
+    executor = section(driver, setup=f"test -e {first} && exit 0; touch {first}; {goes} echo no more disk; exit 1")
+    if goes:
+        assert not driver.make(executor=executor).was_there
+        assert [line for line in driver.said if "was taken away before the task began: another one goes on" in line]
+    else:
+        assert "no more disk" in driver.refusal(executor=executor).why
+    assert len([line for line in driver.said if "making the machine" in line]) == (2 if goes else 1)
+    assert machine_names(cloud) == []
+
+
 @SLOW
 def test_machines_that_are_taken_away_again_and_again_are_given_up(driver: Driver, cloud: Path) -> None:
     code = "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(60)\n"  # as if the machine had gone
@@ -277,6 +294,7 @@ def test_a_tpu_is_asked_for_in_gclouds_words(cloud: Path, monkeypatch: pytest.Mo
     executor = VmExecutor.model_validate({"kind": "vm", "machine": machine, "max_hours": 2})
     provider = provider_of(executor.machine)
     provider.create("m", executor)
+    provider.prepare("m", executor)
     create, wait = calls(cloud)
     assert create == [
         "gcloud", "compute", "instances", "create", "m", "--zone=us-central1-a", "--project=p", "--machine-type=ct6e-standard-4t",
