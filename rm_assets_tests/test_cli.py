@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from rm_assets import __version__
+from rm_assets.cli.run import build
+from rm_assets.core.errors import RecipeError
 
 COMMAND = [str(Path(sys.executable).parent / "rm-assets")]
 MINE = """
@@ -81,6 +83,20 @@ def test_recipes_list_show_and_schema(tmp_path: Path, recorded: Path) -> None:
     assert shown["prompts"]["split"]["test"] == 0.5
     schema = json.loads(rm_assets("recipes", "schema", home=tmp_path).stdout)
     jsonschema.validate(yaml.safe_load(MINE), schema)
+
+
+@pytest.mark.parametrize(
+    ("selection", "why"),
+    [("promts", "did you mean 'prompts'?"), ("*gold_reward", "did you mean 'gold_rewards'?"), ("prompts,", "Dagster")],
+)
+def test_a_selection_of_nothing_names_what_is_near(
+    tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch, selection: str, why: str
+) -> None:
+    for name, value in (("HOME", tmp_path), ("RECIPES", recorded)):
+        monkeypatch.setenv(f"RM_ASSETS_{name}", str(value))
+    with pytest.raises(RecipeError, match=f"{re.escape(repr(selection))} selects nothing") as caught:
+        build("mine", select=selection, smoke=True, log_level="WARNING")
+    assert caught.value.code == "RECIPE_003" and why in caught.value.why
 
 
 def test_a_part_of_the_graph_runs_shows_and_is_not_made_twice(tmp_path: Path, recorded: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from rm_assets.core.errors import RecipeError
 from rm_assets.core.recipe import LimitedCheck, LocalExecutor, Recipe
+from rm_assets.core.recipe_faults import suggestion
 from rm_assets.core.smoke import smoke_recipe
 from rm_assets.core.stages import STAGES
 from rm_assets.executors.readiness import require_ready
@@ -80,10 +82,14 @@ def _execute(recipe: str, *, select: str, smoke: bool, log_level: str, console: 
     try:
         selection = dg.AssetSelection.assets(*STAGES) if select == "*" else dg.AssetSelection.from_string(select)
         selected = selection.resolve(defs.resolve_asset_graph())
-    except dg.DagsterError as error:
+    except dg.DagsterError:
+        near = next(
+            filter(None, (suggestion(word, STAGES) for word in re.findall(r"\w+", select) if word not in STAGES)), ""
+        )
         raise RecipeError(
-            "RECIPE_003", f"--select: {select!r} selects nothing", why=str(error), fix=f"assets are {', '.join(STAGES)}"
-        ) from None
+            "RECIPE_003", f"--select: {select!r} selects nothing", why=near or "Dagster cannot read it",
+            fix=f"assets are {', '.join(STAGES)}; `*prompts` is one and all before it, `key:prompts or key:gold_rewards` are two",
+        ) from None  # fmt: skip
     # What follows from several recipes, such as their comparison, is no part of the run of one.
     keys = {key for key in selected if key.to_user_string() in STAGES}
     if not keys:
