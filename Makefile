@@ -27,7 +27,7 @@ ui: install  ## Start the web UI and the daemon on http://127.0.0.1:3000
 	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
 
 test: install  ## Run the tests, two files at a time
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 
 test-slow: install  ## Run the tests that need a browser, servers or much time
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --timeout 900 --durations 15

@@ -47,11 +47,10 @@ class Gcloud:
             *([f"--service-account={machine.service_account}"] if machine.service_account else []),
         ]  # fmt: skip
         created = self._call("instances", "create", name, *self._place(), *options)
-        is_underway = UNDERWAY in created.stderr
-        if not is_underway:
-            require_machine(created, machine.machine_type)
-        if is_underway:
+        if UNDERWAY in created.stderr:
             self._wait(name, SECONDS_IN_QUEUE)
+        else:
+            require_machine(created, machine.machine_type)
 
     def prepare(self, name: str, executor: VmExecutor) -> None:
         """As in Provider."""
