@@ -96,6 +96,7 @@ def test_checks_of_a_training_that_is_not_known_pass_and_say_so(bench: Bench) ->
     assert "reward_model" in made(bench)
 
 
+@pytest.mark.slow
 def test_prompts_that_grew_since_the_version_before_are_a_warning(bench: Bench) -> None:
     short = [f"what is {n} and {n}" for n in range(100)]
     checks: dict[str, dict[str, object]] = {

@@ -124,7 +124,7 @@ def test_two_answers_need_one_key(folder: Path) -> None:
     assert [len(line["ranking"]) for line in lines(folder / "two.csv.rankings.jsonl")] == [2, 1]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_recipe_waits_for_rankings_goes_on_with_those_of_its_file_and_gives_them_as_csv(folder: Path) -> None:
     early = rank("mine")
     assert early.status == 1 and "[STORE_002]" in early.err and "rm-assets run mine" in early.err

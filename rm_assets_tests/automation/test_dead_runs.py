@@ -103,6 +103,7 @@ def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return found.status.value
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_reported_and_asked_for_again_and_resumes(
     bench: Bench, shared: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ def test_values_are_those_of_the_trained_models_on_validation_pairs(ready: Bench
     assert found.num_pairs == json.loads(pairs.read_text())["counts"]["validation_pairs"] > 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on_and_ends_as_one_that_was_not(
     ready: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
